@@ -1,0 +1,84 @@
+"""The two roles a bandit plays in the loop: `Selector` chooses, `Feedback` tells it how well that went."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
+
+
+class Selector(Protocol):
+    """Chooses reward models for contexts and learns from bandit rewards.
+
+    The same interface serves both granularities: M = 1 with the mean context of a batch (arXiv 2410.01735, Sec. 3.2),
+    or M = B with one context per prompt. Rows of one call are chosen with the same knowledge.
+    """
+
+    @property
+    def num_arms(self) -> int:
+        """K, the number of reward models."""
+        ...
+
+    def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
+        """Choose arms for M contexts.
+
+        Args:
+            contexts_MD: Finite prepared contexts, shape (M, D), float64.
+            available_K: False for arms that must not be chosen (quarantined); None means all are available.
+
+        Returns:
+            The selection, open until it is updated or expired.
+
+        Raises:
+            ValueError: A context is not finite, has the wrong width, or no arm is available.
+        """
+        ...
+
+    def update(self, selection_id: int, bandit_rewards_M: FloatArray) -> None:
+        """Learn the bandit rewards of a selection; selections may be closed late and in any order.
+
+        Args:
+            selection_id: `Selection.id` of an open selection.
+            bandit_rewards_M: One bandit reward per row, shape (M,); NaN marks a row without an observation.
+
+        Raises:
+            KeyError: The selection is not open.
+            ValueError: Wrong shape, or an infinite reward.
+        """
+        ...
+
+    def expire(self, selection_id: int) -> None:
+        """Close a selection that will never get a bandit reward. Raises KeyError if it is not open."""
+        ...
+
+    def state_dict(self) -> StateDict:
+        """Everything needed to continue identically, open selections and random state included."""
+        ...
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`; raises ValueError if it belongs to a selector of another shape."""
+        ...
+
+
+class Feedback(Protocol):
+    """Turns losses into bandit rewards in [0, 1]."""
+
+    def scale(self, losses_M: FloatArray, arms_M: IntArray) -> FloatArray:
+        """Scale the losses of the M rows of one selection against the history before it, then remember them.
+
+        Args:
+            losses_M: One loss per row, shape (M,), in nats; NaN where the row made no pair.
+            arms_M: The arm chosen for each row, shape (M,).
+
+        Returns:
+            Bandit rewards in [0, 1], shape (M,).
+        """
+        ...
+
+    def state_dict(self) -> StateDict:
+        """History needed to continue identically."""
+        ...
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        ...

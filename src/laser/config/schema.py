@@ -1,0 +1,318 @@
+"""The configuration: frozen models, closed unions, the paper's defaults (arXiv 2410.01735, Sec. 4.1 and A.1).
+
+Imports neither torch nor any other part of the library. A field's description says where its default is from.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (peft). The paper: rank 16, alpha 32."""
+
+    rank: PositiveInt = Field(16, description="Rank of the adapters (paper: 16).")
+    alpha: float = Field(32.0, gt=0, description="Scale of the adapters, applied as alpha / rank (paper: 32).")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the adapters while training.")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="Which linear layers get an adapter: 'all-linear', a regular expression, or names."
+    )
+
+
+class PolicyConfig(Section):
+    """The language model that is trained."""
+
+    model: str = Field(
+        description="Hub id, local folder, .gguf file, or 'package:NAME' for weights inside an installed package."
+    )
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")
+    device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:N.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of forward passes; auto is bf16 on GPUs that have it and fp32 elsewhere."
+    )
+    system_prompt: str | None = Field(None, description="System message put before every prompt that has none.")
+    max_context: PositiveInt | None = Field(None, description="Token limit of prompt + response; None: the model's.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
+
+
+class GenerationConfig(Section):
+    """How responses are sampled. The paper: n = 30, temperature 0.8."""
+
+    num_responses: int = Field(30, ge=2, description="Responses sampled per prompt, n (paper: 30).")
+    temperature: float = Field(0.8, gt=0, description="Sampling temperature (paper: 0.8).")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 keeps the whole distribution.")
+    max_new_tokens: PositiveInt = Field(512, description="Longest response in tokens.")
+    max_batch_tokens: PositiveInt = Field(
+        16384, description="Budget of one generation chunk: rows x (prompt + response) tokens."
+    )
+
+
+class JsonlData(Section):
+    """Prompts from local JSON Lines or Parquet files."""
+
+    type: Literal["file"] = "file"
+    train: str = Field(description="Path of the training prompts (.jsonl or .parquet).")
+    dev: str | None = Field(None, description="Path of the development prompts; None: split off `train`.")
+    test: str | None = Field(None, description="Path of the test prompts; None: split off `train`.")
+    prompt_field: str = Field("prompt", description="Field with the prompt: text, or a list of chat messages.")
+    answer_field: str | None = Field("answer", description="Field with the gold answer, if the file has one.")
+    category_field: str | None = Field("category", description="Field with the category, if the file has one.")
+    template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+
+
+class HubData(Section):
+    """Prompts from a Hugging Face data set."""
+
+    type: Literal["hub"] = "hub"
+    name: str = Field(description="Data set id on the hub, or a local folder of the same layout.")
+    config: str | None = Field(None, description="Configuration (subset) of the data set.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    train_split: str = Field("train", description="Split with the training prompts.")
+    dev_split: str | None = Field(None, description="Split with the development prompts; None: split off training.")
+    test_split: str | None = Field(None, description="Split with the test prompts; None: split off training.")
+    prompt_field: str = Field("prompt", description="Column with the prompt: text, or a list of chat messages.")
+    answer_field: str | None = Field("answer", description="Column with the gold answer, if there is one.")
+    category_field: str | None = Field("category", description="Column with the category, if there is one.")
+    template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+
+
+class EmbeddedData(Section):
+    """Prompts with gold answers that the library generates itself, seeded."""
+
+    type: Literal["embedded"] = "embedded"
+    categories: tuple[str, ...] | None = Field(None, description="Categories to generate; None: all of them.")
+
+
+Data = Annotated[JsonlData | HubData | EmbeddedData, Field(discriminator="type")]
+
+
+class SplitConfig(Section):
+    """How many prompts go where, and how batches are drawn."""
+
+    train: PositiveInt | None = Field(None, description="Number of training prompts; None: all that remain.")
+    dev: int = Field(64, ge=0, description="Number of development prompts.")
+    test: int = Field(0, ge=0, description="Number of test prompts.")
+    batching: Literal["shuffled", "by_category"] = Field(
+        "shuffled", description="Batches over all prompts (the paper's reasoning), or of one category (its WildChat)."
+    )
+
+
+class RewardModelBase(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", description="Name of the arm; unique in the pool.")
+
+
+class ModelRewardBase(RewardModelBase):
+    model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")
+    device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:N.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic of forward passes.")
+    max_batch_tokens: PositiveInt = Field(8192, description="Budget of one forward pass, in tokens.")
+
+
+class LogLikelihoodReward(ModelRewardBase):
+    """Log-likelihood of the response under a causal LM (the paper's RMs)."""
+
+    type: Literal["loglik"] = "loglik"
+    normalization: Literal["sum", "per_token"] = Field(
+        "sum", description="Sum of log-probs over response tokens (paper), or their mean."
+    )
+    reference: str | None = Field(
+        None, description="Reference LM: the score becomes the implicit DPO reward log pi(y|x) - log pi_ref(y|x)."
+    )
+    template: Literal["chat", "plain"] = Field(
+        "chat", description="chat: the model's own chat template; plain: `plain_format`, for models without one."
+    )
+    plain_format: str = Field("{prompt}\n", description="Text before the response when template = 'plain'.")
+
+
+class ClassifierReward(ModelRewardBase):
+    """A sequence classifier over the conversation."""
+
+    type: Literal["classifier"] = "classifier"
+    label: str | None = Field(None, description="Class whose logit is the score; None: the single output.")
+    template: Literal["chat", "pair"] = Field(
+        "chat", description="chat: the model's chat template; pair: prompt and response as a sentence pair."
+    )
+
+
+class SimilarityReward(ModelRewardBase):
+    """Cosine similarity of mean-pooled sentence embeddings of prompt and response."""
+
+    type: Literal["similarity"] = "similarity"
+
+
+class FunctionReward(RewardModelBase):
+    """A Python function ``(prompts, responses) -> scores``."""
+
+    type: Literal["function"] = "function"
+    function: str = Field(description="'path.py:function'; a relative path starts at the configuration file.")
+
+
+RewardModelConfig = Annotated[
+    LogLikelihoodReward | ClassifierReward | SimilarityReward | FunctionReward, Field(discriminator="type")
+]
+
+
+class RewardsConfig(Section):
+    """The pool of reward models; its order numbers the arms."""
+
+    max_resident: PositiveInt = Field(1, description="Reward models kept loaded at once, least recently used out.")
+    models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
+
+
+class ContextConfig(Section):
+    """Preparation of bandit contexts."""
+
+    normalization: Literal["none", "l2", "standardize"] = Field(
+        "none", description="none (paper), unit length, or running standardisation of each feature."
+    )
+    scale: float = Field(1.0, gt=0, description="Factor on the prepared context; gives alpha its meaning.")
+    projection: PositiveInt | None = Field(None, description="Seeded random projection to this many features.")
+
+
+class LinUCBSelector(Section):
+    """Disjoint LinUCB (Eq. 1 and 2)."""
+
+    type: Literal["linucb"] = "linucb"
+    alpha: float = Field(0.1, ge=0, description="Width of the confidence bound (authors' code: 0.1).")
+    ridge: float = Field(1.0, gt=0, description="A_k starts at ridge x identity (paper: 1).")
+    initial_b_scale: float = Field(0.0, ge=0, description="Standard deviation of the random initial b (0: zeros).")
+    forced_pulls: int = Field(0, ge=0, description="Pulls every arm gets before the bound decides.")
+
+
+class FixedSelector(Section):
+    """Always the same reward model (the paper's Best RM baseline)."""
+
+    type: Literal["fixed"] = "fixed"
+    arm: str = Field(description="Name of the reward model.")
+
+
+class RandomSelector(Section):
+    """A uniformly random reward model (baseline)."""
+
+    type: Literal["random"] = "random"
+
+
+SelectorConfig = Annotated[LinUCBSelector | FixedSelector | RandomSelector, Field(discriminator="type")]
+
+
+class FeedbackConfig(Section):
+    """Scaling of losses to bandit rewards (Sec. A.2)."""
+
+    type: Literal["quantile"] = "quantile"
+    low: float = Field(0.2, ge=0, lt=1, description="Lower quantile of the history (paper: 0.2).")
+    high: float = Field(0.8, gt=0, le=1, description="Upper quantile of the history (paper: 0.8).")
+    window: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Number of latest losses the quantiles see; None: the full history (paper)."
+    )
+
+
+class TrainingConfig(Section):
+    """The loop of Algorithm 1."""
+
+    loss: Literal["dpo", "nll", "nll+dpo", "kto"] = Field("nll+dpo", description="Preference loss (Sec. 3.1).")
+    beta: float = Field(0.1, gt=0, description="Strength of the reference in DPO and KTO.")
+    nll_weight: float = Field(1.0, ge=0, description="Weight of NLL in nll+dpo (paper: 1).")
+    reference: Literal["previous_iteration", "initial"] = Field(
+        "previous_iteration", description="Reference policy of DPO and KTO (paper: the previous iteration's policy)."
+    )
+    iterations: PositiveInt = Field(10, description="Iterations M (paper: 10).")
+    batches_per_iteration: PositiveInt | None = Field(
+        None, description="Batches T of an iteration; None: one pass over the training prompts."
+    )
+    batch_size: PositiveInt = Field(16, description="Prompts per batch (paper: 16).")
+    pairs_per_prompt: PositiveInt = Field(10, description="Pairs drawn at random per prompt, P (paper: 10).")
+    sampling: Literal["per_iteration", "per_batch"] = Field(
+        "per_batch", description="Sample responses for the whole iteration at its start, or fresh for every batch."
+    )
+    granularity: Literal["per_batch", "per_prompt"] = Field(
+        "per_batch", description="One selection for the batch with its mean context (paper), or one per prompt."
+    )
+    epochs: PositiveInt = Field(1, description="Passes over a batch's pairs.")
+    optimizer_steps: PositiveInt = Field(1, description="Optimizer steps per pass; the batch is split evenly.")
+    learning_rate: float = Field(5e-6, gt=0, description="AdamW learning rate (paper: 5e-6).")
+    warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_batch_tokens: PositiveInt = Field(4096, description="Budget of one training micro-batch, in tokens.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    convergence_threshold: float | None = Field(
+        0.1, ge=0, description="Stop when the dev metric moves by less, in percentage points (paper: 0.1); None: never."
+    )
+    convergence_patience: PositiveInt = Field(2, description="Checks in a row below the threshold before stopping.")
+    bandit_loss: Literal["train", "post_update", "decrease"] = Field(
+        "train", description="The loss the bandit is fed: while training, after the update, or before minus after."
+    )
+
+
+class EvaluationConfig(Section):
+    """Accuracy by greedy decoding."""
+
+    every: PositiveInt = Field(1, description="Iterations between checks of the dev metric.")
+    max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None: as in generation.")
+
+
+class CheckpointConfig(Section):
+    """When state is written to the run directory."""
+
+    every: PositiveInt = Field(10, description="Batches between checkpoints; the end of an iteration always has one.")
+    keep: PositiveInt = Field(2, description="Newest checkpoints kept.")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    preset: Literal["paper", "recommended"] = Field(
+        "paper", description="Defaults to start from: the paper's, or what our measurements recommend."
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="The one seed of every random stream.")
+    policy: PolicyConfig
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    data: Data
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    rewards: RewardsConfig
+    context: ContextConfig = Field(default_factory=ContextConfig)
+    selector: SelectorConfig = Field(default_factory=LinUCBSelector)
+    feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunConfig:
+        names = [model.name for model in self.rewards.models]
+        if not names:
+            raise ValueError("rewards.models is empty (K = 0); add at least one [[rewards.models]] table")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two reward models are named {name!r}; give each [[rewards.models]] its own name")
+        if isinstance(self.selector, FixedSelector) and self.selector.arm not in names:
+            raise ValueError(f"selector.arm is {self.selector.arm!r}, but the pool holds {', '.join(names)}")
+        num_possible = self.generation.num_responses * (self.generation.num_responses - 1) // 2
+        if self.training.pairs_per_prompt > num_possible:
+            raise ValueError(
+                f"training.pairs_per_prompt is {self.training.pairs_per_prompt}, but "
+                f"{self.generation.num_responses} responses make only {num_possible} pairs; "
+                "lower it or raise generation.num_responses"
+            )
+        if self.feedback.low >= self.feedback.high:
+            raise ValueError("feedback.low must be below feedback.high")
+        if self.training.optimizer_steps > self.training.batch_size:
+            raise ValueError(
+                "training.optimizer_steps is larger than training.batch_size; a step needs at least one prompt"
+            )
+        return self

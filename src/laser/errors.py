@@ -1,0 +1,33 @@
+"""The one hierarchy of errors a user can act on.
+
+Every message is a sentence that names the culprit and the cure. The command line prints it without a traceback and
+exits with code 2; a library caller catches ``LaserError`` or one of its leaves.
+"""
+
+
+class LaserError(Exception):
+    """Base of every error that the user, not the code, can mend."""
+
+
+class ConfigError(LaserError):
+    """The configuration is malformed, unknown in part, or asks for something impossible."""
+
+
+class DataError(LaserError):
+    """Prompts or answers cannot be read, or there are too few of them."""
+
+
+class ModelError(LaserError):
+    """A language model, tokenizer or adapter cannot be loaded or used as asked."""
+
+
+class RewardModelError(LaserError):
+    """A reward model cannot be loaded, or broke its contract while scoring."""
+
+
+class RunDirectoryError(LaserError):
+    """A run directory is missing, occupied, not writable, damaged, or belongs to another configuration."""
+
+
+class TrainingError(LaserError):
+    """Training cannot go on; the state up to the last checkpoint is on disk."""
