@@ -1,0 +1,1 @@
+"""Reading run directories: summaries, and later tables and reports."""

@@ -1,0 +1,1 @@
+"""Selecting reward models: selectors, context preparation, feedback."""

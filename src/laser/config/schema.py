@@ -111,10 +111,14 @@ class SplitConfig(Section):
 
 
 class RewardModelBase(Section):
+    """What every reward model has."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", description="Name of the arm; unique in the pool.")
 
 
 class ModelRewardBase(RewardModelBase):
+    """What every reward model with weights has."""
+
     model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")

@@ -1,0 +1,1 @@
+"""Prompts: files, hub data sets, the embedded tasks, splits and batches."""

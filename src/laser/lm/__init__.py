@@ -1,0 +1,1 @@
+"""Causal-LM primitives shared by policy and rewards: loading, chat templates, log-probs."""

@@ -1,0 +1,1 @@
+"""Algorithm 1: pairs, losses, learner, loop, checkpoints."""

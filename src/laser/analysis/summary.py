@@ -1,0 +1,99 @@
+"""What a run directory says in a few numbers. Reads records only; no torch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A finished or interrupted run.
+
+    Attributes:
+        num_batches: Batches done.
+        metric_before: Dev metric before training in [0, 1], or None.
+        metric_after: Dev metric at the last check, or None.
+        metric_by_category: For each category, the dev metric before and after.
+        num_evaluated: Prompts of one dev check.
+        utilization: For each category, how many of its prompts each reward model was chosen for (Fig. 6 and 7).
+        bandit_rewards: Mean bandit reward of each reward model that was chosen (Fig. 9).
+        dropped: Pairs and responses left out, by reason.
+        num_pairs: Pairs trained on.
+        tokens: Tokens sampled and trained on.
+        seconds: Time by phase.
+    """
+
+    num_batches: int
+    metric_before: float | None
+    metric_after: float | None
+    metric_by_category: dict[str, tuple[float, float]]
+    num_evaluated: int
+    utilization: dict[str, dict[str, int]]
+    bandit_rewards: dict[str, float]
+    dropped: dict[str, int]
+    num_pairs: int
+    tokens: dict[str, int]
+    seconds: dict[str, float]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-able form, the content of summary.json."""
+        return asdict(self)
+
+
+def summarize(steps: Sequence[Record], evaluations: Sequence[Record]) -> RunSummary:
+    """Summarise the records of a run.
+
+    Args:
+        steps: Lines of steps.jsonl.
+        evaluations: Lines of evaluations.jsonl, the first from before training.
+    """
+    first = evaluations[0] if evaluations else None
+    last = evaluations[-1] if evaluations else None
+    by_category = {
+        name: (first["by_category"][name], last["by_category"][name])
+        for name in (first["by_category"] if first and last else {})
+    }
+    return RunSummary(
+        num_batches=len(steps),
+        metric_before=first["accuracy"] if first else None,
+        metric_after=last["accuracy"] if last else None,
+        metric_by_category=by_category,
+        num_evaluated=int(last["num_prompts"]) if last else 0,
+        utilization=_utilization(steps),
+        bandit_rewards=_mean_rewards(steps),
+        dropped=_totals(step["dropped"] for step in steps),
+        num_pairs=sum(step["pairs"] for step in steps),
+        tokens=_totals(step["tokens"] for step in steps),
+        seconds={name: round(value, 3) for name, value in _totals(step["seconds"] for step in steps).items()},
+    )
+
+
+def _utilization(steps: Sequence[Record]) -> dict[str, dict[str, int]]:
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for step in steps:
+        selection = step["selection"]
+        for name, categories in zip(selection["reward_models"], selection["categories"], strict=True):
+            for category, count in categories.items():
+                counts[category][name] += count
+    return {category: dict(counts[category]) for category in sorted(counts)}
+
+
+def _mean_rewards(steps: Sequence[Record]) -> dict[str, float]:
+    rewards: defaultdict[str, list[float]] = defaultdict(list)
+    for step in steps:
+        for name, reward in zip(step["selection"]["reward_models"], step["bandit_rewards"], strict=True):
+            if reward is not None:
+                rewards[name].append(reward)
+    return {name: sum(values) / len(values) for name, values in sorted(rewards.items())}
+
+
+def _totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    totals: Counter[str] = Counter()
+    for row in rows:
+        totals.update(row)
+    return dict(totals)

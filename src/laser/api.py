@@ -1,0 +1,125 @@
+"""Train and resume from Python: what `laser train` does, as functions."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from laser import __version__
+from laser.analysis.summary import RunSummary, summarize
+from laser.build import Built, build, reward_fingerprints
+from laser.config import RunConfig, parse_config
+from laser.config.compare import first_difference
+from laser.errors import ConfigError, RunDirectoryError
+from laser.training.loop import train as run_loop
+from laser.training.progress import Progress, Silent
+from laser.training.run_directory import RunDirectory, to_json
+
+_LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: The run directory; `path / "adapter"` loads with ``PeftModel.from_pretrained``.
+        summary: Dev metric before and after, utilisation of each reward model, what was dropped.
+    """
+
+    path: Path
+    summary: RunSummary
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained PEFT adapter."""
+        return self.path / "adapter"
+
+
+def default_out(name: str = "run") -> Path:
+    """A fresh folder name under ``runs/``, from the current time."""
+    return Path("runs") / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def train(
+    config: RunConfig | Mapping[str, Any], out: str | Path | None = None, *, progress: Progress | None = None
+) -> RunResult:
+    """Train a policy with a pool of reward models (arXiv 2410.01735, Algorithm 1).
+
+    Args:
+        config: A `RunConfig`, or the nested dict that a TOML file would hold.
+        out: The run directory to create; None: a new folder under ``runs/``.
+        progress: Told what happens; None: silence.
+
+    Returns:
+        Where the run lies and what came out.
+
+    Raises:
+        LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
+    """
+    config = config if isinstance(config, RunConfig) else parse_config(dict(config))
+    progress = progress or Silent()
+    out = Path(out) if out is not None else default_out()
+    if (out / "config.json").exists():  # said before minutes of loading; `create` is what makes sure
+        raise RunDirectoryError(f"{out} already holds a run; continue it with --resume {out}, or choose another --out")
+    built = build(config, on_tokens=progress.tokens)
+    run = RunDirectory.create(out, config=config.model_dump(mode="json"), provenance=_provenance(config))
+    return _finish(built, run, progress)
+
+
+def resume(path: str | Path, *, config: RunConfig | None = None, progress: Progress | None = None) -> RunResult:
+    """Continue an interrupted run to the result it would have had without the interruption.
+
+    Args:
+        path: The run directory.
+        config: If given, it must equal the configuration the run was started with.
+        progress: Told what happens; None: silence.
+
+    Raises:
+        RunDirectoryError: There is no run, another process works on it, or its reward models have changed.
+        ConfigError: `config` differs from the run's.
+    """
+    progress = progress or Silent()
+    run = RunDirectory.reopen(path)
+    stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
+    difference = first_difference(stored, config) if config is not None else None
+    if difference is not None:
+        raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
+    _check_rewards(run, stored)
+    return _finish(build(stored, on_tokens=progress.tokens), run, progress)
+
+
+def _finish(built: Built, run: RunDirectory, progress: Progress) -> RunResult:
+    try:
+        run_loop(built.parts, built.splits.train, built.plan, run, progress, built.evaluate)
+        built.parts.policy.save_adapter(run.adapter)
+        summary = summarize(run.records("steps"), run.records("evaluations"))
+        run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
+    finally:
+        run.close()
+    return RunResult(run.path, summary)
+
+
+def _provenance(config: RunConfig) -> dict[str, Any]:
+    return {
+        "laser": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "reward_models": reward_fingerprints(config),
+    }
+
+
+def _check_rewards(run: RunDirectory, config: RunConfig) -> None:
+    """Arm k must mean the same reward model after a resume."""
+    stored = run.provenance.get("reward_models", {})
+    for name, fingerprint in reward_fingerprints(config).items():
+        if stored.get(name) != fingerprint:
+            raise RunDirectoryError(
+                f"reward model {name!r} has changed since {run.path} was started, so its arm would mean something else; "
+                "restore the old one or start a new run with --out"
+            )

@@ -1,0 +1,213 @@
+"""Progress on a terminal (a live display) and in a pipe (plain lines)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from laser.training.progress import Progress
+
+_ROWS_SHOWN = 8
+
+
+class ClosableProgress(Progress, Protocol):
+    """A progress display that must be closed before anything else is printed."""
+
+    def close(self) -> None:
+        """Stop drawing."""
+        ...
+
+
+def make_progress(console: Console) -> ClosableProgress:
+    """A live display on a terminal, plain lines elsewhere."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+class _Pace:
+    """Batches done, tokens sampled, and what that says about the time left."""
+
+    def __init__(self) -> None:
+        self.begin = time.monotonic()
+        self.done = self.total = self.first = 0
+        self.num_tokens = 0
+        self._sampling_since: float | None = None
+        self._sampling_seconds = 0.0
+
+    def start(self, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        self.begin = time.monotonic()
+        self.total = iterations * batches_per_iteration
+        self.done = self.first = iteration * batches_per_iteration + step
+
+    def phase(self, name: str) -> None:
+        now = time.monotonic()
+        if self._sampling_since is not None:
+            self._sampling_seconds += now - self._sampling_since
+        self._sampling_since = now if name in ("sample", "evaluate") else None
+
+    @property
+    def tokens_per_second(self) -> float:
+        running = time.monotonic() - self._sampling_since if self._sampling_since is not None else 0.0
+        seconds = self._sampling_seconds + running
+        return self.num_tokens / seconds if seconds else 0.0
+
+    @property
+    def elapsed(self) -> str:
+        return _clock(time.monotonic() - self.begin)
+
+    @property
+    def remaining(self) -> str:
+        finished = self.done - self.first
+        if finished == 0:
+            return "--:--"
+        return _clock((time.monotonic() - self.begin) / finished * (self.total - self.done))
+
+
+class PlainProgress:
+    """One line a batch, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pace = _Pace()
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """Print where the run starts."""
+        self._pace.start(iterations, batches_per_iteration, iteration, step)
+        self._say(
+            f"training: {iterations} iterations x {batches_per_iteration} batches, from iteration {iteration + 1} "
+            f"batch {step + 1}"
+        )
+
+    def phase(self, name: str, *, iteration: int, step: int) -> None:
+        """Announce dev checks, which take a while; other phases are silent."""
+        self._pace.phase(name)
+
+    def tokens(self, count: int) -> None:
+        """Count sampled tokens."""
+        self._pace.num_tokens += count
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Print the batch's line."""
+        self._pace.done += 1
+        cells = _cells(record)
+        self._say(
+            f"iteration {cells['iteration']} batch {cells['batch']} [{cells['category']}] "
+            f"chosen={cells['chosen']} pairs={cells['pairs']} loss={cells['loss']} bandit_reward={cells['reward']} "
+            f"{self._pace.tokens_per_second:.0f} tokens/s elapsed={self._pace.elapsed} eta={self._pace.remaining}"
+        )
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Print the dev metric."""
+        self._say(_evaluation_line(record))
+
+    def note(self, message: str) -> None:
+        """Print a sentence."""
+        self._say(message)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def _say(self, line: str) -> None:
+        self._console.print(escape(line), soft_wrap=True)
+
+
+class LiveProgress:
+    """A bar, the current phase and the latest batches, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._pace = _Pace()
+        self._rows: deque[Mapping[str, str]] = deque(maxlen=_ROWS_SHOWN)
+        self._dev: list[str] = []
+        self._phase = ""
+        self._at = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
+        self._live.start()
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """Set the length of the bar."""
+        self._pace.start(iterations, batches_per_iteration, iteration, step)
+
+    def phase(self, name: str, *, iteration: int, step: int) -> None:
+        """Show the phase."""
+        self._pace.phase(name)
+        self._phase, self._at = name, f"iteration {iteration + 1}, batch {step + 1}"
+
+    def tokens(self, count: int) -> None:
+        """Count sampled tokens."""
+        self._pace.num_tokens += count
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._pace.done += 1
+        self._rows.append(_cells(record))
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Keep the dev metric in view."""
+        self._dev.append(_evaluation_line(record))
+
+    def note(self, message: str) -> None:
+        """Show a sentence until the next phase."""
+        self._phase, self._at = message, ""
+
+    def close(self) -> None:
+        """Draw once more and stop."""
+        self._phase = self._at = ""
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        pace = self._pace
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=max(1, pace.total), completed=pace.done, width=30),
+            Text(f"{pace.done}/{pace.total} batches"),
+            Text(f"{pace.elapsed} elapsed, {pace.remaining} left", style="cyan"),
+            Text(f"{pace.tokens_per_second:.0f} tokens/s"),
+        )
+        now = Text.assemble((self._phase, "bold"), "  ", (self._at, "dim"))
+        return Group(*(Text(line, style="green") for line in self._dev), self._table(), bar, now)
+
+    def _table(self) -> Table:
+        table = Table(
+            "iteration", "batch", "category", "chosen RM", "pairs", "loss", "bandit reward", "seconds", box=None
+        )
+        for row in self._rows:
+            keys = ("iteration", "batch", "category", "chosen", "pairs", "loss", "reward", "seconds")
+            table.add_row(*(escape(row[key]) for key in keys))
+        return table
+
+
+def _cells(record: Mapping[str, Any]) -> dict[str, str]:
+    names = list(record["selection"]["reward_models"])
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    chosen = names[0] if len(names) == 1 else " ".join(f"{name}:{count}" for name, count in counts.items())
+    rewards = [float(reward) for reward in record["bandit_rewards"]]
+    loss = float(record["loss"])
+    return {
+        "iteration": str(record["iteration"] + 1),
+        "batch": str(record["step"] + 1),
+        "category": str(record["category"]),
+        "chosen": chosen,
+        "pairs": str(record["pairs"]),
+        "loss": f"{loss:.3f}" if loss == loss else "none",
+        "reward": f"{sum(rewards) / len(rewards):.2f}",
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+    }
+
+
+def _evaluation_line(record: Mapping[str, Any]) -> str:
+    by_category = ", ".join(f"{name} {value:.0%}" for name, value in record["by_category"].items())
+    return f"dev accuracy after {record['batches']} batches: {record['accuracy']:.1%} ({by_category})"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"

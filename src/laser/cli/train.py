@@ -1,0 +1,123 @@
+"""``laser train``: quiet the libraries, train or resume, say what came out."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from laser.cli.progress import ClosableProgress, make_progress
+from laser.config import RunConfig, load_config
+from laser.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laser.analysis.summary import RunSummary
+    from laser.api import RunResult
+
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def run_training(
+    config_path: Path | None, overrides: list[str], *, out: Path | None, resume_from: Path | None, dry_run: bool
+) -> None:
+    """Do what the command line asks.
+
+    Raises:
+        LaserError: The request cannot be carried out.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    console = Console(highlight=False)
+    config = _given_config(config_path, overrides, out, resume_from)
+    if dry_run:
+        from laser.planning import print_plan
+
+        print_plan(config or load_config(), console)
+        return
+    where = resume_from or out or _fresh_out(config_path)
+    progress = make_progress(console)
+    try:
+        result = _train(config, where, resume_from is not None, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        begun = (where / "config.json").exists()
+        cure = f"continue with: laser train --resume {where}" if begun else "nothing was written"
+        print(f"laser: interrupted; {cure}", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        progress.close()
+    report(result, console)
+
+
+def _given_config(
+    config_path: Path | None, overrides: list[str], out: Path | None, resume_from: Path | None
+) -> RunConfig | None:
+    """The configuration asked for; None where a resumed run brings its own."""
+    if resume_from is None:
+        return load_config(config_path, overrides)
+    if out is not None:
+        raise ConfigError("--resume continues in its own directory; drop --out")
+    if config_path is None and overrides:
+        raise ConfigError("--resume takes the configuration from the run directory; drop --set, or start a new run")
+    return load_config(config_path, overrides) if config_path is not None else None
+
+
+def _train(config: RunConfig | None, where: Path, resuming: bool, progress: ClosableProgress) -> RunResult:
+    progress.note("loading libraries, models and prompts")
+    from laser import api
+
+    if resuming:
+        return api.resume(where, config=config, progress=progress)
+    assert config is not None
+    return api.train(config, where, progress=progress)
+
+
+def _fresh_out(config_path: Path | None) -> Path:
+    name = config_path.stem if config_path is not None else "demo"
+    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def report(result: RunResult, console: Console) -> None:
+    """Print the dev metric before and after, who was chosen where, and what to do next."""
+    summary = result.summary
+    console.print()
+    if summary.metric_before is not None:
+        console.print(_metric_table(summary))
+    console.print(_utilization_table(summary))
+    dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
+    console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
+    console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
+    console.print(f"next: laser chat {escape(str(result.path))}", soft_wrap=True)
+
+
+def _metric_table(summary: RunSummary) -> Table:
+    table = Table("dev accuracy", "before", "after", title=f"Dev metric ({summary.num_evaluated} prompts, greedy)")
+    for name, (before, after) in summary.metric_by_category.items():
+        table.add_row(escape(name), f"{before:.1%}", f"{after:.1%}")
+    table.add_section()
+    table.add_row("all", f"{summary.metric_before:.1%}", f"{summary.metric_after:.1%}", style="bold")
+    return table
+
+
+def _utilization_table(summary: RunSummary) -> Table:
+    names = sorted({name for counts in summary.utilization.values() for name in counts})
+    table = Table("chosen for prompts of", *map(escape, names), title="How often each reward model was chosen")
+    for category, counts in summary.utilization.items():
+        total = sum(counts.values())
+        table.add_row(escape(category), *(f"{counts.get(name, 0) / total:.0%}" for name in names))
+    table.add_section()
+    rewards = (f"{summary.bandit_rewards[name]:.2f}" if name in summary.bandit_rewards else "-" for name in names)
+    table.add_row("mean bandit reward", *rewards)
+    return table

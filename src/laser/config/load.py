@@ -1,0 +1,252 @@
+"""Reading a configuration: TOML, ``--set a.b=value`` overrides, presets, and errors that name the cure."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from laser.config.presets import Table, apply_preset
+from laser.config.schema import RunConfig
+from laser.errors import ConfigError
+
+_MODEL_KEYS = ("model", "reference")
+
+
+def demo_config_path() -> Path:
+    """Path of the configuration that `make demo` runs."""
+    return Path(str(resources.files("laser.demo") / "demo.toml"))
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file, apply overrides, and validate.
+
+    Args:
+        path: The file; None means the demo's. Relative paths inside it start at its folder.
+        overrides: Strings ``key.path=value``; the value is TOML, or a bare string. A reward model is addressed by its
+            name or number: ``rewards.models.NAME.normalization=sum``.
+
+    Returns:
+        The resolved configuration, its local paths absolute.
+
+    Raises:
+        ConfigError: The file is missing or malformed, a key is unknown, or values are impossible together.
+    """
+    path = Path(path) if path is not None else demo_config_path()
+    table = _read_toml(path)
+    for override in overrides:
+        _apply_override(table, override)
+    return parse_config(table, base_dir=path.parent, source=str(path))
+
+
+def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "configuration") -> RunConfig:
+    """Validate a nested dict, as read from TOML.
+
+    Args:
+        table: The configuration.
+        base_dir: Folder at which relative paths start.
+        source: What error messages call the configuration.
+
+    Raises:
+        ConfigError: A key is unknown or a value is impossible.
+    """
+    table = apply_preset(table)
+    _default_types(table)
+    _absolute_paths(table, Path(base_dir).resolve())
+    try:
+        return RunConfig.model_validate(table)
+    except ValidationError as error:
+        problems = "; ".join(_explain(item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _read_toml(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration file {path} does not exist; check the path") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name the .toml file inside it") from error
+    except PermissionError as error:
+        raise ConfigError(f"configuration file {path} is not readable; check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _apply_override(table: Table, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r} has no '='; write --set section.key=value")
+    *parents, last = key.strip().split(".")
+    node: Any = table
+    for part in parents:
+        node = _descend(node, part, override)
+    if isinstance(node, list):
+        raise ConfigError(f"--set {override!r} ends at a list; name one of its entries and a key in it")
+    node[last] = _toml_value(text.strip())
+
+
+def _descend(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            if part in (str(index), item.get("name")):
+                return item
+        names = ", ".join(str(item.get("name")) for item in node)
+        raise ConfigError(f"--set {override!r}: no entry {part!r} in the list; it holds {names}")
+    child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section")
+    return child
+
+
+def _toml_value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _default_types(table: Table) -> None:
+    """A selector section without a type means LinUCB; the other unions have no default."""
+    if isinstance(table.get("selector"), dict):
+        table["selector"] = {"type": "linucb", **table["selector"]}
+
+
+def _absolute_paths(table: Table, base_dir: Path) -> None:
+    """Make local paths absolute, in fresh copies of the tables that hold them."""
+    data = table.get("data")
+    if isinstance(data, dict):
+        if data.get("type") == "file":
+            table["data"] = {
+                **data,
+                **{key: _join(base_dir, data[key]) for key in ("train", "dev", "test") if key in data},
+            }
+        elif "name" in data:
+            table["data"] = {**data, "name": _join_existing(base_dir, data["name"])}
+    if isinstance(table.get("policy"), dict):
+        table["policy"] = _with_local_models(table["policy"], base_dir)
+    rewards = table.get("rewards")
+    if isinstance(rewards, dict) and isinstance(rewards.get("models"), list | tuple):
+        models = [_reward_paths(model, base_dir) for model in rewards["models"]]
+        table["rewards"] = {**rewards, "models": models}
+
+
+def _reward_paths(model: Any, base_dir: Path) -> Any:
+    if not isinstance(model, dict):
+        return model
+    model = _with_local_models(model, base_dir)
+    function = model.get("function")
+    if isinstance(function, str) and ":" in function:
+        path, _, name = function.rpartition(":")
+        model["function"] = f"{_join(base_dir, path)}:{name}"
+    return model
+
+
+def _with_local_models(section: Table, base_dir: Path) -> Table:
+    local = {key: _join_existing(base_dir, section[key]) for key in _MODEL_KEYS if key in section}
+    return {**section, **local}
+
+
+def _join(base_dir: Path, value: Any) -> Any:
+    return str(base_dir / Path(value).expanduser()) if isinstance(value, str) else value
+
+
+def _join_existing(base_dir: Path, value: Any) -> Any:
+    """A model name is a path only if something lies there; otherwise it is a hub id and stays as it is."""
+    if not isinstance(value, str) or value.startswith("package:"):
+        return value
+    path = base_dir / Path(value).expanduser()
+    looks_local = value.startswith((".", "/", "~")) or value.endswith(".gguf")
+    return str(path) if looks_local or path.exists() else value
+
+
+def _explain(item: Any) -> str:
+    """One clause for one validation error, with the nearest known key or the allowed values."""
+    location = tuple(item["loc"])
+    where = _dotted(location)
+    match item["type"]:
+        case "extra_forbidden":
+            known = _keys_at(location[:-1])
+            nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+            return f"unknown key {where!r}; {hint}"
+        case "missing":
+            return f"{where!r} is missing; add it"
+        case "union_tag_not_found":
+            return f"{where}.type is missing; choose one of {_tags(location)}"
+        case "union_tag_invalid":
+            return f"{where}.type is {item['ctx']['tag']!r}; choose one of {item['ctx']['expected_tags']}"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case _:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            return f"{where}: {message}, got {item['input']!r}"
+
+
+def _dotted(location: Iterable[Any]) -> str:
+    """The location as the user writes it: union tags that validation inserts are left out."""
+    parts: list[str] = []
+    annotation: Any = RunConfig
+    for part in location:
+        if _is_union_tag(annotation, part):
+            annotation = _member(annotation, part)
+            continue
+        parts.append(str(part))
+        annotation = _child(annotation, part)
+    return ".".join(parts)
+
+
+def _keys_at(location: Iterable[Any]) -> list[str]:
+    annotation: Any = RunConfig
+    for part in location:
+        annotation = _member(annotation, part) if _is_union_tag(annotation, part) else _child(annotation, part)
+    return sorted(annotation.model_fields) if _is_model(annotation) else []
+
+
+def _tags(location: Iterable[Any]) -> str:
+    annotation: Any = RunConfig
+    for part in location:
+        annotation = _child(annotation, part)
+    return ", ".join(repr(member.model_fields["type"].default) for member in union_members(annotation))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def union_members(annotation: Any) -> list[type[BaseModel]]:
+    """The models of a union (through Annotated), or nothing if it is no union of models."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [member for member in typing.get_args(annotation) if _is_model(member)]
+    return []
+
+
+def _is_union_tag(annotation: Any, part: Any) -> bool:
+    members = union_members(annotation)
+    return len(members) > 1 and any(member.model_fields["type"].default == part for member in members)
+
+
+def _member(annotation: Any, tag: Any) -> type[BaseModel]:
+    return next(member for member in union_members(annotation) if member.model_fields["type"].default == tag)
+
+
+def _child(annotation: Any, part: Any) -> Any:
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        return field.annotation if field is not None else None
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0]
+    return None

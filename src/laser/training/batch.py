@@ -1,0 +1,221 @@
+"""One batch of Algorithm 1: contexts, selection, responses, scores, pairs, update, bandit reward, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from laser.bandits.base import Feedback, Selector
+from laser.bandits.context import ContextPreparer
+from laser.policy.generation import Generator
+from laser.policy.policy import Policy
+from laser.rewards.pool import RewardPool, score_selection
+from laser.seeding import stream, stream_seed
+from laser.training.learner import Learner, LearnResult
+from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_pairs
+from laser.training.progress import PhaseClock
+from laser.types import FloatArray, Pair, Prompt, Response, Responses, Selection
+
+Reply = list[list[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The objects Algorithm 1 works with; each role is an argument, none knows another."""
+
+    policy: Policy
+    generator: Generator
+    pool: RewardPool
+    contexts: ContextPreparer
+    selector: Selector
+    feedback: Feedback
+    learner: Learner
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How a batch is done; the names are those of the configuration.
+
+    Attributes:
+        seed: The run's seed.
+        num_responses: n, responses sampled per prompt.
+        temperature: Sampling temperature.
+        top_p: Nucleus mass.
+        max_new_tokens: Longest response in tokens.
+        pairs_per_prompt: P.
+        granularity: One selection for the batch with its mean context, or one per prompt.
+        bandit_loss: Which loss the bandit is fed.
+    """
+
+    seed: int
+    num_responses: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    pairs_per_prompt: int
+    granularity: Literal["per_batch", "per_prompt"] = "per_batch"
+    bandit_loss: Literal["train", "post_update", "decrease"] = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where in the run a batch stands; together with a prompt's row it addresses every random draw."""
+
+    iteration: int
+    step: int
+
+
+def sample(parts: Parts, prompts: Sequence[Prompt], settings: BatchSettings, at: Moment) -> Reply:
+    """Sample n responses per prompt; the seed of each prompt depends on its moment and row alone."""
+    seeds = [stream_seed(settings.seed, "generation", at.iteration, at.step, row) for row in range(len(prompts))]
+    return parts.generator.generate(
+        prompts,
+        num_responses=settings.num_responses,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        seeds=seeds,
+    )
+
+
+def run_batch(
+    parts: Parts,
+    prompts: Sequence[Prompt],
+    settings: BatchSettings,
+    at: Moment,
+    clock: PhaseClock,
+    respond: Callable[[], Reply],
+) -> dict[str, Any]:
+    """Do one batch and return its record for steps.jsonl.
+
+    Source: arXiv 2410.01735, Algorithm 1, lines of the inner loop.
+
+    Args:
+        parts: The policy, reward models and bandit; all of them change.
+        prompts: The B prompts of the batch.
+        settings: How to do it.
+        at: Where in the run the batch stands.
+        clock: Measures the seconds of each phase.
+        respond: Gives the n responses of each prompt, freshly sampled or kept from the start of the iteration.
+    """
+    with clock("embed"):
+        contexts_MD = parts.contexts(_rows_of(parts.policy.embed(prompts), settings.granularity))
+    with clock("select"):
+        selection = parts.selector.select(contexts_MD)
+    with clock("sample"):
+        responses = respond()
+    candidates = draw_pairs(
+        responses,
+        settings.pairs_per_prompt,
+        [stream(settings.seed, "pairs", at.iteration, at.step, row) for row in range(len(prompts))],
+    )
+    with clock("score"):
+        oriented = orient_pairs(candidates, _score(parts.pool, selection, prompts, responses, candidates))
+    with clock("train"):
+        prompt_ids = parts.policy.encode(prompts)
+        learned, bandit_losses_B = _learn(parts.learner, prompt_ids, responses, oriented.pairs, settings)
+    with clock("update"):
+        losses_M = bandit_losses_B if settings.granularity == "per_prompt" else _mean(bandit_losses_B, oriented.pairs)
+        bandit_rewards_M = parts.feedback.scale(losses_M, selection.arms_M)
+        parts.selector.update(selection.id, bandit_rewards_M)
+    return {
+        "iteration": at.iteration,
+        "step": at.step,
+        "category": _category(prompts),
+        "prompts": [prompt.id for prompt in prompts],
+        "selection": _selection_record(selection, contexts_MD, parts.pool.names, prompts),
+        "loss": _mean(learned.losses_B, oriented.pairs)[0],
+        "loss_parts": learned.parts,
+        "bandit_losses": losses_M,
+        "bandit_rewards": bandit_rewards_M,
+        **_pair_record(candidates, oriented, responses),
+        "grad_norm": learned.grad_norm,
+        "optimizer_steps": learned.num_optimizer_steps,
+        "tokens": {"sampled": _num_sampled(responses), "trained": learned.num_tokens},
+        "seconds": clock.seconds,
+    }
+
+
+def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:
+    """Sec. 3.2: c(t) is the mean over the batch; per prompt, every prompt is its own row."""
+    return contexts_BD if granularity == "per_prompt" else contexts_BD.mean(axis=0, keepdims=True)
+
+
+def _score(
+    pool: RewardPool, selection: Selection, prompts: Sequence[Prompt], responses: Responses, candidates: Candidates
+) -> list[FloatArray]:
+    """Score the responses that pairs need, and only those; NaN elsewhere."""
+    needed = candidates.needed()
+    weights_BK = np.broadcast_to(selection.weights_MK, (len(prompts), selection.weights_MK.shape[1]))
+    texts = [[row[index].text for index in indices] for row, indices in zip(responses, needed, strict=True)]
+    scores = []
+    for row, indices, given in zip(responses, needed, score_selection(pool, weights_BK, prompts, texts), strict=True):
+        full = np.full(len(row), np.nan)
+        full[indices] = given
+        scores.append(full)
+    return scores
+
+
+def _learn(
+    learner: Learner, prompt_ids: list[list[int]], responses: Responses, pairs: Sequence[Pair], settings: BatchSettings
+) -> tuple[LearnResult, FloatArray]:
+    """Train on the pairs and measure the loss the bandit is fed, one value per prompt."""
+    before_B = learner.measure(prompt_ids, responses, pairs) if settings.bandit_loss == "decrease" else None
+    learned = learner.learn(prompt_ids, responses, pairs)
+    if settings.bandit_loss == "train":
+        return learned, learned.losses_B
+    after_B = learner.measure(prompt_ids, responses, pairs)
+    return learned, after_B if before_B is None else after_B - before_B
+
+
+def _mean(losses_B: FloatArray, pairs: Sequence[Pair]) -> FloatArray:
+    """Mean over the pairs of the batch, shape (1,); NaN if there is none."""
+    counts_B = np.bincount([pair.prompt for pair in pairs], minlength=len(losses_B))
+    if not counts_B.any():
+        return np.array([np.nan])
+    return np.array([np.nansum(losses_B * counts_B) / counts_B.sum()])
+
+
+def _category(prompts: Sequence[Prompt]) -> str:
+    categories = {prompt.category for prompt in prompts}
+    return categories.pop() if len(categories) == 1 else "mixed"
+
+
+def _selection_record(
+    selection: Selection, contexts_MD: FloatArray, names: Sequence[str], prompts: Sequence[Prompt]
+) -> dict[str, Any]:
+    """One entry per row: a batch-wide row counts its prompts by category, so that utilisation can be told per category."""
+    categories = [prompt.category for prompt in prompts]
+    per_row = [[category] for category in categories] if len(selection.weights_MK) > 1 else [categories]
+    return {
+        "arms": selection.arms_M,
+        "reward_models": [names[arm] for arm in selection.arms_M],
+        "weights": selection.weights_MK,
+        "values": selection.values_MK,
+        "probabilities": selection.probabilities_MK,
+        "context_norms": np.linalg.norm(contexts_MD, axis=1),
+        "categories": [{name: row.count(name) for name in sorted(set(row))} for row in per_row],
+    }
+
+
+def _pair_record(candidates: Candidates, oriented: OrientedPairs, responses: Responses) -> dict[str, Any]:
+    margins = [pair.chosen_score - pair.rejected_score for pair in oriented.pairs]
+    return {
+        "pairs": len(oriented.pairs),
+        "dropped": {
+            "ties": oriented.num_ties,
+            "unscored": oriented.num_unscored,
+            "empty_responses": candidates.num_empty,
+            "duplicate_responses": candidates.num_duplicates,
+            "missing_pairs": candidates.num_short,
+        },
+        "score_margin": float(np.mean(margins)) if margins else None,
+        "unfinished_responses": sum(not response.finished for row in responses for response in row),
+    }
+
+
+def _num_sampled(responses: Responses) -> int:
+    return sum(len(response.token_ids) for row in responses for response in row)

@@ -1,0 +1,330 @@
+"""Fine-tuning on the pairs of one batch: micro-batches, gradients, optimizer steps (Algorithm 1, step 4).
+
+A response goes through the policy once, however many pairs it is in: pairs index into the batch's responses. Micro-batches
+hold whole prompts, so that a loss over two responses of a prompt never straddles two graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from laser.errors import TrainingError
+from laser.policy.policy import Policy
+from laser.training.losses import Objective, PairLogps
+from laser.types import FloatArray, Pair, Responses, StateDict
+
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnResult:
+    """What training on one batch gave.
+
+    Attributes:
+        losses_B: Mean loss of each prompt's pairs, NaN for a prompt without pairs, shape (B,), in nats.
+        parts: Mean over pairs of each part of the loss (before the update, averaged over the optimizer steps).
+        grad_norm: Largest gradient norm before clipping over the optimizer steps; 0 where nothing was trained.
+        num_tokens: Prompt and response tokens that went forward and backward.
+        num_optimizer_steps: Optimizer steps made.
+    """
+
+    losses_B: FloatArray
+    parts: dict[str, float]
+    grad_norm: float
+    num_tokens: int
+    num_optimizer_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The responses that pairs use, numbered afresh: `slots[prompt][response]` is the row of its log-prob."""
+
+    prompts: tuple[int, ...]
+    prompt_ids: list[list[int]]
+    response_ids: list[list[TokenIds]]
+    slots: dict[tuple[int, int], int]
+
+
+class Learner:
+    """Trains the policy's adapter on preference pairs.
+
+    Args:
+        policy: The policy and its reference.
+        objective: The loss.
+        learning_rate: AdamW learning rate after warm-up (paper: 5e-6).
+        reference: Whose log-probs the loss compares with: "previous_iteration" or "initial" (the base model).
+        warmup_steps: Optimizer steps of linear warm-up; constant afterwards.
+        weight_decay: AdamW weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        epochs: Passes over a batch's pairs.
+        optimizer_steps: Optimizer steps per pass; the prompts with pairs are split evenly.
+        max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        reference: str = "previous_iteration",
+        warmup_steps: int = 0,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 1.0,
+        epochs: int = 1,
+        optimizer_steps: int = 1,
+        max_batch_tokens: int = 4096,
+    ) -> None:
+        self.policy = policy
+        self.objective = objective
+        self._reference_name = "base" if reference == "initial" else "reference"
+        self._learning_rate = learning_rate
+        self._warmup_steps = warmup_steps
+        self._max_grad_norm = max_grad_norm
+        self._epochs = epochs
+        self._optimizer_steps = optimizer_steps
+        self._max_batch_tokens = max_batch_tokens
+        self._parameters = list(policy.trainable_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay, foreach=True
+        )
+        self._num_steps = 0
+
+    def learn(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> LearnResult:
+        """Train on the pairs of one batch.
+
+        Args:
+            prompt_ids: Rendered prompts, B sequences of token ids.
+            responses: Responses of each prompt.
+            pairs: Oriented pairs; may be empty, and then nothing is trained.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite.
+        """
+        trained: list[tuple[Pair, dict[str, float]]] = []
+        grad_norms, num_tokens = [0.0], 0
+        reference = self._reference_logps(prompt_ids, responses, pairs)
+        for _ in range(self._epochs if pairs else 0):
+            for chunk in _split_by_prompt(pairs, self._optimizer_steps):
+                parts, norm, tokens = self._optimizer_step(prompt_ids, responses, chunk, reference)
+                trained.extend(zip(chunk, parts, strict=True))
+                grad_norms.append(norm)
+                num_tokens += tokens
+        return _summarise(trained, len(prompt_ids), max(grad_norms), num_tokens, len(grad_norms) - 1)
+
+    @torch.no_grad()
+    def measure(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> FloatArray:
+        """Loss of each prompt's pairs under the policy as it is, without training.
+
+        Returns:
+            Shape (B,), in nats; NaN for a prompt without pairs.
+        """
+        reference = self._reference_logps(prompt_ids, responses, pairs)
+        kl = self._kl(prompt_ids, responses, pairs)
+        measured: list[tuple[Pair, dict[str, float]]] = []
+        for micro in self._micro_batches(prompt_ids, responses, pairs):
+            work = _collect(prompt_ids, responses, micro)
+            logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which="policy"))
+            parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
+            measured.extend(zip(micro, _rows(parts), strict=True))
+        return _summarise(measured, len(prompt_ids), 0.0, 0, 0).losses_B
+
+    def state_dict(self) -> StateDict:
+        """Moments of the optimizer and the number of steps made."""
+        state: StateDict = {"num_steps": self._num_steps}
+        for index, parameter in enumerate(self._parameters):
+            moments = self._optimizer.state.get(parameter)
+            if moments:
+                state[f"exp_avg.{index}"] = moments["exp_avg"].cpu().numpy()
+                state[f"exp_avg_sq.{index}"] = moments["exp_avg_sq"].cpu().numpy()
+        return state
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`; raises ValueError if it belongs to other adapters."""
+        self._num_steps = int(state["num_steps"])
+        self._optimizer.state.clear()
+        for index, parameter in enumerate(self._parameters):
+            if f"exp_avg.{index}" not in state:
+                continue
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(self._num_steps)),
+                "exp_avg": _like(parameter, state[f"exp_avg.{index}"]),
+                "exp_avg_sq": _like(parameter, state[f"exp_avg_sq.{index}"]),
+            }
+
+    def _optimizer_step(
+        self,
+        prompt_ids: Sequence[TokenIds],
+        responses: Responses,
+        pairs: Sequence[Pair],
+        reference: Mapping[tuple[int, int], float],
+    ) -> tuple[list[dict[str, float]], float, int]:
+        """One optimizer step on the mean loss of `pairs`; returns the parts of each pair, gradient norm and tokens."""
+        kl = self._kl(prompt_ids, responses, pairs)
+        parts_of: dict[Pair, dict[str, float]] = {}
+        num_tokens = 0
+        for micro in self._micro_batches(prompt_ids, responses, pairs):
+            work = _collect(prompt_ids, responses, micro)
+            logps = self.policy.trainable_logps(work.prompt_ids, work.response_ids)
+            parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
+            loss = torch.stack([part.sum() for part in parts.values()]).sum() / len(pairs)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss.item()}; lower training.learning_rate or use precision = 'fp32'"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            parts_of.update(zip(micro, _rows(parts), strict=True))
+            num_tokens += _num_tokens(work)
+        norm = self._apply_gradients()
+        return [parts_of[pair] for pair in pairs], norm, num_tokens
+
+    def _apply_gradients(self) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        if not torch.isfinite(norm):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise TrainingError("the gradient is not finite; lower training.learning_rate or use precision = 'fp32'")
+        self._num_steps += 1
+        warmup = min(1.0, self._num_steps / self._warmup_steps) if self._warmup_steps else 1.0
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate * warmup
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _reference_logps(
+        self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]
+    ) -> dict[tuple[int, int], float]:
+        """Reference log-prob of every response in a pair, once per response; empty if the loss needs none."""
+        if not (self.objective.needs_reference and pairs):
+            return {}
+        work = _collect(prompt_ids, responses, pairs)
+        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which=self._reference_name)).tolist()
+        return {key: logps[slot] for key, slot in work.slots.items()}
+
+    @torch.no_grad()
+    def _kl(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> Tensor:
+        """The reference point z0 of KTO, in nats, at least 0.
+
+        Source: arXiv 2402.01306, Sec. 4.1: mean log-ratio over mismatched (prompt, response). Each prompt is given the
+        responses of the next prompt that has pairs. Deviation: with a single prompt nothing can be mismatched, and z0 is 0.
+        """
+        zero = torch.zeros((), device=self.policy.device)
+        if not (self.objective.needs_kl and pairs):
+            return zero
+        work = _collect(prompt_ids, responses, pairs)
+        if len(work.prompts) < 2:
+            return zero
+        moved = work.response_ids[1:] + work.response_ids[:1]
+        policy = torch.cat(self.policy.logps(work.prompt_ids, moved, which="policy"))
+        reference = torch.cat(self.policy.logps(work.prompt_ids, moved, which=self._reference_name))
+        return (policy - reference).mean().clamp(min=0).to(zero.device)
+
+    def _micro_batches(
+        self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]
+    ) -> Iterator[list[Pair]]:
+        """Pairs of whole prompts, up to the token budget."""
+        micro: list[Pair] = []
+        used = 0
+        for of_prompt in _group_by_prompt(pairs):
+            work = _collect(prompt_ids, responses, of_prompt)
+            needed = _num_tokens(work)
+            if micro and used + needed > self._max_batch_tokens:
+                yield micro
+                micro, used = [], 0
+            micro = micro + of_prompt
+            used += needed
+        if micro:
+            yield micro
+
+    def _pair_logps(
+        self,
+        pairs: Sequence[Pair],
+        work: _Work,
+        responses: Responses,
+        logps: Tensor,
+        reference: Mapping[tuple[int, int], float],
+    ) -> PairLogps:
+        chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+        rejected = [(pair.prompt, pair.rejected) for pair in pairs]
+
+        def constant(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=logps.dtype, device=logps.device)
+
+        return PairLogps(
+            policy_chosen=logps[[work.slots[key] for key in chosen]],
+            policy_rejected=logps[[work.slots[key] for key in rejected]],
+            reference_chosen=constant([reference.get(key, 0.0) for key in chosen]),
+            reference_rejected=constant([reference.get(key, 0.0) for key in rejected]),
+            chosen_lengths=constant([len(responses[prompt][index].token_ids) for prompt, index in chosen]),
+        )
+
+
+def _collect(prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> _Work:
+    """Gather the distinct responses of `pairs`, prompt by prompt, and number them."""
+    used: dict[int, set[int]] = {}
+    for pair in pairs:
+        used.setdefault(pair.prompt, set()).update((pair.chosen, pair.rejected))
+    prompts = tuple(sorted(used))
+    keys = [(prompt, index) for prompt in prompts for index in sorted(used[prompt])]
+    return _Work(
+        prompts=prompts,
+        prompt_ids=[list(prompt_ids[prompt]) for prompt in prompts],
+        response_ids=[[responses[prompt][index].token_ids for index in sorted(used[prompt])] for prompt in prompts],
+        slots={key: slot for slot, key in enumerate(keys)},
+    )
+
+
+def _num_tokens(work: _Work) -> int:
+    return sum(len(ids) for ids in work.prompt_ids) + sum(len(ids) for row in work.response_ids for ids in row)
+
+
+def _group_by_prompt(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    groups: dict[int, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.prompt, []).append(pair)
+    return [groups[prompt] for prompt in sorted(groups)]
+
+
+def _split_by_prompt(pairs: Sequence[Pair], num_chunks: int) -> list[list[Pair]]:
+    """Split into at most `num_chunks` lists of whole prompts, as even as possible."""
+    groups = _group_by_prompt(pairs)
+    chunks = np.array_split(np.arange(len(groups)), min(num_chunks, len(groups)))
+    return [[pair for index in chunk for pair in groups[index]] for chunk in chunks]
+
+
+def _rows(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Turn parts of shape (P,) into one dict of numbers per pair."""
+    columns = {name: part.detach().double().tolist() for name, part in parts.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _summarise(
+    trained: Sequence[tuple[Pair, Mapping[str, float]]],
+    num_prompts: int,
+    grad_norm: float,
+    num_tokens: int,
+    num_steps: int,
+) -> LearnResult:
+    losses: list[list[float]] = [[] for _ in range(num_prompts)]
+    for pair, parts in trained:
+        losses[pair.prompt].append(sum(parts.values()))
+    names = trained[0][1].keys() if trained else ()
+    return LearnResult(
+        losses_B=np.array([np.mean(row) if row else np.nan for row in losses], dtype=np.float64),
+        parts={name: float(np.mean([parts[name] for _, parts in trained])) for name in names},
+        grad_norm=grad_norm,
+        num_tokens=num_tokens,
+        num_optimizer_steps=num_steps,
+    )
+
+
+def _like(parameter: Tensor, moments: object) -> Tensor:
+    tensor = torch.as_tensor(moments)
+    if tensor.shape != parameter.shape:
+        raise ValueError(f"optimizer state has shape {tuple(tensor.shape)}, the adapter {tuple(parameter.shape)}")
+    return tensor.to(device=parameter.device, dtype=parameter.dtype)

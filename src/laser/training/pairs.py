@@ -1,0 +1,117 @@
+"""Preference pairs: drawn at random before scoring, oriented by score afterwards (Algorithm 1, step 3).
+
+Pairs are drawn first so that a reward model is asked only for responses that some pair needs. Responses are never
+identified by their text position in a list: a pair holds indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from laser.types import FloatArray, Pair, Response, Responses
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Unoriented pairs of one batch.
+
+    Attributes:
+        pairs: For each prompt, index pairs (i, j) with i < j into its responses.
+        num_empty: Responses without text; no pair has one.
+        num_duplicates: Responses whose text repeats an earlier one of the same prompt; no pair has one.
+        num_short: Pairs asked for but not to be had, because a prompt has too few distinct responses.
+    """
+
+    pairs: tuple[tuple[tuple[int, int], ...], ...]
+    num_empty: int
+    num_duplicates: int
+    num_short: int
+
+    def needed(self) -> list[list[int]]:
+        """For each prompt, the sorted indices of the responses that some pair needs."""
+        return [sorted({index for pair in pairs for index in pair}) for pairs in self.pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class OrientedPairs:
+    """Pairs with R(chosen) > R(rejected), and what was dropped on the way."""
+
+    pairs: tuple[Pair, ...]
+    num_ties: int
+    num_unscored: int
+
+
+def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.random.Generator]) -> Candidates:
+    """Draw pairs of distinct responses uniformly without replacement.
+
+    Source: arXiv 2410.01735, Sec. 3.1, P pairs per prompt at random. Deviation: equal texts count once, because a reward
+    model cannot order a text against itself, and empty ones not at all.
+
+    Args:
+        responses: Responses of each prompt.
+        num_pairs: P, pairs wanted per prompt.
+        generators: One random generator per prompt.
+
+    Returns:
+        The candidates; a prompt with fewer than P distinct pairs gives all it has.
+    """
+    drawn = []
+    num_empty = num_duplicates = num_short = 0
+    for row, generator in zip(responses, generators, strict=True):
+        distinct = _distinct(row)
+        empty = sum(not response.text.strip() for response in row)
+        num_empty += empty
+        num_duplicates += len(row) - empty - len(distinct)
+        possible = len(distinct) * (len(distinct) - 1) // 2
+        num_short += max(0, num_pairs - possible)
+        chosen = generator.choice(possible, size=min(num_pairs, possible), replace=False) if possible else []
+        drawn.append(tuple(_unrank(int(rank), distinct) for rank in chosen))
+    return Candidates(tuple(drawn), num_empty, num_duplicates, num_short)
+
+
+def orient_pairs(candidates: Candidates, scores: Sequence[FloatArray]) -> OrientedPairs:
+    """Orient pairs by score; ties make no pair, nor do responses without a finite score.
+
+    Args:
+        candidates: Pairs of B prompts.
+        scores: For each prompt, the score of every one of its responses, NaN where it was not scored.
+
+    Returns:
+        Oriented pairs in the order they were drawn.
+    """
+    oriented = []
+    num_ties = num_unscored = 0
+    for prompt, pairs in enumerate(candidates.pairs):
+        for i, j in pairs:
+            first, second = float(scores[prompt][i]), float(scores[prompt][j])
+            if not (np.isfinite(first) and np.isfinite(second)):
+                num_unscored += 1
+            elif first == second:
+                num_ties += 1
+            elif first > second:
+                oriented.append(Pair(prompt, i, j, first, second))
+            else:
+                oriented.append(Pair(prompt, j, i, second, first))
+    return OrientedPairs(tuple(oriented), num_ties, num_unscored)
+
+
+def _distinct(responses: Sequence[Response]) -> list[int]:
+    """Indices of the first occurrence of each non-empty text."""
+    first: dict[str, int] = {}
+    for index, response in enumerate(responses):
+        if response.text.strip():
+            first.setdefault(response.text, index)
+    return sorted(first.values())
+
+
+def _unrank(rank: int, indices: Sequence[int]) -> tuple[int, int]:
+    """The pair with the given rank in the lexicographic order of all i < j."""
+    for position in range(len(indices) - 1):
+        following = len(indices) - 1 - position
+        if rank < following:
+            return indices[position], indices[position + 1 + rank]
+        rank -= following
+    raise IndexError("rank beyond the number of pairs")

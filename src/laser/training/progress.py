@@ -1,0 +1,79 @@
+"""What a run tells while it runs, and the clock of its phases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+PHASES = ("embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
+
+
+class Progress(Protocol):
+    """Observer of a run; the command line has one for terminals and one for pipes."""
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """The loop begins, or goes on, at (iteration, step)."""
+        ...
+
+    def phase(self, name: str, *, iteration: int, step: int) -> None:
+        """One of `PHASES` begins."""
+        ...
+
+    def tokens(self, count: int) -> None:
+        """The policy sampled so many more tokens."""
+        ...
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """A batch is done; `record` is its line of steps.jsonl."""
+        ...
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """The dev metric was measured; `record` is its line of evaluations.jsonl."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something worth a sentence happened."""
+        ...
+
+
+class Silent:
+    """Progress that says nothing; the default of the Python API."""
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """Say nothing."""
+
+    def phase(self, name: str, *, iteration: int, step: int) -> None:
+        """Say nothing."""
+
+    def tokens(self, count: int) -> None:
+        """Say nothing."""
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+
+class PhaseClock:
+    """Seconds per phase of one batch, announced to a `Progress` as each phase begins."""
+
+    def __init__(self, progress: Progress, *, iteration: int, step: int) -> None:
+        self._progress = progress
+        self._at = {"iteration": iteration, "step": step}
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time a block as part of `phase`; blocks of one phase add up."""
+        self._progress.phase(phase, **self._at)
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin

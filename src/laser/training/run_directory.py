@@ -1,0 +1,192 @@
+"""A run directory: everything a run leaves behind, written so that a kill at any instant loses nothing before the
+last checkpoint.
+
+``config.json`` resolved configuration · ``run.json`` versions and reward-model fingerprints · ``steps.jsonl`` one
+record a batch · ``evaluations.jsonl`` one record a dev check · ``checkpoints/`` · ``responses/`` pending responses of
+an iteration sampled at its start · ``adapter/`` the trained PEFT adapter · ``summary.json`` written at the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from laser.errors import RunDirectoryError
+
+Record = Mapping[str, Any]
+
+_STARTING = {".lock", "run.json", ".run.json.tmp", ".config.json.tmp"}  # what a kill before config.json leaves behind
+
+
+class RunDirectory:
+    """An open, locked run directory. Make one with `create` or `reopen`."""
+
+    def __init__(self, path: Path, lock: TextIO) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: str | Path, *, config: Record, provenance: Record) -> RunDirectory:
+        """Start a new run directory.
+
+        Args:
+            path: A folder that does not exist yet, or is empty.
+            config: The resolved configuration, JSON-able.
+            provenance: Versions and fingerprints, JSON-able.
+
+        Raises:
+            RunDirectoryError: The folder holds a run or other files, or cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.json").exists():
+                raise RunDirectoryError(
+                    f"{path} already holds a run; continue it with --resume {path}, or choose another --out"
+                )
+            if any(entry.name not in _STARTING for entry in path.iterdir()):
+                raise RunDirectoryError(f"{path} is not empty; choose another --out")
+            run = cls(path, _lock(path))
+            write_json(path / "run.json", provenance)
+            write_json(path / "config.json", config)  # last: a folder with config.json is a complete new run
+        except FileExistsError as error:
+            raise RunDirectoryError(f"{path} is a file; choose a folder for --out") from error
+        except OSError as error:
+            raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out") from error
+        return run
+
+    @classmethod
+    def reopen(cls, path: str | Path) -> RunDirectory:
+        """Open an existing run to continue it.
+
+        Raises:
+            RunDirectoryError: There is no run, or another process works on it.
+        """
+        path = Path(path)
+        if not (path / "config.json").is_file():
+            raise RunDirectoryError(f"{path} holds no run (config.json is missing); check the path given to --resume")
+        try:
+            return cls(path, _lock(path))
+        except OSError as error:
+            raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); check its permissions") from error
+
+    @property
+    def config(self) -> Record:
+        """The configuration the run was started with."""
+        return read_json(self.path / "config.json")
+
+    @property
+    def provenance(self) -> Record:
+        """Versions and fingerprints recorded when the run was started."""
+        return read_json(self.path / "run.json")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def responses(self) -> Path:
+        """Folder of pending responses."""
+        return self.path / "responses"
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the final adapter."""
+        return self.path / "adapter"
+
+    def append(self, name: str, record: Record) -> None:
+        """Append one record to ``name.jsonl`` and flush it to the operating system."""
+        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
+
+    def truncate(self, name: str, num_records: int) -> None:
+        """Keep the first records of ``name.jsonl``: what lies beyond the checkpoint is done again.
+
+        Raises:
+            RunDirectoryError: The file holds fewer complete records than the checkpoint counts.
+        """
+        path = self.path / f"{name}.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        complete = [line for line in lines if line.endswith(b"\n")]
+        if len(complete) < num_records:
+            raise RunDirectoryError(
+                f"{path} holds {len(complete)} records but the checkpoint counts {num_records}; the run is damaged, restore "
+                "the file or start a new run"
+            )
+        if lines != complete[:num_records]:
+            atomic_write(path, b"".join(complete[:num_records]))
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """All records of ``name.jsonl``."""
+        path = self.path / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def write_summary(self, summary: Record) -> None:
+        """Write ``summary.json``, the mark of a finished run."""
+        write_json(self.path / "summary.json", summary)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+
+def _lock(path: Path) -> TextIO:
+    """Hold the directory for this process until it closes the file or dies."""
+    file = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunDirectoryError(f"another process works on {path}; wait for it or stop it") from error
+    return file
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Record) -> None:
+    """Write JSON atomically, indented for people."""
+    atomic_write(path, (json.dumps(to_json(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunDirectoryError: The file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{path} is missing; the run is damaged, start a new one") from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is not valid JSON ({error}); the run is damaged, start a new one") from error
+    if not isinstance(value, dict):
+        raise RunDirectoryError(f"{path} does not hold a JSON object; the run is damaged, start a new one")
+    return value
+
+
+def to_json(value: Any) -> Any:
+    """Turn records into JSON values; NaN and infinities become null, since JSON has no word for them."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

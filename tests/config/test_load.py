@@ -1,0 +1,160 @@
+"""Reading configurations: defaults, overrides, presets, and errors that name the cure."""
+
+import pytest
+
+from laser.config import RunConfig, load_config, parse_config
+from laser.config.compare import first_difference
+from laser.errors import ConfigError
+
+MINIMAL = """
+[policy]
+model = "org/policy"
+[data]
+type = "embedded"
+[[rewards.models]]
+type = "loglik"
+name = "first"
+model = "org/first"
+[[rewards.models]]
+type = "function"
+name = "second"
+function = "scores.py:score"
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_defaults_are_the_papers(minimal):
+    config = load_config(minimal)
+    assert config.generation.num_responses == 30
+    assert config.generation.temperature == 0.8
+    assert config.training.pairs_per_prompt == 10
+    assert (config.policy.lora.rank, config.policy.lora.alpha) == (16, 32)
+    assert config.training.learning_rate == 5e-6
+    assert config.training.batch_size == 16
+    assert config.training.iterations == 10
+    assert config.training.reference == "previous_iteration"
+    assert (config.selector.type, config.selector.alpha, config.selector.ridge) == ("linucb", 0.1, 1.0)
+    assert (config.feedback.low, config.feedback.high, config.feedback.window) == (0.2, 0.8, None)
+    assert config.context.normalization == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "field", "value"),
+    [
+        ("training.learning_rate=1e-4", "training", "learning_rate", 1e-4),
+        ("training.loss=kto", "training", "loss", "kto"),
+        ("training.convergence_threshold=none", "training", "convergence_threshold", None),
+        ("split.batching='by_category'", "split", "batching", "by_category"),
+        ("selector.alpha=2", "selector", "alpha", 2.0),
+    ],
+)
+def test_overrides(minimal, override, section, field, value):
+    assert getattr(getattr(load_config(minimal, [override]), section), field) == value
+
+
+@pytest.mark.parametrize("key", ["first", "0"])
+def test_a_reward_model_is_addressed_by_name_or_number(minimal, key):
+    config = load_config(minimal, [f"rewards.models.{key}.normalization=per_token"])
+    assert config.rewards.models[0].normalization == "per_token"
+
+
+def test_relative_function_paths_start_at_the_file(minimal):
+    assert load_config(minimal).rewards.models[1].function == f"{minimal.parent}/scores.py:score"
+
+
+def test_a_local_model_folder_becomes_absolute_and_a_hub_id_stays(minimal):
+    (minimal.parent / "org" / "policy").mkdir(parents=True)
+    config = load_config(minimal)
+    assert config.policy.model == str(minimal.parent / "org" / "policy")
+    assert config.rewards.models[0].model == "org/first"
+
+
+def test_recommended_preset_lies_under_what_the_user_writes(minimal):
+    config = load_config(minimal, ["preset=recommended", "selector.alpha=0.3"])
+    assert (config.selector.alpha, config.selector.forced_pulls) == (0.3, 1)
+    assert config.feedback.window == 50
+    assert load_config(minimal, ["preset=recommended", "selector.type=random"]).selector.type == "random"
+
+
+def test_the_resolved_configuration_survives_json(minimal):
+    config = load_config(minimal, ["preset=recommended"])
+    again = parse_config(config.model_dump(mode="json"))
+    assert again == config
+    assert first_difference(config, again) is None
+
+
+def test_first_difference_names_the_field(minimal):
+    changed = load_config(minimal, ["rewards.models.first.normalization=per_token"])
+    assert "rewards.models.0.normalization is 'per_token'" in first_difference(load_config(minimal), changed)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainign.loss=dpo", ["unknown key 'trainign'", "did you mean 'training'"]),
+        ("training.learning_rat=1", ["unknown key 'training.learning_rat'", "'learning_rate'"]),
+        ("selector.alhpa=1", ["unknown key 'selector.alhpa'", "'alpha'"]),
+        ("rewards.models.first.normalisation=sum", ["'rewards.models.0.normalisation'", "'normalization'"]),
+        ("selector.type=linucbb", ["selector.type is 'linucbb'", "'linucb', 'fixed', 'random'"]),
+        ("data.type=jsonl", ["data.type is 'jsonl'", "'file'"]),
+        ("training.batch_size=many", ["training.batch_size", "'many'"]),
+        ("generation.num_responses=1", ["generation.num_responses", "greater than or equal to 2"]),
+        ("generation.num_responses=4", ["pairs_per_prompt is 10", "only 6 pairs"]),
+        ("generation.temperature=nan", ["generation.temperature", "finite"]),
+        ("rewards.models.first.name=second", ["two reward models are named 'second'"]),
+        ("rewards.models=[]", ["K = 0"]),
+        ("selector={type='fixed', arm='third'}", ["selector.arm is 'third'", "first, second"]),
+        ("feedback.low=0.9", ["feedback.low must be below feedback.high"]),
+        ("training.optimizer_steps=17", ["optimizer_steps is larger than training.batch_size"]),
+        ("policy=3", ["policy"]),
+        ("preset=papers", ["preset", "'paper' or 'recommended'"]),
+        ("seed", ["has no '='"]),
+        ("rewards.models.third.name=x", ["no entry 'third'", "first, second"]),
+        ("rewards.models.first=x", ["ends at a list"]),
+        ("seed.x=1", ["seed"]),
+    ],
+)
+def test_errors_name_culprit_and_cure(minimal, override, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(minimal, [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"policy = [", "not valid TOML"), (b"\xff\xfe", "not UTF-8"), (None, "does not exist")],
+)
+def test_unreadable_files(tmp_path, content, word):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=word):
+        load_config(path)
+
+
+def test_a_folder_is_not_a_configuration(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+
+
+def test_configurations_are_immutable(minimal):
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(minimal).training.loss = "kto"
+
+
+def test_every_field_of_every_section_has_a_description():
+    from laser.config.document import document
+
+    page = document()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    undocumented = [row for row in rows if row.rstrip().endswith("|  |") and "section" not in row]
+    assert undocumented == []
+    assert set(RunConfig.model_fields) <= {row.split("`")[1] for row in rows}
