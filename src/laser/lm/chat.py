@@ -1,0 +1,96 @@
+"""Prompts as token ids through a model's own chat template, with control tokens out of the user's reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from laser.errors import ModelError
+from laser.types import Message
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    system_prompt: str | None = None,
+    generation_prompt: bool = True,
+) -> list[int]:
+    """Render messages with the chat template and tokenise.
+
+    Text inside a message that spells a special token (``<|im_end|>``) stays text: such messages are tokenised on their own with
+    special tokens split, and put between the template's ids.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        messages: The conversation.
+        system_prompt: Put first unless the conversation has a system message.
+        generation_prompt: Whether to open the assistant's turn at the end.
+
+    Returns:
+        Token ids, control tokens of the template included.
+
+    Raises:
+        ModelError: The tokenizer has no chat template, or the template refuses the conversation.
+    """
+    if not has_chat_template(tokenizer):
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; use a chat model, or template = 'plain' "
+            "for a reward model"
+        )
+    conversation = [dict(message) for message in messages]
+    if system_prompt is not None and conversation[0]["role"] != "system":
+        conversation = [{"role": "system", "content": system_prompt}, *conversation]
+    if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
+        return _encode_guarded(tokenizer, conversation, generation_prompt)
+    return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt))
+
+
+def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer carries a chat template."""
+    return getattr(tokenizer, "chat_template", None) is not None
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokenise text in which nothing is a control token, without adding any."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool) -> str:
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generation_prompt)
+    except Exception as error:  # templates are programs and raise what they like
+        raise ModelError(f"the chat template of {tokenizer.name_or_path} refuses the conversation: {error}") from error
+    return str(text)
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _spells_special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    return any(token in text for token in _control_tokens(tokenizer))
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    added = {str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values()}
+    return (added | set(tokenizer.all_special_tokens)) - {""}
+
+
+def _encode_guarded(
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool
+) -> list[int]:
+    """Render with placeholders of private-use characters, then tokenise template and contents apart."""
+    marks = [f"\ue000{index}\ue001" for index in range(len(conversation))]
+    contents = [message["content"] for message in conversation]
+    placeholders = [{**message, "content": mark} for message, mark in zip(conversation, marks, strict=True)]
+    rest = _render(tokenizer, placeholders, generation_prompt)
+    ids: list[int] = []
+    for mark, content in zip(marks, contents, strict=True):
+        before, found, after = rest.partition(mark)
+        if not found:  # the template leaves this message out
+            continue
+        ids += _tokenize(tokenizer, before) + encode_text(tokenizer, content)
+        rest = after
+    return ids + _tokenize(tokenizer, rest)

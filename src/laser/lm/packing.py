@@ -1,0 +1,153 @@
+"""Many responses to one prompt in one row, the prompt computed once.
+
+A row is ``[prompt | r1 | r2 | ... | rn]``. Every response starts at position len(prompt) and attends to the prompt and,
+causally, to itself; a 4D attention mask keeps responses apart. The last token of a response predicts nothing that is
+asked for, so it is not in the row. Where a model does not honour a 4D mask, each response gets a row of its own: the
+same code with ``share_prefix = False``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TokenIds = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Rows ready for a forward pass: R rows of L tokens that predict T response tokens.
+
+    Attributes:
+        input_ids: Shape (R, L), right-padded.
+        position_ids: Shape (R, L).
+        attention_mask: Boolean, shape (R, 1, L, L), True where a query may attend; or (R, L) without prefix sharing.
+        predicting: For each of the T tokens, the flat index r * L + l of the position that predicts it.
+        targets: The token ids that are predicted, shape (T,).
+        owners: For each of the T tokens, the flat number of its response, shape (T,).
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor
+    predicting: Tensor
+    targets: Tensor
+    owners: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """R * L, padding included."""
+        return self.input_ids.numel()
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on another device."""
+        return PackedBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    prompt: TokenIds
+    responses: tuple[tuple[int, TokenIds], ...]  # (flat number, token ids)
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(len(ids) - 1 for _, ids in self.responses)
+
+
+def pack(
+    prompt_ids: Sequence[TokenIds],
+    response_ids: Sequence[Sequence[TokenIds]],
+    *,
+    max_batch_tokens: int,
+    share_prefix: bool = True,
+    pad_id: int = 0,
+) -> list[PackedBatch]:
+    """Lay out responses in batches of at most `max_batch_tokens` padded tokens.
+
+    Responses are numbered flat, in the order given. Empty ones predict nothing and are in no row.
+
+    Args:
+        prompt_ids: B prompts, each at least one token.
+        response_ids: For each prompt, its responses.
+        max_batch_tokens: Budget of a batch and of a row; a row with a single response may exceed it.
+        share_prefix: Several responses per row behind one copy of the prompt.
+        pad_id: Any valid token id.
+
+    Returns:
+        Batches of rows of similar length, longest first.
+    """
+    rows = sorted(_rows(prompt_ids, response_ids, max_batch_tokens, share_prefix), key=len, reverse=True)
+    return [_batch(chunk, share_prefix, pad_id) for chunk in _chunks(rows, max_batch_tokens)]
+
+
+def _rows(
+    prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], budget: int, share_prefix: bool
+) -> Iterator[_Row]:
+    number = 0
+    for prompt, responses in zip(prompt_ids, response_ids, strict=True):
+        current: list[tuple[int, TokenIds]] = []
+        used = len(prompt)
+        for ids in responses:
+            if ids:
+                if current and (not share_prefix or used + len(ids) - 1 > budget):
+                    yield _Row(prompt, tuple(current))
+                    current, used = [], len(prompt)
+                current.append((number, ids))
+                used += len(ids) - 1
+            number += 1
+        if current:
+            yield _Row(prompt, tuple(current))
+
+
+def _chunks(rows: Sequence[_Row], budget: int) -> Iterator[list[_Row]]:
+    """Split rows, longest first, so that rows x longest stays within the budget."""
+    chunk: list[_Row] = []
+    for row in rows:
+        if chunk and (len(chunk) + 1) * len(chunk[0]) > budget:
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    if chunk:
+        yield chunk
+
+
+def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int) -> PackedBatch:
+    length = max(len(row) for row in rows)
+    input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    position_ids = torch.zeros((len(rows), length), dtype=torch.long)
+    segments = torch.full((len(rows), length), -1, dtype=torch.long)  # 0 prompt, 1.. responses, -1 padding
+    predicting: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for index, row in enumerate(rows):
+        prompt_length = end = len(row.prompt)
+        input_ids[index, :end] = torch.tensor(row.prompt)
+        position_ids[index, :end] = torch.arange(end)
+        segments[index, :end] = 0
+        for segment, (number, ids) in enumerate(row.responses, start=1):
+            begin, end = end, end + len(ids) - 1
+            input_ids[index, begin:end] = torch.tensor(ids[:-1], dtype=torch.long)
+            position_ids[index, begin:end] = prompt_length + torch.arange(end - begin)
+            segments[index, begin:end] = segment
+            predicting += [index * length + position for position in (prompt_length - 1, *range(begin, end))]
+            targets += ids
+            owners += [number] * len(ids)
+    return PackedBatch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=_tree_mask(segments) if share_prefix else (segments >= 0).long(),
+        predicting=torch.tensor(predicting, dtype=torch.long),
+        targets=torch.tensor(targets, dtype=torch.long),
+        owners=torch.tensor(owners, dtype=torch.long),
+    )
+
+
+def _tree_mask(segments: Tensor) -> Tensor:
+    """True where query and key are in causal order and the key is in the prompt or in the query's own segment."""
+    length = segments.shape[1]
+    causal = torch.ones((length, length), dtype=torch.bool).tril()
+    query, key = segments[:, :, None], segments[:, None, :]
+    # Padding attends to itself: a row without any True would make softmax undefined.
+    return (causal & ((key == 0) | (key == query)))[:, None]

