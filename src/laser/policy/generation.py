@@ -1,0 +1,208 @@
+"""Sampling responses: a prompt is prefilled once for its n responses, and finished rows leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from laser.policy.policy import Policy
+from laser.types import Prompt, Response
+
+
+class Generator(Protocol):
+    """Prompts in, n responses each out, with token ids and their log-probs."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_responses: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+    ) -> list[list[Response]]:
+        """Sample responses.
+
+        Args:
+            prompts: B prompts.
+            num_responses: n, responses per prompt.
+            temperature: Divides the logits; 0 is greedy decoding.
+            top_p: Mass of the nucleus that is sampled from; 1 is the whole distribution.
+            max_new_tokens: Longest response in tokens.
+            seeds: One seed per prompt; the same seed gives a prompt the same responses in any batch.
+
+        Returns:
+            B lists of n responses.
+        """
+        ...
+
+
+@dataclass
+class _Rows:
+    """State of the rows still being sampled. R rows; numbers are b * n + i within the chunk."""
+
+    numbers: Tensor
+    tokens: list[list[int]]
+    logps: list[list[float]]
+    finished: list[bool] = field(default_factory=list)
+
+
+class TransformersGenerator:
+    """Samples with the policy in this process.
+
+    Args:
+        policy: The policy; its trained adapter is active.
+        max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the least.
+        on_tokens: Told the number of tokens after every decoding step.
+    """
+
+    def __init__(
+        self, policy: Policy, *, max_batch_tokens: int = 16384, on_tokens: Callable[[int], None] | None = None
+    ) -> None:
+        self._policy = policy
+        self._max_batch_tokens = max_batch_tokens
+        self._on_tokens = on_tokens or (lambda count: None)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_responses: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+    ) -> list[list[Response]]:
+        """Sample responses; see `Generator.generate`.
+
+        A token is drawn by inverting the cumulative distribution at one uniform number per response and position, from the
+        generator of the prompt's seed. So what a prompt gets does not depend on which others are in its chunk, beyond the rounding
+        of their logits.
+        """
+        ids = self._policy.encode(prompts)
+        replies: list[list[Response]] = [[] for _ in prompts]
+        for chunk in self._chunks(ids, num_responses, max_new_tokens):
+            uniforms = np.stack([np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk])
+            sampled = self._sample(
+                [ids[row] for row in chunk], torch.from_numpy(uniforms).flatten(0, 1), temperature, top_p
+            )
+            for position, row in enumerate(chunk):
+                replies[row] = sampled[position * num_responses : (position + 1) * num_responses]
+        return replies
+
+    def _chunks(self, ids: Sequence[Sequence[int]], num_responses: int, max_new_tokens: int) -> Iterator[list[int]]:
+        """Prompts of similar length, longest first, within the token budget."""
+        chunk: list[int] = []
+        for row in sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True):
+            longest = len(ids[chunk[0]]) if chunk else 0
+            if chunk and (len(chunk) + 1) * num_responses * (longest + max_new_tokens) > self._max_batch_tokens:
+                yield chunk
+                chunk = []
+            chunk.append(row)
+        if chunk:
+            yield chunk
+
+    def _sample(self, ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, top_p: float) -> list[Response]:
+        """Sample all rows of a chunk; `uniforms` has shape (rows, max_new_tokens), rows numbered prompt by prompt."""
+        device = self._policy.device
+        num_rows, max_new_tokens = uniforms.shape
+        repeats = num_rows // len(ids)
+        logits, cache, mask = self._prefill(ids, repeats)
+        stops = torch.tensor(sorted(self._stop_ids()), device=device)
+        rows = _Rows(torch.arange(num_rows, device=device), [[] for _ in range(num_rows)], [[] for _ in range(num_rows)])
+        rows.finished = [False] * num_rows
+        positions = mask.sum(dim=1, keepdim=True)
+        uniforms = uniforms.to(device)
+        for step in range(max_new_tokens):
+            tokens, logps = _draw(logits, uniforms[rows.numbers, step], temperature, top_p)
+            ends = torch.isin(tokens, stops)
+            _record(rows, tokens, logps, ends)
+            self._on_tokens(len(tokens))
+            keep = (~ends).nonzero()[:, 0]
+            if len(keep) == 0 or step == max_new_tokens - 1:
+                break
+            if len(keep) < len(tokens):
+                cache.batch_select_indices(keep)
+                rows.numbers, tokens, mask, positions = rows.numbers[keep], tokens[keep], mask[keep], positions[keep]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = self._policy.model(
+                input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).logits[:, -1]
+            positions = positions + 1
+        return self._responses(rows)
+
+    def _prefill(self, ids: Sequence[Sequence[int]], repeats: int) -> tuple[Tensor, DynamicCache, Tensor]:
+        """Run left-padded prompts once, then repeat cache, mask and last logits for each of the n rows."""
+        device = self._policy.device
+        length = max(map(len, ids))
+        input_ids = torch.zeros((len(ids), length), dtype=torch.long)
+        mask = torch.zeros((len(ids), length), dtype=torch.long)
+        for row, tokens in enumerate(ids):
+            input_ids[row, length - len(tokens) :] = torch.tensor(tokens)
+            mask[row, length - len(tokens) :] = 1
+        mask = mask.to(device)
+        cache = DynamicCache(config=self._policy.model.config)
+        output = self._policy.model(
+            input_ids=input_ids.to(device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(repeats)
+        return output.logits[:, -1].repeat_interleave(repeats, 0), cache, mask.repeat_interleave(repeats, 0)
+
+    def _stop_ids(self) -> set[int]:
+        configured = getattr(self._policy.model.generation_config, "eos_token_id", None)
+        ids = set(configured) if isinstance(configured, list | tuple) else {configured}
+        return {int(token) for token in ids | {self._policy.tokenizer.eos_token_id} if token is not None}
+
+    def _responses(self, rows: _Rows) -> list[Response]:
+        texts = self._policy.tokenizer.batch_decode(rows.tokens, skip_special_tokens=True)
+        return [
+            Response(tuple(tokens), text, tuple(logps), finished)
+            for tokens, text, logps, finished in zip(rows.tokens, texts, rows.logps, rows.finished, strict=True)
+        ]
+
+
+def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Draw one token per row; returns the tokens and their log-probs at temperature 1, both of shape (R,)."""
+    logits = logits.float()
+    if temperature == 0:
+        tokens = logits.argmax(dim=-1)
+    else:
+        probabilities = torch.softmax(logits / temperature, dim=-1)
+        if top_p < 1:
+            probabilities = _nucleus(probabilities, top_p)
+        cumulative = probabilities.cumsum(dim=-1)
+        total = cumulative[:, -1:]
+        # A uniform of almost 1 rounds to the total, beyond the last token with mass: stay just below it.
+        below = torch.nextafter(total, torch.zeros_like(total))
+        thresholds = torch.minimum(uniforms[:, None].to(total.dtype) * total, below)
+        tokens = torch.searchsorted(cumulative, thresholds, right=True)[:, 0]
+    logps = logits.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+    return tokens, logps
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of likeliest tokens whose mass reaches `top_p`."""
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    return torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def _record(rows: _Rows, tokens: Tensor, logps: Tensor, ends: Tensor) -> None:
+    columns = (rows.numbers.tolist(), tokens.tolist(), logps.tolist(), ends.tolist())
+    for number, token, logp, end in zip(*columns, strict=True):
+        rows.tokens[number].append(token)
+        rows.logps[number].append(logp)
+        rows.finished[number] = end

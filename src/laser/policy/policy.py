@@ -1,0 +1,258 @@
+"""The policy: one set of base weights, a trained adapter, and a frozen reference adapter beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from laser.errors import DataError, ModelError
+from laser.lm.chat import encode_prompt
+from laser.lm.logps import choose_layout, packed_logps, response_logps
+from laser.lm.packing import TokenIds
+from laser.seeding import stream_seed
+from laser.types import FloatArray, Prompt, StateDict
+
+Which = Literal["policy", "reference", "base"]
+
+_ADAPTERS = {"policy": "default", "reference": "reference"}
+
+
+class Policy:
+    """A causal LM with a LoRA adapter that is trained and a copy of it that is not.
+
+    The reference pi_{m-1} is a second adapter over the same base weights (arXiv 2410.01735, Sec. 3.1), the initial policy is the
+    base model with adapters off: no weights are held twice.
+
+    Args:
+        model: A frozen causal LM; adapters are injected into it.
+        tokenizer: Its tokenizer, with a chat template.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale, applied as alpha / rank.
+        lora_dropout: Dropout inside the trained adapter.
+        target_modules: "all-linear", a regular expression, or names of modules.
+        max_context: Token limit of prompt and response; None: the model's.
+        system_prompt: Put before every conversation that has none.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        max_batch_tokens: Budget of forward passes without gradient.
+        seed: Seeds the adapter's initial weights and its dropout.
+
+    Raises:
+        ModelError: `target_modules` names no layer of the model.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        lora_rank: int = 16,
+        lora_alpha: float = 32.0,
+        lora_dropout: float = 0.0,
+        target_modules: str | Sequence[str] = "all-linear",
+        max_context: int | None = None,
+        system_prompt: str | None = None,
+        gradient_checkpointing: bool = False,
+        max_batch_tokens: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_batch_tokens = max_batch_tokens
+        self._system_prompt = system_prompt
+        self._layout = choose_layout(model)
+        lora = LoraConfig(
+            r=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+            task_type="CAUSAL_LM",
+        )
+        self._peft = _inject(model, lora, stream_seed(seed, "policy"))
+        self.model = model
+        self.context_length = max_context or _model_context(model)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        self.update_reference()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def context_dim(self) -> int:
+        """D, the width of the hidden states that `embed` returns."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Render prompts with the chat template, the assistant's turn opened; B sequences of token ids."""
+        return [encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt) for prompt in prompts]
+
+    def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Make sure that every prompt leaves room for a response.
+
+        Raises:
+            DataError: One does not; names it, its length and the limit.
+        """
+        for prompt, ids in zip(prompts, self.encode(prompts), strict=True):
+            if len(ids) + max_new_tokens > self.context_length:
+                raise DataError(
+                    f"prompt {prompt.id!r} has {len(ids)} tokens and leaves no room for {max_new_tokens} new ones in a context of "
+                    f"{self.context_length}; shorten or drop it, or lower generation.max_new_tokens"
+                )
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[Prompt]) -> FloatArray:
+        """Bandit contexts e_m(x): last-layer hidden state of each prompt's last token under the current policy.
+
+        Source: arXiv 2410.01735, Sec. 3.2 and A.1. The last token is that of the rendered chat prompt, which ends where the
+        answer begins.
+
+        Returns:
+            Shape (B, D), float64.
+        """
+        ids = self.encode(prompts)
+        contexts = np.empty((len(ids), self.context_dim))
+        with self._active("policy"):
+            for rows in _by_length(ids, self.max_batch_tokens):
+                hidden = self._last_hidden([ids[row] for row in rows])
+                contexts[rows] = hidden.double().cpu().numpy()
+        return contexts
+
+    def logps(
+        self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], *, which: Which
+    ) -> list[Tensor]:
+        """Log-prob of each response, summed over its tokens, without gradient.
+
+        Args:
+            prompt_ids: B rendered prompts.
+            response_ids: For each prompt, its responses.
+            which: The policy, its reference, or the base model without adapters.
+
+        Returns:
+            For each prompt a float32 tensor, one value per response, in nats.
+        """
+        with self._active(which):
+            return response_logps(
+                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self.max_batch_tokens
+            )
+
+    def trainable_logps(self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]]) -> Tensor:
+        """Log-probs under the policy with gradient, responses numbered flat, shape (number of responses,), float32."""
+        self.model.train()
+        try:
+            return packed_logps(
+                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self.max_batch_tokens
+            )
+        finally:
+            self.model.eval()
+
+    def update_reference(self) -> None:
+        """Make the current policy the reference: pi_{m-1} <- pi_m."""
+        with torch.no_grad():
+            policy, reference = self._adapter("policy"), self._adapter("reference")
+            for name, parameter in reference.items():
+                parameter.copy_(policy[name])
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the policy's adapter, in a fixed order."""
+        return list(self._adapter("policy").values())
+
+    def state_dict(self) -> StateDict:
+        """Both adapters, as float32 arrays."""
+        return {
+            f"{which}.{name}": parameter.detach().float().cpu().numpy()
+            for which in _ADAPTERS
+            for name, parameter in self._adapter(which).items()
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`; raises ValueError if it belongs to other adapters."""
+        for which in _ADAPTERS:
+            for name, parameter in self._adapter(which).items():
+                value = state.get(f"{which}.{name}")
+                if value is None or tuple(value.shape) != tuple(parameter.shape):
+                    raise ValueError(f"adapter weight {name} is missing or has another shape")
+                with torch.no_grad():
+                    parameter.copy_(torch.as_tensor(value))
+
+    def save_adapter(self, path: Path) -> None:
+        """Write the trained adapter as a standard PEFT folder, tokenizer included."""
+        self._peft.save_pretrained(path, selected_adapters=["default"])
+        self.tokenizer.save_pretrained(path)
+
+    @contextmanager
+    def _active(self, which: Which) -> Iterator[None]:
+        """Forward passes inside the block run under the given weights; the policy is restored whatever happens."""
+        if which == "base":
+            with self._peft.disable_adapter():
+                yield
+        elif which == "policy":
+            yield
+        else:
+            self._peft.set_adapter(_ADAPTERS[which], inference_mode=True)
+            try:
+                yield
+            finally:
+                self._peft.set_adapter("default")
+
+    def _adapter(self, which: str) -> dict[str, nn.Parameter]:
+        mark = f".{_ADAPTERS[which]}."
+        named = self.model.named_parameters()
+        return {name.replace(mark, "."): parameter for name, parameter in named if mark in name and "lora_" in name}
+
+    def _last_hidden(self, ids: Sequence[TokenIds]) -> Tensor:
+        """Hidden state of the last token of right-padded rows, shape (R, D)."""
+        length = max(map(len, ids))
+        input_ids = torch.zeros((len(ids), length), dtype=torch.long)
+        mask = torch.zeros((len(ids), length), dtype=torch.long)
+        for row, tokens in enumerate(ids):
+            input_ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        hidden = self.model.base_model(
+            input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
+        ).last_hidden_state
+        last = torch.tensor([len(tokens) - 1 for tokens in ids], device=self.device)
+        picked: Tensor = hidden[torch.arange(len(ids), device=self.device), last]
+        return picked
+
+
+def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
+    """Add the two adapters with seeded weights, leaving the global random state as it was."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            peft = get_peft_model(model, lora)
+            peft.add_adapter("reference", lora)
+    except ValueError as error:
+        linear = sorted({name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)})
+        raise ModelError(
+            f"policy.lora.target_modules = {lora.target_modules!r} names no layer of the model; it has {', '.join(linear)}"
+        ) from error
+    peft.set_requires_grad("reference", False)
+    return peft.eval()
+
+
+def _model_context(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+
+def _by_length(ids: Sequence[TokenIds], budget: int) -> Iterator[list[int]]:
+    """Row numbers in chunks of similar length whose padded size stays within the budget."""
+    chunk: list[int] = []
+    for row in sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True):
+        if chunk and (len(chunk) + 1) * len(ids[chunk[0]]) > budget:
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    if chunk:
+        yield chunk

@@ -1,0 +1,182 @@
+"""The policy: adapters over one set of weights, log-probs, embeddings, saving."""
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from tiny import make_model, make_prompt, make_tokenizer, save_model
+
+from laser.errors import DataError, ModelError
+from laser.lm.sources import load_causal_lm
+from laser.policy.policy import Policy
+
+PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b")]
+RESPONSES = [[[40, 41, 2], [50]], [[60, 61, 62, 63]]]
+
+
+def make_policy(seed=0, **options):
+    return Policy(make_model(), make_tokenizer(), lora_rank=4, seed=seed, **options)
+
+
+def move(policy, scale=0.5):
+    """Give the trained adapter weights that change the model."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def flat(policy, which):
+    return torch.cat(policy.logps(policy.encode(PROMPTS), RESPONSES, which=which))
+
+
+def test_a_fresh_adapter_leaves_the_model_as_it_was():
+    policy = make_policy()
+    plain = torch.cat(
+        [_plain(make_model(), ids, row) for ids, row in zip(policy.encode(PROMPTS), RESPONSES, strict=True)]
+    )
+    for which in ("policy", "reference", "base"):
+        torch.testing.assert_close(flat(policy, which), plain, atol=1e-4, rtol=0)
+
+
+def _plain(model, prompt, responses):
+    values = []
+    for response in responses:
+        logps = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
+        values.append(sum(logps[len(prompt) - 1 + t, token] for t, token in enumerate(response)))
+    return torch.stack(values)
+
+
+def test_reference_stays_while_the_policy_moves_until_it_is_updated():
+    policy = make_policy()
+    before = flat(policy, "policy")
+    move(policy)
+    assert not torch.allclose(flat(policy, "policy"), before, atol=1e-2)
+    torch.testing.assert_close(flat(policy, "reference"), before)
+    policy.update_reference()
+    torch.testing.assert_close(flat(policy, "reference"), flat(policy, "policy"))
+    torch.testing.assert_close(flat(policy, "base"), before)
+
+
+def test_only_the_trained_adapter_has_gradients_whatever_was_active_in_between():
+    policy = make_policy()
+    policy.logps(policy.encode(PROMPTS), RESPONSES, which="reference")
+    policy.logps(policy.encode(PROMPTS), RESPONSES, which="base")
+    trainable = {id(p) for p in policy.model.parameters() if p.requires_grad}
+    assert trainable == {id(p) for p in policy.trainable_parameters()}
+    policy.trainable_logps(policy.encode(PROMPTS), RESPONSES).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in policy.trainable_parameters())
+    assert all(p.grad is None for p in policy.model.parameters() if id(p) not in trainable)
+
+
+def test_trainable_logps_equal_logps():
+    policy = make_policy()
+    move(policy)
+    found = policy.trainable_logps(policy.encode(PROMPTS), RESPONSES)
+    torch.testing.assert_close(found.detach(), flat(policy, "policy"), atol=1e-5, rtol=0)
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        policy = make_policy(gradient_checkpointing=checkpointing)
+        move(policy)
+        policy.trainable_logps(policy.encode(PROMPTS), RESPONSES).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable_parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+
+
+def test_embeddings_are_last_token_states_in_any_batch():
+    policy = make_policy()
+    contexts = policy.embed(PROMPTS)
+    assert contexts.shape == (2, policy.context_dim)
+    assert contexts.dtype == np.float64
+    for row, ids in enumerate(policy.encode(PROMPTS)):
+        hidden = make_model().model(torch.tensor([ids])).last_hidden_state[0, -1]
+        np.testing.assert_allclose(contexts[row], hidden.numpy(), atol=1e-5)
+    policy.max_batch_tokens = 1
+    np.testing.assert_allclose(policy.embed(PROMPTS), contexts, atol=1e-5)
+
+
+def test_embeddings_follow_the_current_policy():
+    policy = make_policy()
+    before = policy.embed(PROMPTS)
+    move(policy)
+    assert not np.allclose(policy.embed(PROMPTS), before, atol=1e-3)
+
+
+def test_state_round_trip_restores_both_adapters():
+    policy = make_policy()
+    move(policy)
+    policy.update_reference()
+    move(policy)
+    other = make_policy(seed=9)
+    other.load_state_dict(policy.state_dict())
+    for which in ("policy", "reference"):
+        assert torch.equal(flat(other, which), flat(policy, which))
+
+
+def test_state_of_another_rank_is_refused():
+    other = Policy(make_model(), make_tokenizer(), lora_rank=2)
+    with pytest.raises(ValueError, match="another shape"):
+        other.load_state_dict(make_policy().state_dict())
+
+
+def test_the_seed_alone_decides_the_initial_adapter():
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    first = make_policy(seed=5)
+    assert torch.equal(torch.rand(1), expected)
+    second, third = make_policy(seed=5), make_policy(seed=6)
+    states = [np.concatenate([v.ravel() for v in p.state_dict().values()]) for p in (first, second, third)]
+    assert np.array_equal(states[0], states[1])
+    assert not np.array_equal(states[0], states[2])
+
+
+def test_saved_adapter_loads_with_peft(tmp_path):
+    base = save_model(tmp_path / "base")
+    load = lambda: load_causal_lm(str(base), device=torch.device("cpu"), dtype=torch.float32)  # noqa: E731
+    policy = Policy(load(), make_tokenizer(), lora_rank=4)
+    move(policy)
+    policy.save_adapter(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(load(), tmp_path / "adapter").eval()
+    ids = policy.encode(PROMPTS)
+    expected = torch.cat([_plain(again, prompt, row) for prompt, row in zip(ids, RESPONSES, strict=True)])
+    torch.testing.assert_close(flat(policy, "policy"), expected.detach(), atol=1e-4, rtol=0)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "adapter" / "reference").exists()
+
+
+def test_too_long_prompts_are_named():
+    policy = make_policy(max_context=60)
+    policy.check_fits(PROMPTS, 10)
+    with pytest.raises(DataError, match="'b' has .* context of 60"):
+        policy.check_fits(PROMPTS, 30)
+
+
+def test_system_prompt_is_put_first():
+    with_system = make_policy(system_prompt="be brief").encode(PROMPTS)[0]
+    text = make_tokenizer().decode(with_system)
+    assert text.startswith("<|im_start|>system be brief<|im_end|><|im_start|>user 2+2=")
+
+
+def test_unknown_target_modules_are_named():
+    with pytest.raises(ModelError, match="names no layer.*q_proj"):
+        make_policy(target_modules=["qproj"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("lora_alpha", 1.0), ("target_modules", ["q_proj"])])
+def test_adapter_knobs_change_the_policy(option, value):
+    policies = [make_policy(), make_policy(**{option: value})]
+    for policy in policies:
+        move(policy)
+    assert not torch.allclose(*(flat(policy, "policy") for policy in policies), atol=1e-3)
+
+
+def test_dropout_acts_only_while_training():
+    policy = make_policy(lora_dropout=0.5)
+    move(policy)
+    assert torch.equal(flat(policy, "policy"), flat(policy, "policy"))
+    ids = policy.encode(PROMPTS)
+    assert not torch.equal(policy.trainable_logps(ids, RESPONSES), policy.trainable_logps(ids, RESPONSES))
