@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.bandits.state import load_state, save_state
+from laser.statefiles import load_state, save_state
 from laser.errors import RunDirectoryError
 from laser.types import Response, StateDict
 

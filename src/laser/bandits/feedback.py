@@ -1,0 +1,58 @@
+"""From losses to bandit rewards in [0, 1] (arXiv 2410.01735, Sec. A.2, after Graves et al. 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from laser.types import FloatArray, IntArray, StateDict
+
+
+class QuantileFeedback:
+    """Scale -loss by the quantiles of its history.
+
+    With history {-L(1), .., -L(t-1)}, q_lo and q_hi its 20th and 80th percentile:
+
+        r = 0 if -L(t) < q_lo;  1 if -L(t) > q_hi;  else (-L(t) - q_lo) / (q_hi - q_lo).
+
+    Source: arXiv 2410.01735, Sec. A.2. Decisions where it is silent: r = 0.5 with fewer than two entries, or if q_lo = q_hi =
+    -L(t); quantiles interpolate linearly; a row that made no pair gets 0 and leaves no entry, because a reward model that orders
+    nothing is worth nothing and, unpunished, would be chosen again for ever. Deviation: an optional window.
+
+    Args:
+        low: Lower quantile.
+        high: Upper quantile.
+        window: Latest entries the quantiles see; None: all (the paper). Over the full history rewards saturate at 1 as the
+            loss falls.
+    """
+
+    def __init__(self, *, low: float = 0.2, high: float = 0.8, window: int | None = None) -> None:
+        self._quantiles = (low, high)
+        self._window = window
+        self._history: list[float] = []
+
+    def scale(self, losses_M: FloatArray, arms_M: IntArray) -> FloatArray:
+        """Scale M losses against the history before them; see `Feedback.scale`. The arms play no part."""
+        gains_M = -np.asarray(losses_M, dtype=np.float64)
+        rewards_M = np.array([0.0 if np.isnan(gain) else self._scaled(gain) for gain in gains_M])
+        self._history.extend(float(gain) for gain in gains_M if not np.isnan(gain))
+        if self._window is not None:
+            del self._history[: -self._window]
+        return rewards_M
+
+    def _scaled(self, gain: float) -> float:
+        if len(self._history) < 2:
+            return 0.5
+        low, high = np.quantile(self._history, self._quantiles)
+        if gain < low:
+            return 0.0
+        if gain > high:
+            return 1.0
+        return float((gain - low) / (high - low)) if high > low else 0.5
+
+    def state_dict(self) -> StateDict:
+        """The history."""
+        return {"history": np.array(self._history, dtype=np.float64)}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        self._history = [float(gain) for gain in state["history"]]

@@ -1,0 +1,220 @@
+"""Ridge regression of one arm, without an inverse (arXiv 2410.01735, Eq. 1 and 2).
+
+With A = lambda I + V'V over the n contexts V an arm has seen and b = b0 + V'r, LinUCB needs for a context c
+
+    mean    c' A^-1 b
+    width^2 c' A^-1 c.
+
+Dual form, while n < d: keep V and the Cholesky factor L of lambda I + V V'. With y = L^-1 V c,
+
+    width^2 = (c'c - y'y) / lambda,   mean = c'b0 / lambda + y'z,   z = L^-1 (r - V b0 / lambda),
+
+and an observation appends the row (y, sqrt(lambda (1 + width^2))) to L, which the selection has already computed:
+O(n d) to select, O(d) to update, n (d + n / 2) numbers of state. Primal form, from n = d on: a rank-one update of A^-1 and
+theta, O(d^2). Everything is float64, one BLAS thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+from laser.types import FloatArray, StateDict
+
+_CANCELLATION = 1e-6  # below this share of c'c, c'c - y'y has lost too many digits
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an arm says about a context.
+
+    Attributes:
+        mean: c' A^-1 b, the predicted bandit reward.
+        variance: c' A^-1 c, the squared width.
+        solve: What an update with this context needs, valid while the arm has `num_observations` observations.
+        num_observations: n when the estimate was made.
+    """
+
+    mean: float
+    variance: float
+    solve: FloatArray
+    num_observations: int
+
+
+class ArmModel(Protocol):
+    """One arm's regression, in either form."""
+
+    num_observations: int
+
+    def estimate(self, context: FloatArray) -> Estimate:
+        """Mean and variance for a context of shape (D,)."""
+        ...
+
+    def observe(self, context: FloatArray, reward: float, estimate: Estimate | None = None) -> None:
+        """Eq. 2: A += c c', b += r c; a fresh `estimate` of the same context saves its recomputation."""
+        ...
+
+    def state_dict(self) -> StateDict:
+        """State from which `restore` makes the same arm."""
+        ...
+
+
+class DualRidge:
+    """The dual form: contexts and a Cholesky factor that grow by one row per observation.
+
+    Args:
+        initial_b: b0, shape (D,).
+        ridge: lambda > 0.
+    """
+
+    def __init__(self, initial_b: FloatArray, ridge: float) -> None:
+        self.initial_b = initial_b
+        self.ridge = ridge
+        self.num_observations = 0
+        self._contexts = np.empty((8, len(initial_b)))
+        self._factor = np.empty(36)  # rows of L, packed one behind the other
+        self._z = np.empty(8)
+
+    def estimate(self, context: FloatArray) -> Estimate:
+        """See `ArmModel.estimate`; O(n d)."""
+        n = self.num_observations
+        prior = float(context @ self.initial_b) / self.ridge
+        total = float(context @ context)
+        if n == 0:
+            return Estimate(prior, total / self.ridge, np.empty(0), 0)
+        y = self._solve(self._contexts[:n] @ context)
+        left = total - float(y @ y)
+        variance = left / self.ridge if left > _CANCELLATION * total else self._stable_variance(context, y)
+        return Estimate(prior + float(y @ self._z[:n]), variance, y, n)
+
+    def observe(self, context: FloatArray, reward: float, estimate: Estimate | None = None) -> None:
+        """See `ArmModel.observe`; O(d) with a fresh estimate."""
+        n = self.num_observations
+        if estimate is None or estimate.num_observations != n:
+            estimate = self.estimate(context)
+        self._reserve(n + 1)
+        diagonal = np.sqrt(self.ridge * (1.0 + estimate.variance))
+        begin = n * (n + 1) // 2
+        self._contexts[n] = context
+        self._factor[begin : begin + n] = estimate.solve
+        self._factor[begin + n] = diagonal
+        self._z[n] = (reward - estimate.mean) / diagonal
+        self.num_observations = n + 1
+
+    def to_primal(self) -> PrimalRidge:
+        """The same arm in primal form: A^-1 = (I - W'W) / lambda with W = L^-1 V."""
+        n, dim = self.num_observations, len(self.initial_b)
+        factor = np.zeros((n, n))
+        factor[np.tril_indices(n)] = self._factor[: n * (n + 1) // 2]
+        whitened, _ = lapack.dtrtrs(factor, self._contexts[:n], lower=1)
+        inverse = np.asfortranarray((np.eye(dim) - whitened.T @ whitened) / self.ridge)
+        theta = self.initial_b / self.ridge + whitened.T @ self._z[:n]
+        return PrimalRidge(inverse, theta, n)
+
+    def state_dict(self) -> StateDict:
+        """Contexts (as float32 where that loses nothing), factor and z."""
+        n = self.num_observations
+        return {
+            "form": "dual",
+            "initial_b": self.initial_b,
+            "contexts": _compact(self._contexts[:n]),
+            "factor": self._factor[: n * (n + 1) // 2].copy(),
+            "z": self._z[:n].copy(),
+        }
+
+    @classmethod
+    def restore(cls, state: StateDict, ridge: float) -> DualRidge:
+        """Make the arm that `state_dict` describes."""
+        arm = cls(np.array(state["initial_b"], dtype=np.float64), ridge)
+        arm.num_observations = n = len(state["z"])
+        arm._reserve(n)
+        arm._contexts[:n] = state["contexts"]
+        arm._factor[: n * (n + 1) // 2] = state["factor"]
+        arm._z[:n] = state["z"]
+        return arm
+
+    def _solve(self, right: FloatArray) -> FloatArray:
+        """L^-1 right. Rows of L packed one behind the other are columns of L' packed, as BLAS wants them."""
+        n = len(right)
+        solution: FloatArray = blas.dtpsv(n, self._factor[: n * (n + 1) // 2], right, trans=1)
+        return solution
+
+    def _stable_variance(self, context: FloatArray, y: FloatArray) -> float:
+        """c'A^-1c = |c - V'a|^2 / lambda + |a|^2 with a = L'^-1 y: a sum of squares, where the difference cancels."""
+        n = len(y)
+        a = blas.dtpsv(n, self._factor[: n * (n + 1) // 2], y, trans=0)
+        rest = context - a @ self._contexts[:n]
+        return float(rest @ rest) / self.ridge + float(a @ a)
+
+    def _reserve(self, rows: int) -> None:
+        """Make room by doubling; untouched pages of the new arrays take no memory."""
+        capacity = len(self._z)
+        if rows <= capacity:
+            return
+        capacity = max(rows, 2 * capacity)
+        self._contexts = _grown(self._contexts, (capacity, self._contexts.shape[1]))
+        self._factor = _grown(self._factor, (capacity * (capacity + 1) // 2,))
+        self._z = _grown(self._z, (capacity,))
+
+
+class PrimalRidge:
+    """The primal form: A^-1 and theta, each updated by a rank-one step.
+
+    Args:
+        inverse: A^-1, shape (D, D), Fortran order; its lower triangle is used and changed in place.
+        theta: A^-1 b, shape (D,).
+        num_observations: n so far.
+    """
+
+    def __init__(self, inverse: FloatArray, theta: FloatArray, num_observations: int) -> None:
+        self._inverse = inverse
+        self._theta = theta
+        self.num_observations = num_observations
+
+    def estimate(self, context: FloatArray) -> Estimate:
+        """See `ArmModel.estimate`; O(d^2)."""
+        solve: FloatArray = blas.dsymv(1.0, self._inverse, context, lower=1)
+        variance = max(0.0, float(context @ solve))
+        return Estimate(float(context @ self._theta), variance, solve, self.num_observations)
+
+    def observe(self, context: FloatArray, reward: float, estimate: Estimate | None = None) -> None:
+        """See `ArmModel.observe`; Sherman-Morrison on one triangle, theta by its own recursion."""
+        if estimate is None or estimate.num_observations != self.num_observations:
+            estimate = self.estimate(context)
+        gain = 1.0 / (1.0 + estimate.variance)
+        self._theta = self._theta + estimate.solve * (gain * (reward - estimate.mean))
+        self._inverse = blas.dsyr(-gain, estimate.solve, lower=1, a=self._inverse, overwrite_a=True)
+        self.num_observations += 1
+
+    def state_dict(self) -> StateDict:
+        """A^-1 (lower triangle, packed by column), theta, n."""
+        rows, columns = np.tril_indices(len(self._theta))
+        return {
+            "form": "primal",
+            "inverse": self._inverse[rows, columns],
+            "theta": self._theta.copy(),
+            "num_observations": self.num_observations,
+        }
+
+    @classmethod
+    def restore(cls, state: StateDict) -> PrimalRidge:
+        """Make the arm that `state_dict` describes."""
+        dim = len(state["theta"])
+        inverse = np.zeros((dim, dim), order="F")
+        inverse[np.tril_indices(dim)] = state["inverse"]
+        return cls(inverse, np.array(state["theta"], dtype=np.float64), int(state["num_observations"]))
+
+
+def _grown(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    larger = np.empty(shape)
+    larger[tuple(slice(length) for length in array.shape)] = array
+    return larger
+
+
+def _compact(contexts: FloatArray) -> np.ndarray:
+    """Half the bytes where every number is a float32, as hidden states are."""
+    short = contexts.astype(np.float32)
+    return short if np.array_equal(short, contexts) else contexts.copy()

@@ -1,0 +1,30 @@
+"""State dicts on disk: arrays as safetensors, the rest as JSON; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from laser.types import StateDict
+
+
+def save_state(stem: Path, state: StateDict) -> None:
+    """Write ``stem.safetensors`` and ``stem.json``.
+
+    Args:
+        stem: Path without suffix.
+        state: Flat dict of numpy arrays and JSON values; integers of any size and floats survive exactly.
+    """
+    arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+    save_file(arrays, f"{stem}.safetensors")
+    Path(f"{stem}.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def load_state(stem: Path) -> StateDict:
+    """Read what `save_state` wrote."""
+    values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+    return values | load_file(f"{stem}.safetensors")
