@@ -1,0 +1,156 @@
+"""Prompts from local JSON Lines and Parquet files."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from laser.errors import DataError
+from laser.types import Message, Prompt
+
+_PLACE = "{prompt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which fields of a row hold what.
+
+    Attributes:
+        prompt: Text, or a list of chat messages that ends with the user's.
+        answer: Gold answer; None, or absent from a row, means there is none.
+        category: Category; None, or absent from a row, means "default".
+        template: Text around a text prompt, with {prompt} where it goes.
+    """
+
+    prompt: str = "prompt"
+    answer: str | None = "answer"
+    category: str | None = "category"
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.template is not None and _PLACE not in self.template:
+            raise DataError(f"data.template has no {_PLACE}; put {_PLACE} where the prompt goes")
+
+
+def load_file(path: str | Path, fields: Fields | None = None) -> list[Prompt]:
+    """Read prompts, one a row.
+
+    Args:
+        path: A ``.jsonl``, ``.json`` (one object a line) or ``.parquet`` file.
+        fields: Which fields hold what.
+
+    Raises:
+        DataError: The file is missing, of another kind or malformed, or a row lacks its prompt; names file and row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"prompt file {path} does not exist; check the path")
+    if path.suffix in (".jsonl", ".json"):
+        rows: Iterable[tuple[str, Any]] = _json_lines(path)
+    elif path.suffix == ".parquet":
+        rows = _parquet(path)
+    else:
+        raise DataError(f"prompt file {path} is neither .jsonl nor .parquet; convert it to one of them")
+    prompts = make_prompts(rows, fields or Fields())
+    if not prompts:
+        raise DataError(f"prompt file {path} holds no rows; add prompts")
+    return prompts
+
+
+def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> list[Prompt]:
+    """Turn rows into prompts.
+
+    Args:
+        rows: (where, row): a place for error messages, and a mapping.
+        fields: Which fields hold what.
+
+    Raises:
+        DataError: A row is not a mapping, lacks its prompt, or repeats an id.
+    """
+    prompts = [_prompt(where, row, number, fields) for number, (where, row) in enumerate(rows)]
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise DataError(f"two prompts have the id {prompt.id!r}; make the field 'id' unique or remove it")
+        seen.add(prompt.id)
+    return prompts
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path} line {number}"
+            if not line.strip():
+                continue
+            try:
+                yield where, json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
+            except (json.JSONDecodeError, RecursionError) as error:
+                detail = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+                raise DataError(f"{where} is not valid JSON ({detail}); mend or remove the line") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
+
+
+def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line")
+    if row.get(fields.prompt) is None:
+        raise DataError(f"{where} has no field {fields.prompt!r}; {_nearest(fields.prompt, row)}")
+    category = row.get(fields.category) if fields.category else None
+    used = {fields.prompt, fields.answer, fields.category, "id"}
+    return Prompt(
+        id=str(row.get("id", number)),
+        messages=_messages(where, row[fields.prompt], fields.template),
+        category="default" if category is None else str(category),
+        answer=_answer(row.get(fields.answer) if fields.answer else None),
+        metadata={name: value for name, value in row.items() if name not in used},
+    )
+
+
+def _nearest(name: str, row: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(row), n=1)
+    if close:
+        return f"did you mean {close[0]!r}? Set data.prompt_field"
+    return f"it has {', '.join(map(repr, row)) or 'no fields'}; set data.prompt_field"
+
+
+def _answer(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _messages(where: str, prompt: Any, template: str | None) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise DataError(f"{where} has an empty prompt; fill or remove it")
+        text = template.replace(_PLACE, prompt) if template is not None else prompt
+        return ({"role": "user", "content": text},)
+    if isinstance(prompt, Sequence) and prompt and all(_is_message(message) for message in prompt):
+        if prompt[-1]["role"] != "user":
+            raise DataError(f"{where}: the last message is from {prompt[-1]['role']!r}; a prompt ends with a user message")
+        if not prompt[-1]["content"].strip():
+            raise DataError(f"{where} has an empty prompt; fill or remove it")
+        return tuple({"role": message["role"], "content": message["content"]} for message in prompt)
+    raise DataError(f"{where}: the prompt is neither text nor a list of messages with 'role' and 'content'")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)

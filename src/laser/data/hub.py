@@ -1,0 +1,52 @@
+"""Prompts from Hugging Face data sets: a hub id, or a local folder of the same layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from laser.data.files import Fields, make_prompts
+from laser.errors import DataError
+from laser.types import Prompt
+
+
+def load_hub(
+    name: str, split: str, fields: Fields | None = None, *, config: str | None = None, revision: str | None = None
+) -> list[Prompt]:
+    """Load one split of a data set.
+
+    Args:
+        name: Hub id, a local folder that `datasets.load_dataset` reads, or one that `save_to_disk` wrote.
+        split: Name of the split; slices such as ``train[:100]`` work for hub ids and plain folders.
+        fields: Which columns hold what.
+        config: Configuration (subset).
+        revision: Hub revision.
+
+    Raises:
+        DataError: The data set or split cannot be had, or a row lacks its prompt.
+    """
+    rows = _load(name, split, config, revision)
+    where = f"data set {name} split {split}"
+    prompts = make_prompts(((f"{where} row {number}", row) for number, row in enumerate(rows)), fields or Fields())
+    if not prompts:
+        raise DataError(f"{where} holds no rows; choose another split")
+    return prompts
+
+
+def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:
+    import datasets
+
+    folder = Path(name)
+    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    try:
+        if not saved:
+            return datasets.load_dataset(name, config, split=split, revision=revision)
+        loaded = datasets.load_from_disk(str(folder))
+        return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+    except KeyError as error:
+        raise DataError(f"data set {name} has no split {split!r}; it has {', '.join(loaded)}") from error
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"cannot load split {split!r} of data set {name} ({detail}); check the id and split, or give a local folder"
+        ) from error

@@ -1,0 +1,86 @@
+"""Accuracy of greedy answers on prompts with gold answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laser.errors import DataError
+from laser.evaluation.answers import answers_match, extract_final_answer
+from laser.types import Prompt
+
+_Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Share of right answers.
+
+    Attributes:
+        overall: Over all prompts, in [0, 1].
+        by_category: Over the prompts of each category.
+        num_prompts: How many prompts.
+        num_unparseable: Answers without a final answer; they count as wrong.
+        interval: 95% Wilson score interval of `overall`.
+    """
+
+    overall: float
+    by_category: dict[str, float]
+    num_prompts: int
+    num_unparseable: int
+    interval: tuple[float, float]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-able form for evaluations.jsonl."""
+        return {
+            "accuracy": self.overall,
+            "by_category": self.by_category,
+            "num_prompts": self.num_prompts,
+            "num_unparseable": self.num_unparseable,
+            "interval": list(self.interval),
+        }
+
+
+def accuracy(generate: Callable[[Sequence[Prompt]], Sequence[str]], prompts: Sequence[Prompt]) -> Accuracy:
+    """Measure accuracy.
+
+    Args:
+        generate: Greedy decoding: prompts to response texts, batching as it likes.
+        prompts: At least one, each with a gold answer.
+
+    Raises:
+        DataError: There is no prompt, or one has no gold answer.
+    """
+    if not prompts:
+        raise DataError("there are no prompts to evaluate on; raise split.dev")
+    for prompt in prompts:
+        if prompt.answer is None:
+            raise DataError(f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0")
+    answers = [extract_final_answer(text) for text in generate(prompts)]
+    right = [
+        answer is not None and answers_match(answer, str(prompt.answer))
+        for answer, prompt in zip(answers, prompts, strict=True)
+    ]
+    categories = sorted({prompt.category for prompt in prompts})
+    rows = list(zip(prompts, right, strict=True))
+    return Accuracy(
+        overall=sum(right) / len(right),
+        by_category={name: _mean([ok for prompt, ok in rows if prompt.category == name]) for name in categories},
+        num_prompts=len(prompts),
+        num_unparseable=sum(answer is None for answer in answers),
+        interval=wilson_interval(sum(right), len(right)),
+    )
+
+
+def wilson_interval(num_right: int, num_total: int) -> tuple[float, float]:
+    """95% score interval of a proportion (Wilson 1927); within [0, 1] and sensible at 0 and 1."""
+    share, z2 = num_right / num_total, _Z95**2
+    centre = (share + z2 / (2 * num_total)) / (1 + z2 / num_total)
+    half = _Z95 / (1 + z2 / num_total) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
