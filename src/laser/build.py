@@ -15,7 +15,7 @@ from laser.bandits.linucb import LinUCB
 from laser.config import schema
 from laser.data.batches import batches
 from laser.data.embedded import generate
-from laser.data.files import load_file
+from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import Splits, split
 from laser.evaluation.accuracy import Accuracy, accuracy
@@ -97,29 +97,19 @@ def build_splits(config: schema.RunConfig) -> Splits:
             prompts = generate(wanted, categories=categories, seed=config.seed)
             return split(prompts, train=sizes.train, dev=sizes.dev, test=sizes.test, seed=config.seed)
         case schema.JsonlData() as data:
-            read = partial(
-                load_file,
-                prompt_field=data.prompt_field,
-                answer_field=data.answer_field,
-                category_field=data.category_field,
-                template=data.template,
-            )
-            given = {name: read(path) for name, path in (("dev", data.dev), ("test", data.test)) if path is not None}
-            return _splits(read(data.train), given, config)
+            fields = _fields(data)
+            files = (("dev", data.dev), ("test", data.test))
+            given = {name: load_file(path, fields) for name, path in files if path is not None}
+            return _splits(load_file(data.train, fields), given, config)
         case schema.HubData() as data:
-            read = partial(
-                load_hub,
-                data.name,
-                config=data.config,
-                revision=data.revision,
-                prompt_field=data.prompt_field,
-                answer_field=data.answer_field,
-                category_field=data.category_field,
-                template=data.template,
-            )
+            read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
             named = (("dev", data.dev_split), ("test", data.test_split))
-            given = {name: read(split=chosen) for name, chosen in named if chosen is not None}
-            return _splits(read(split=data.train_split), given, config)
+            given = {name: read(chosen) for name, chosen in named if chosen is not None}
+            return _splits(read(data.train_split), given, config)
+
+
+def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
+    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template)
 
 
 def _splits(train: list[Prompt], given: dict[str, list[Prompt]], config: schema.RunConfig) -> Splits:

@@ -78,8 +78,32 @@ def pack(
     Returns:
         Batches of rows of similar length, longest first.
     """
-    rows = sorted(_rows(prompt_ids, response_ids, max_batch_tokens, share_prefix), key=len, reverse=True)
-    return [_batch(chunk, share_prefix, pad_id) for chunk in _chunks(rows, max_batch_tokens)]
+    rows = list(_rows(prompt_ids, response_ids, max_batch_tokens, share_prefix))
+    chunks = by_length([len(row) for row in rows], max_batch_tokens)
+    return [_batch([rows[index] for index in chunk], share_prefix, pad_id) for chunk in chunks]
+
+
+def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Group rows of similar length: indices, longest first, so that rows x longest stays within the budget.
+
+    A row longer than the budget is a group of its own.
+    """
+    chunk: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if chunk and (len(chunk) + 1) * lengths[chunk[0]] > budget:
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+def pad_right(ids: Sequence[TokenIds], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pad rows on the right; returns token ids and the mask of real tokens, both of shape (R, longest)."""
+    length = max(map(len, ids))
+    input_ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in ids], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids], dtype=torch.long)
+    return input_ids.to(device), mask.to(device)
 
 
 def _rows(
@@ -99,18 +123,6 @@ def _rows(
             number += 1
         if current:
             yield _Row(prompt, tuple(current))
-
-
-def _chunks(rows: Sequence[_Row], budget: int) -> Iterator[list[_Row]]:
-    """Split rows, longest first, so that rows x longest stays within the budget."""
-    chunk: list[_Row] = []
-    for row in rows:
-        if chunk and (len(chunk) + 1) * len(chunk[0]) > budget:
-            yield chunk
-            chunk = []
-        chunk.append(row)
-    if chunk:
-        yield chunk
 
 
 def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int) -> PackedBatch:

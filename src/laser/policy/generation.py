@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from laser.lm.packing import by_length
 from laser.policy.policy import Policy
 from laser.types import Prompt, Response
 
@@ -89,7 +90,8 @@ class TransformersGenerator:
         """
         ids = self._policy.encode(prompts)
         replies: list[list[Response]] = [[] for _ in prompts]
-        for chunk in self._chunks(ids, num_responses, max_new_tokens):
+        costs = [num_responses * (len(row) + max_new_tokens) for row in ids]
+        for chunk in by_length(costs, self._max_batch_tokens):
             uniforms = np.stack([np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk])
             sampled = self._sample(
                 [ids[row] for row in chunk], torch.from_numpy(uniforms).flatten(0, 1), temperature, top_p
@@ -97,18 +99,6 @@ class TransformersGenerator:
             for position, row in enumerate(chunk):
                 replies[row] = sampled[position * num_responses : (position + 1) * num_responses]
         return replies
-
-    def _chunks(self, ids: Sequence[Sequence[int]], num_responses: int, max_new_tokens: int) -> Iterator[list[int]]:
-        """Prompts of similar length, longest first, within the token budget."""
-        chunk: list[int] = []
-        for row in sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True):
-            longest = len(ids[chunk[0]]) if chunk else 0
-            if chunk and (len(chunk) + 1) * num_responses * (longest + max_new_tokens) > self._max_batch_tokens:
-                yield chunk
-                chunk = []
-            chunk.append(row)
-        if chunk:
-            yield chunk
 
     def _sample(self, ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, top_p: float) -> list[Response]:
         """Sample all rows of a chunk; `uniforms` has shape (rows, max_new_tokens), rows numbered prompt by prompt."""

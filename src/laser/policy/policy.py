@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.errors import DataError, ModelError
 from laser.lm.chat import encode_prompt
 from laser.lm.logps import choose_layout, packed_logps, response_logps
-from laser.lm.packing import TokenIds
+from laser.lm.packing import TokenIds, by_length, pad_right
 from laser.seeding import stream_seed
 from laser.types import FloatArray, Prompt, StateDict
 
@@ -122,7 +122,7 @@ class Policy:
         ids = self.encode(prompts)
         contexts = np.empty((len(ids), self.context_dim))
         with self._active("policy"):
-            for rows in _by_length(ids, self.max_batch_tokens):
+            for rows in by_length([len(row) for row in ids], self.max_batch_tokens):
                 hidden = self._last_hidden([ids[row] for row in rows])
                 contexts[rows] = hidden.double().cpu().numpy()
         return contexts
@@ -211,15 +211,8 @@ class Policy:
 
     def _last_hidden(self, ids: Sequence[TokenIds]) -> Tensor:
         """Hidden state of the last token of right-padded rows, shape (R, D)."""
-        length = max(map(len, ids))
-        input_ids = torch.zeros((len(ids), length), dtype=torch.long)
-        mask = torch.zeros((len(ids), length), dtype=torch.long)
-        for row, tokens in enumerate(ids):
-            input_ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        hidden = self.model.base_model(
-            input_ids=input_ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False
-        ).last_hidden_state
+        input_ids, mask = pad_right(ids, 0, self.device)
+        hidden = self.model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = torch.tensor([len(tokens) - 1 for tokens in ids], device=self.device)
         picked: Tensor = hidden[torch.arange(len(ids), device=self.device), last]
         return picked
@@ -245,14 +238,3 @@ def _model_context(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
-
-def _by_length(ids: Sequence[TokenIds], budget: int) -> Iterator[list[int]]:
-    """Row numbers in chunks of similar length whose padded size stays within the budget."""
-    chunk: list[int] = []
-    for row in sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True):
-        if chunk and (len(chunk) + 1) * len(ids[chunk[0]]) > budget:
-            yield chunk
-            chunk = []
-        chunk.append(row)
-    if chunk:
-        yield chunk

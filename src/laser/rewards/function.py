@@ -1,0 +1,109 @@
+"""Python functions as reward models."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import numbers
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laser.errors import RewardModelError
+from laser.types import FloatArray, Prompt
+
+RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float | None]]
+"""Called with flat lists of equal length; returns one number per response, None where it has no opinion."""
+
+
+class FunctionRM:
+    """Scores with a Python function.
+
+    Args:
+        function: See `RewardFunction`.
+        name: What error messages call it.
+    """
+
+    def __init__(self, function: RewardFunction, name: str) -> None:
+        self._function = function
+        self._name = name
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """Score responses; see `RewardModel.score`. None becomes NaN.
+
+        Raises:
+            RewardModelError: The function raised, or returned another number of scores or something that is no number.
+        """
+        flat_prompts = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+        flat_responses = [text for row in responses for text in row]
+        try:
+            returned = list(self._function(flat_prompts, flat_responses)) if flat_responses else []
+        except Exception as error:  # the function is the user's: whatever it raises is told with its name
+            raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
+        if len(returned) != len(flat_responses):
+            raise RewardModelError(
+                f"reward function {self._name!r} returned {len(returned)} scores for {len(flat_responses)} responses; return one each"
+            )
+        flat = np.array([self._number(value) for value in returned], dtype=np.float64)
+        return np.split(flat, np.cumsum([len(row) for row in responses])[:-1]) if len(responses) else []
+
+    def release(self) -> None:
+        """Nothing to drop."""
+
+    def _number(self, value: Any) -> float:
+        if value is None:
+            return float("nan")
+        if isinstance(value, numbers.Real | np.bool_):
+            return float(value)
+        raise RewardModelError(
+            f"reward function {self._name!r} returned {value!r}, a {type(value).__name__}; return numbers, or None for no opinion"
+        )
+
+
+def load_function(spec: str, base_dir: Path) -> RewardFunction:
+    """Import a reward function from a file.
+
+    Args:
+        spec: ``path.py:function``.
+        base_dir: Where a relative path starts.
+
+    Raises:
+        RewardModelError: The file or function is missing, fails to import, or is not callable.
+    """
+    path, name = _parts(spec, base_dir)
+    module_spec = importlib.util.spec_from_file_location(f"laser_reward_{_digest(path)[:12]}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise RewardModelError(f"{path} is not a Python file; write path.py:function")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # a user's module raises what it likes
+        raise RewardModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if function is None:
+        raise RewardModelError(f"{path} has no function {name!r}; check the name after the colon")
+    if not callable(function):
+        raise RewardModelError(f"{name!r} in {path} is not a function but a {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def function_fingerprint(spec: str, base_dir: Path) -> str:
+    """Identity of a reward function: its name and the SHA-256 of its file."""
+    path, name = _parts(spec, base_dir)
+    return f"function:{name}:{_digest(path)}"
+
+
+def _parts(spec: str, base_dir: Path) -> tuple[Path, str]:
+    file, separator, name = spec.rpartition(":")
+    if not separator or not file or not name:
+        raise RewardModelError(f"reward function {spec!r} is not of the form path.py:function")
+    path = base_dir / file
+    if not path.is_file():
+        raise RewardModelError(f"reward function file {path} does not exist; check the path")
+    return path, name
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
