@@ -1,4 +1,5 @@
-"""Tiny real models for tests: a Llama with a word-level tokenizer and a chat template, made in memory or saved to a folder."""
+"""Tiny real models for tests: a Llama with a word-level tokenizer and a chat template, made in memory or saved to a
+folder."""
 
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def make_tokenizer(chat_template=TEMPLATE):
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", eos_token="<|im_end|>", pad_token="<|im_end|>",
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
         additional_special_tokens=["<|im_start|>"],
     )
     tokenizer.chat_template = chat_template
@@ -33,8 +37,15 @@ def make_tokenizer(chat_template=TEMPLATE):
 def make_model(seed=0, *, vocab_size=99, hidden_size=32, layers=2, scale=0.4, context=256):
     """A random Llama; `scale` above the usual 0.02 makes its distribution far from uniform."""
     config = LlamaConfig(
-        vocab_size=vocab_size, hidden_size=hidden_size, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context, bos_token_id=1, eos_token_id=2,
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        bos_token_id=1,
+        eos_token_id=2,
         pad_token_id=2,
     )
     with torch.random.fork_rng():

@@ -120,6 +120,6 @@ def _check_rewards(run: RunDirectory, config: RunConfig) -> None:
     for name, fingerprint in reward_fingerprints(config).items():
         if stored.get(name) != fingerprint:
             raise RunDirectoryError(
-                f"reward model {name!r} has changed since {run.path} was started, so its arm would mean something else; "
-                "restore the old one or start a new run with --out"
+                f"reward model {name!r} has changed since {run.path} was started, so its arm would mean something "
+                "else; restore the old one or start a new run with --out"
             )

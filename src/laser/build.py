@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from laser.bandits.base import Selector
 from laser.bandits.baselines import Fixed, UniformRandom
@@ -13,7 +12,7 @@ from laser.bandits.context import ContextPreparer
 from laser.bandits.feedback import QuantileFeedback
 from laser.bandits.linucb import LinUCB
 from laser.config import schema
-from laser.data.batches import batches
+from laser.data.batches import Batching, batches
 from laser.data.embedded import generate
 from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
@@ -164,7 +163,7 @@ def build_pool(config: schema.RunConfig) -> RewardPool:
 def _reward_builder(model: schema.RewardModelConfig) -> Callable[[], RewardModel]:
     match model:
         case schema.FunctionReward(name=name, function=spec):
-            function = load_function(spec, Path.cwd())
+            function = load_function(spec)
             return lambda: FunctionRM(function, name)
         case schema.LogLikelihoodReward():
             return partial(_build_loglik, model)
@@ -292,7 +291,7 @@ def build_plan(config: schema.RunConfig, train: list[Prompt]) -> Plan:
 
 
 def _draw(
-    prompts: list[Prompt], iteration: int, *, batch_size: int, num_batches: int | None, batching: str, seed: int
+    prompts: list[Prompt], iteration: int, *, batch_size: int, num_batches: int | None, batching: Batching, seed: int
 ) -> list[list[int]]:
     return batches(
         prompts, batch_size=batch_size, num_batches=num_batches, batching=batching, seed=seed, iteration=iteration
@@ -307,7 +306,7 @@ def build_evaluation(
         return None
     longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
 
-    def greedy(prompts: list[Prompt]) -> list[str]:
+    def greedy(prompts: Sequence[Prompt]) -> list[str]:
         replies = generator.generate(
             prompts, num_responses=1, temperature=0.0, top_p=1.0, max_new_tokens=longest, seeds=[0] * len(prompts)
         )
@@ -323,5 +322,5 @@ def reward_fingerprints(config: schema.RunConfig) -> dict[str, str]:
 
 def _fingerprint(model: schema.RewardModelConfig) -> str:
     if isinstance(model, schema.FunctionReward):
-        return function_fingerprint(model.function, Path.cwd())
+        return function_fingerprint(model.function)
     return fingerprint(model.model, model.revision)

@@ -27,4 +27,5 @@ def save_state(stem: Path, state: StateDict) -> None:
 def load_state(stem: Path) -> StateDict:
     """Read what `save_state` wrote."""
     values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-    return values | load_file(f"{stem}.safetensors")
+    values.update(load_file(f"{stem}.safetensors"))
+    return values

@@ -17,7 +17,7 @@ def scale(feedback, *losses):
 
 
 def test_worked_number():
-    """History -L = {-5, -4, -3, -2, -1}: q20 = -4.2, q80 = -1.8. For L = 3: (-3 + 4.2) / 2.4 = 0.5; L = 2: 2.2 / 2.4."""
+    """History -5, -4, -3, -2, -1: q20 = -4.2, q80 = -1.8. L = 3 gives (-3 + 4.2) / 2.4 = 0.5; L = 2 gives 2.2 / 2.4."""
     feedback = QuantileFeedback()
     scale(feedback, 1.0, 2.0, 3.0, 4.0, 5.0)
     assert scale(feedback, 3.0) == pytest.approx([0.5])
@@ -38,7 +38,7 @@ def test_fewer_than_two_entries_or_no_spread_give_one_half():
 
 
 def test_the_current_loss_is_not_in_its_own_history():
-    """With it, a first low loss after {1, 1} would not exceed the upper quantile by so much; without it, it is above."""
+    """After {1, 1} a loss of 0.5 is above both quantiles; inside its own history it would not be 1 by definition."""
     assert scale(QuantileFeedback(), 1.0, 1.0, 0.5) == [0.5, 0.5, 1.0]
 
 

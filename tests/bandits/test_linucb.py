@@ -22,7 +22,9 @@ class Twin:
 
     def values(self, c):
         inverses = [np.linalg.inv(A) for A in self.A]
-        return np.array([c @ inv @ b + self.alpha * np.sqrt(c @ inv @ c) for inv, b in zip(inverses, self.b, strict=True)])
+        return np.array(
+            [c @ inv @ b + self.alpha * np.sqrt(c @ inv @ c) for inv, b in zip(inverses, self.b, strict=True)]
+        )
 
     def update(self, arm, c, reward):
         self.A[arm] += np.outer(c, c)
@@ -251,7 +253,7 @@ def test_variance_keeps_its_digits_where_the_difference_cancels(norm):
     arm = DualRidge(np.zeros(200), 1.0)
     for c in rows:
         arm.observe(c, 0.5)
-    u, s, vt = np.linalg.svd(rows, full_matrices=False)
+    _, s, vt = np.linalg.svd(rows, full_matrices=False)
     c = rows[3]
     inside = vt @ c
     outside = c - vt.T @ inside

@@ -49,7 +49,7 @@ def test_defaults_are_the_papers(minimal):
     [
         ("training.learning_rate=1e-4", "training", "learning_rate", 1e-4),
         ("training.loss=kto", "training", "loss", "kto"),
-        ("training.convergence_threshold=none", "training", "convergence_threshold", None),
+        ("training.batches_per_iteration=none", "training", "batches_per_iteration", None),
         ("split.batching='by_category'", "split", "batching", "by_category"),
         ("selector.alpha=2", "selector", "alpha", 2.0),
     ],

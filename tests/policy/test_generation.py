@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny import make_model, make_prompt, make_tokenizer
 
 from laser.policy.generation import TransformersGenerator, _draw, _nucleus
 from laser.policy.policy import Policy
+from tiny import make_model, make_prompt, make_tokenizer
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a long list of colours", id="b"), make_prompt("?", id="c")]
 

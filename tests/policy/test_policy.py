@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 from laser.errors import DataError, ModelError
 from laser.lm.sources import load_causal_lm
 from laser.policy.policy import Policy
+from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b")]
 RESPONSES = [[[40, 41, 2], [50]], [[60, 61, 62, 63]]]
@@ -151,7 +151,7 @@ def test_saved_adapter_loads_with_peft(tmp_path):
 def test_too_long_prompts_are_named():
     policy = make_policy(max_context=60)
     policy.check_fits(PROMPTS, 10)
-    with pytest.raises(DataError, match="'b' has .* context of 60"):
+    with pytest.raises(DataError, match=r"'b' has .* context of 60"):
         policy.check_fits(PROMPTS, 30)
 
 
@@ -162,7 +162,7 @@ def test_system_prompt_is_put_first():
 
 
 def test_unknown_target_modules_are_named():
-    with pytest.raises(ModelError, match="names no layer.*q_proj"):
+    with pytest.raises(ModelError, match=r"names no layer.*q_proj"):
         make_policy(target_modules=["qproj"])
 
 

@@ -55,7 +55,7 @@ def test_kto_is_one_half_at_the_reference_point():
 
 
 def test_kto_worked_number():
-    """Log-ratio 3 over z0 = 1 is an advantage of 2: desirable 1 - sigmoid(0.5 * 2), undesirable 1 - sigmoid(-0.5 * 2)."""
+    """Log-ratio 3 over z0 = 1 is an advantage of 2: desirable 1 - sigmoid(1), undesirable 1 - sigmoid(-1)."""
     policy, reference = torch.tensor([-2.0, -2.0]), torch.tensor([-5.0, -5.0])
     loss = kto_loss(policy, reference, torch.tensor([True, False]), torch.tensor(1.0), beta=0.5)
     expected = [1 - 1 / (1 + math.exp(-1)), 1 - 1 / (1 + math.exp(1))]

@@ -52,18 +52,14 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record]) -> RunSumm
         steps: Lines of steps.jsonl.
         evaluations: Lines of evaluations.jsonl, the first from before training.
     """
-    first = evaluations[0] if evaluations else None
-    last = evaluations[-1] if evaluations else None
-    by_category = {
-        name: (first["by_category"][name], last["by_category"][name])
-        for name in (first["by_category"] if first and last else {})
-    }
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
+    before, after = first.get("by_category", {}), last.get("by_category", {})
     return RunSummary(
         num_batches=len(steps),
-        metric_before=first["accuracy"] if first else None,
-        metric_after=last["accuracy"] if last else None,
-        metric_by_category=by_category,
-        num_evaluated=int(last["num_prompts"]) if last else 0,
+        metric_before=first.get("accuracy"),
+        metric_after=last.get("accuracy"),
+        metric_by_category={name: (before[name], after[name]) for name in before},
+        num_evaluated=last.get("num_prompts", 0),
         utilization=_utilization(steps),
         bandit_rewards=_mean_rewards(steps),
         dropped=_totals(step["dropped"] for step in steps),

@@ -74,14 +74,18 @@ class UniformRandom:
 
     def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
         """Draw an arm for every row; raises ValueError if none is available."""
-        available_K = np.ones(self._num_arms, dtype=np.bool_) if available_K is None else np.asarray(available_K, np.bool_)
+        available_K = (
+            np.ones(self._num_arms, dtype=np.bool_) if available_K is None else np.asarray(available_K, np.bool_)
+        )
         if not available_K.any():
             raise ValueError("no arm is available")
         rows = len(contexts_MD)
         arms_M = self._draws.choice(np.flatnonzero(available_K), size=rows).astype(np.int64)
         probabilities_MK = np.tile(available_K / available_K.sum(), (rows, 1))
         selection_id = self._open.add(contexts_MD, arms_M)
-        return Selection(selection_id, np.eye(self._num_arms)[arms_M], probabilities_MK, np.zeros((rows, self._num_arms)))
+        return Selection(
+            selection_id, np.eye(self._num_arms)[arms_M], probabilities_MK, np.zeros((rows, self._num_arms))
+        )
 
     def update(self, selection_id: int, bandit_rewards_M: FloatArray) -> None:
         """Close the selection; nothing is learned."""

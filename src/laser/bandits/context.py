@@ -1,8 +1,8 @@
 """Preparation of bandit contexts: normalise, project, scale.
 
 Hidden states have norms of tens to hundreds and one dominant direction, so with A = I the confidence width of LinUCB
-collapses after a few pulls; alpha means something only relative to the norm of what it sees. The paper uses hidden states
-as they are (normalization "none"); the rest are departures from it, chosen in the configuration.
+collapses after a few pulls; alpha means something only relative to the norm of what it sees. The paper uses hidden
+states as they are (normalization "none"); the rest are departures from it, chosen in the configuration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class ContextPreparer:
         normalization: "none"; "l2", unit length; "standardize", each feature by its running mean and standard deviation
             over all rows seen, those of the current call included.
         scale: Factor on the result.
-        projection: Project to this many features by a seeded Gaussian matrix, keeping norms on average; None: no projection.
+        projection: Project to this many features by a seeded Gaussian matrix, keeping norms on average; None: no
+            projection.
         seed: Seeds the projection, which is made again from it and never stored.
     """
 

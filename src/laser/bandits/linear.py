@@ -10,8 +10,8 @@ Dual form, while n < d: keep V and the Cholesky factor L of lambda I + V V'. Wit
     width^2 = (c'c - y'y) / lambda,   mean = c'b0 / lambda + y'z,   z = L^-1 (r - V b0 / lambda),
 
 and an observation appends the row (y, sqrt(lambda (1 + width^2))) to L, which the selection has already computed:
-O(n d) to select, O(d) to update, n (d + n / 2) numbers of state. Primal form, from n = d on: a rank-one update of A^-1 and
-theta, O(d^2). Everything is float64, one BLAS thread.
+O(n d) to select, O(d) to update, n (d + n / 2) numbers of state. Primal form, from n = d on: a rank-one update of
+A^-1 and theta, O(d^2). Everything is float64, one BLAS thread.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
 class LinUCB:
     """Selects argmax_k [c' theta_k + alpha sqrt(c' A_k^-1 c)] (Eq. 1) and learns A_k += c c', b_k += r c (Eq. 2).
 
-    Source: arXiv 2410.01735, Sec. 3.2 and A.2. Deviations: the ridge and the scale of the random initial b are settings (the
-    paper's are 1 and unknown), ties are broken by a seeded stream, arms may be pulled a number of times before the bound decides.
+    Source: arXiv 2410.01735, Sec. 3.2 and A.2. Deviations: the ridge and the scale of the random initial b are
+    settings (the paper's are 1 and unknown), ties are broken by a seeded stream, arms may be pulled a number of
+    times before the bound decides.
 
     Args:
         num_arms: K.
@@ -47,7 +48,8 @@ class LinUCB:
         self._ties = stream(seed, "bandit", 1)
         self._open = OpenSelections()
         self._estimates: dict[int, list[list[Estimate]]] = {}  # of open selections; rebuilt when missing
-        self._threads = ThreadpoolController()  # a second BLAS thread costs time at these sizes and changes the last bits
+        # A second BLAS thread costs time at these sizes and changes the last bits.
+        self._threads = ThreadpoolController()
 
     @property
     def num_arms(self) -> int:
@@ -62,7 +64,9 @@ class LinUCB:
     def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
         """Choose arms for M contexts; see `Selector.select`. O(K n D) per row for n observations of an arm."""
         contexts_MD = self._checked(contexts_MD)
-        available_K = np.ones(self.num_arms, dtype=np.bool_) if available_K is None else np.asarray(available_K, np.bool_)
+        available_K = (
+            np.ones(self.num_arms, dtype=np.bool_) if available_K is None else np.asarray(available_K, np.bool_)
+        )
         if not available_K.any():
             raise ValueError("no arm is available")
         rows = self._estimate(contexts_MD)

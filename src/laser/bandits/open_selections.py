@@ -46,7 +46,9 @@ class OpenSelections:
         if selection_id in self._open:
             rows = len(self._open[selection_id].arms_M)
             if np.shape(bandit_rewards_M) != (rows,):
-                raise ValueError(f"selection {selection_id} has {rows} rows, got rewards of shape {np.shape(bandit_rewards_M)}")
+                raise ValueError(
+                    f"selection {selection_id} has {rows} rows, got rewards of shape {np.shape(bandit_rewards_M)}"
+                )
             if np.isinf(bandit_rewards_M).any():
                 raise ValueError("bandit rewards must be finite, or NaN where nothing was observed")
         return self.close(selection_id)

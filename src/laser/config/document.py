@@ -19,8 +19,9 @@ def document() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from the schema by `make docs`. Any field can be overridden with `--set section.field=value`; a reward model is",
-        "addressed by name, as in `--set rewards.models.NAME.normalization=sum`. Relative paths start at the file's folder.",
+        "Made from the schema by `make docs`. Any field can be overridden with `--set section.field=value`; a reward",
+        "model is addressed by name, as in `--set rewards.models.NAME.normalization=sum`. Relative paths start at the",
+        "file's folder.",
         "",
         *_section("run", RunConfig),
         *_presets(),

@@ -254,8 +254,8 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     max_batch_tokens: PositiveInt = Field(4096, description="Budget of one training micro-batch, in tokens.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
-    convergence_threshold: float | None = Field(
-        0.1, ge=0, description="Stop when the dev metric moves by less, in percentage points (paper: 0.1); None: never."
+    convergence_threshold: float = Field(
+        0.1, ge=0, description="Stop when the dev metric moves by less, in percentage points (paper: 0.1); 0: never."
     )
     convergence_patience: PositiveInt = Field(2, description="Checks in a row below the threshold before stopping.")
     bandit_loss: Literal["train", "post_update", "decrease"] = Field(

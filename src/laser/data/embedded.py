@@ -1,7 +1,7 @@
 """A task set that the library generates itself: four categories of short questions, each with a computed gold answer.
 
-Every prompt is a short conversation: one solved example of its kind, then the question, so that a small instruct model sees the
-form of an answer. Difficulty is set so that SmolLM2-135M-Instruct starts between 30% and 70%.
+Every prompt is a short conversation: one solved example of its kind, then the question, so that a small instruct
+model sees the form of an answer. Difficulty is set so that SmolLM2-135M-Instruct starts between 30% and 70%.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ class Question:
 Draw = Callable[[np.random.Generator], Question]
 
 _WORDS = tuple(
-    "anchor apple autumn basket bottle branch bridge bronze butter button camera candle carpet castle cherry circle cloud "
-    "copper corner cotton dragon engine fabric falcon farmer finger flower forest garden ginger hammer harbor island jacket "
-    "jungle kettle kitten ladder lemon magnet market meadow mirror monkey museum needle orange oyster paper parrot pencil "
-    "pepper pillow planet pocket pumpkin rabbit ribbon river rocket saddle salmon shadow silver spider spring summer table "
-    "temple thunder ticket timber tomato tunnel turtle valley velvet violin wagon walnut water window winter yellow".split()
+    """
+    anchor apple autumn basket bottle branch bridge bronze butter button camera candle carpet castle cherry
+    circle cloud copper corner cotton dragon engine fabric falcon farmer finger flower forest garden ginger
+    hammer harbor island jacket jungle kettle kitten ladder lemon magnet market meadow mirror monkey museum
+    needle orange oyster paper parrot pencil pepper pillow planet pocket pumpkin rabbit ribbon river rocket
+    saddle salmon shadow silver spider spring summer table temple thunder ticket timber tomato tunnel turtle
+    valley velvet violin wagon walnut water window winter yellow
+    """.split()
 )
 
 
@@ -106,7 +109,9 @@ def generate(num_prompts: int, *, categories: Sequence[str] | None = None, seed:
     chosen = tuple(categories) if categories is not None else CATEGORIES
     unknown = [name for name in chosen if name not in _KINDS]
     if unknown or not chosen:
-        raise DataError(f"data.categories names {unknown or 'nothing'}; the embedded categories are {', '.join(CATEGORIES)}")
+        raise DataError(
+            f"data.categories names {unknown or 'nothing'}; the embedded categories are {', '.join(CATEGORIES)}"
+        )
     streams = {name: stream(seed, "data", 2, CATEGORIES.index(name)) for name in chosen}
     seen: set[str] = set()
     return [_generate_one(number, chosen[number % len(chosen)], streams, seen) for number in range(num_prompts)]
@@ -126,7 +131,9 @@ def _generate_one(number: int, category: str, streams: dict[str, np.random.Gener
                 category=category,
                 answer=question.answer,
             )
-    raise DataError(f"the embedded category {category!r} has no more different questions; lower split.train, dev or test")
+    raise DataError(
+        f"the embedded category {category!r} has no more different questions; lower split.train, dev or test"
+    )
 
 
 def _example(draw: Draw, question: Question, generator: np.random.Generator) -> tuple[Message, Message]:

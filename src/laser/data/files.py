@@ -112,7 +112,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
     if not isinstance(row, Mapping):
-        raise DataError(f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line")
+        raise DataError(
+            f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line"
+        )
     if row.get(fields.prompt) is None:
         raise DataError(f"{where} has no field {fields.prompt!r}; {_nearest(fields.prompt, row)}")
     category = row.get(fields.category) if fields.category else None
@@ -145,7 +147,9 @@ def _messages(where: str, prompt: Any, template: str | None) -> tuple[Message, .
         return ({"role": "user", "content": text},)
     if isinstance(prompt, Sequence) and prompt and all(_is_message(message) for message in prompt):
         if prompt[-1]["role"] != "user":
-            raise DataError(f"{where}: the last message is from {prompt[-1]['role']!r}; a prompt ends with a user message")
+            raise DataError(
+                f"{where}: the last message is from {prompt[-1]['role']!r}; a prompt ends with a user message"
+            )
         if not prompt[-1]["content"].strip():
             raise DataError(f"{where} has an empty prompt; fill or remove it")
         return tuple({"role": message["role"], "content": message["content"]} for message in prompt)

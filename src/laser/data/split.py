@@ -28,7 +28,8 @@ def split(prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, 
         train: Number of training prompts; None: all that remain.
         dev: Number of development prompts.
         test: Number of test prompts.
-        seed: The run's seed; the same prompts and seed give the same splits, and a larger dev or test split contains the smaller.
+        seed: The run's seed; the same prompts and seed give the same splits, and a larger dev or test split contains
+            the smaller.
 
     Raises:
         DataError: There are too few prompts.
@@ -38,8 +39,8 @@ def split(prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, 
     if needed > len(distinct):
         wanted = f"{train if train is not None else 'at least 1'} train + {dev} dev + {test} test"
         raise DataError(
-            f"the splits ask for {wanted} prompts, but there are {len(distinct)} distinct ones; lower split.train, split.dev or "
-            "split.test, or add prompts"
+            f"the splits ask for {wanted} prompts, but there are {len(distinct)} distinct ones; "
+            "lower split.train, split.dev or split.test, or add prompts"
         )
     ordered = _interleaved(distinct, seed)
     rest = ordered[dev + test :]

@@ -23,8 +23,8 @@ _COMPARISON = re.compile(r"(\d{1,6}) is (greater|less) than (\d{1,6})")
 def checker(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
     """Check form and arithmetic: what a careful reader sees without knowing the answer.
 
-    One "Final answer: ..." line, short and last; claims such as "4 + 3 = 7" or "9 is less than 12" true; numbers of the claims taken
-    from the question; the final answer the claim's result.
+    One "Final answer: ..." line, short and last; claims such as "4 + 3 = 7" or "9 is less than 12" true; numbers of
+    the claims taken from the question; the final answer the claim's result.
     """
     return [_check(prompt.text, response) for prompt, response in zip(prompts, responses, strict=True)]
 
@@ -63,8 +63,10 @@ def _fluency(response: str) -> float | None:
         return None
     model = _ngram_model()
     history = ["<s>", *words]
-    logps = [_LOG_UNIT * model.prob(history[i::-1][:3]) for i in range(1, len(history))]  # the word, then the two before
-    return sum(max(logp, _UNKNOWN) for logp in logps) / len(words)
+    logps = [
+        _LOG_UNIT * model.prob(history[i::-1][:3]) for i in range(1, len(history))
+    ]  # the word, then the two before
+    return sum(max(float(logp), _UNKNOWN) for logp in logps) / len(words)
 
 
 @functools.cache

@@ -57,7 +57,9 @@ def accuracy(generate: Callable[[Sequence[Prompt]], Sequence[str]], prompts: Seq
         raise DataError("there are no prompts to evaluate on; raise split.dev")
     for prompt in prompts:
         if prompt.answer is None:
-            raise DataError(f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0")
+            raise DataError(
+                f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0"
+            )
     answers = [extract_final_answer(text) for text in generate(prompts)]
     right = [
         answer is not None and answers_match(answer, str(prompt.answer))

@@ -14,8 +14,8 @@ _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 def extract_final_answer(text: str) -> str | None:
     r"""Return what follows the last "Final answer:" on its line (arXiv 2410.01735, appendix E), or None.
 
-    Markdown, quotes, ``$`` and a final period around the answer are dropped; inside ``\boxed{}`` counts the content. An answer
-    on the line after the colon counts too.
+    Markdown, quotes, ``$`` and a final period around the answer are dropped; inside ``\boxed{}`` counts the content.
+    An answer on the line after the colon counts too.
     """
     found = list(_FINAL.finditer(text))
     if not found:
@@ -32,8 +32,8 @@ def extract_final_answer(text: str) -> str | None:
 def answers_match(answer: str, gold: str) -> bool:
     """Whether an extracted answer is the gold one.
 
-    Numbers are compared as numbers ("1,200.0" is "1200"), yes and true, no and false are one; letters alone are compared with
-    their case where the gold answer has capitals (a task may ask for them), and without it otherwise.
+    Numbers are compared as numbers ("1,200.0" is "1200"); yes and true, no and false are one; other answers with their
+    case where the gold answer has capitals (a task may ask for them), and without it otherwise.
     """
     number, gold_number = _as_number(answer), _as_number(gold)
     if gold_number is not None:

@@ -19,8 +19,8 @@ def encode_prompt(
 ) -> list[int]:
     """Render messages with the chat template and tokenise.
 
-    Text inside a message that spells a special token (``<|im_end|>``) stays text: such messages are tokenised on their own with
-    special tokens split, and put between the template's ids.
+    Text inside a message that spells a special token (``<|im_end|>``) stays text: such messages are tokenised on
+    their own with special tokens split, and put between the template's ids.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -36,8 +36,8 @@ def encode_prompt(
     """
     if not has_chat_template(tokenizer):
         raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; use a chat model, or template = 'plain' "
-            "for a reward model"
+            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; "
+            "use a chat model, or template = 'plain' for a reward model"
         )
     conversation = [dict(message) for message in messages]
     if system_prompt is not None and conversation[0]["role"] != "system":

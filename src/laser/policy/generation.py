@@ -60,7 +60,8 @@ class TransformersGenerator:
 
     Args:
         policy: The policy; its trained adapter is active.
-        max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the least.
+        max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the
+            least.
         on_tokens: Told the number of tokens after every decoding step.
     """
 
@@ -84,15 +85,17 @@ class TransformersGenerator:
     ) -> list[list[Response]]:
         """Sample responses; see `Generator.generate`.
 
-        A token is drawn by inverting the cumulative distribution at one uniform number per response and position, from the
-        generator of the prompt's seed. So what a prompt gets does not depend on which others are in its chunk, beyond the rounding
-        of their logits.
+        A token is drawn by inverting the cumulative distribution at one uniform number per response and position,
+        from the generator of the prompt's seed. So what a prompt gets does not depend on which others are in its
+        chunk, beyond the rounding of their logits.
         """
         ids = self._policy.encode(prompts)
         replies: list[list[Response]] = [[] for _ in prompts]
         costs = [num_responses * (len(row) + max_new_tokens) for row in ids]
         for chunk in by_length(costs, self._max_batch_tokens):
-            uniforms = np.stack([np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk])
+            uniforms = np.stack(
+                [np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk]
+            )
             sampled = self._sample(
                 [ids[row] for row in chunk], torch.from_numpy(uniforms).flatten(0, 1), temperature, top_p
             )
@@ -100,14 +103,18 @@ class TransformersGenerator:
                 replies[row] = sampled[position * num_responses : (position + 1) * num_responses]
         return replies
 
-    def _sample(self, ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, top_p: float) -> list[Response]:
+    def _sample(
+        self, ids: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, top_p: float
+    ) -> list[Response]:
         """Sample all rows of a chunk; `uniforms` has shape (rows, max_new_tokens), rows numbered prompt by prompt."""
         device = self._policy.device
         num_rows, max_new_tokens = uniforms.shape
         repeats = num_rows // len(ids)
         logits, cache, mask = self._prefill(ids, repeats)
         stops = torch.tensor(sorted(self._stop_ids()), device=device)
-        rows = _Rows(torch.arange(num_rows, device=device), [[] for _ in range(num_rows)], [[] for _ in range(num_rows)])
+        rows = _Rows(
+            torch.arange(num_rows, device=device), [[] for _ in range(num_rows)], [[] for _ in range(num_rows)]
+        )
         rows.finished = [False] * num_rows
         positions = mask.sum(dim=1, keepdim=True)
         uniforms = uniforms.to(device)
@@ -124,7 +131,11 @@ class TransformersGenerator:
                 rows.numbers, tokens, mask, positions = rows.numbers[keep], tokens[keep], mask[keep], positions[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._policy.model(
-                input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
             ).logits[:, -1]
             positions = positions + 1
         return self._responses(rows)

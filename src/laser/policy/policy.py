@@ -28,8 +28,8 @@ _ADAPTERS = {"policy": "default", "reference": "reference"}
 class Policy:
     """A causal LM with a LoRA adapter that is trained and a copy of it that is not.
 
-    The reference pi_{m-1} is a second adapter over the same base weights (arXiv 2410.01735, Sec. 3.1), the initial policy is the
-    base model with adapters off: no weights are held twice.
+    The reference pi_{m-1} is a second adapter over the same base weights (arXiv 2410.01735, Sec. 3.1), the initial
+    policy is the base model with adapters off: no weights are held twice.
 
     Args:
         model: A frozen causal LM; adapters are injected into it.
@@ -105,16 +105,16 @@ class Policy:
         for prompt, ids in zip(prompts, self.encode(prompts), strict=True):
             if len(ids) + max_new_tokens > self.context_length:
                 raise DataError(
-                    f"prompt {prompt.id!r} has {len(ids)} tokens and leaves no room for {max_new_tokens} new ones in a context of "
-                    f"{self.context_length}; shorten or drop it, or lower generation.max_new_tokens"
+                    f"prompt {prompt.id!r} has {len(ids)} tokens and leaves no room for {max_new_tokens} new ones "
+                    f"in a context of {self.context_length}; shorten or drop it, or lower generation.max_new_tokens"
                 )
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[Prompt]) -> FloatArray:
         """Bandit contexts e_m(x): last-layer hidden state of each prompt's last token under the current policy.
 
-        Source: arXiv 2410.01735, Sec. 3.2 and A.1. The last token is that of the rendered chat prompt, which ends where the
-        answer begins.
+        Source: arXiv 2410.01735, Sec. 3.2 and A.1. The last token is that of the rendered chat prompt, which ends
+        where the answer begins.
 
         Returns:
             Shape (B, D), float64.
@@ -226,9 +226,12 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
             peft = get_peft_model(model, lora)
             peft.add_adapter("reference", lora)
     except ValueError as error:
-        linear = sorted({name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)})
+        linear = sorted(
+            {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        )
         raise ModelError(
-            f"policy.lora.target_modules = {lora.target_modules!r} names no layer of the model; it has {', '.join(linear)}"
+            f"policy.lora.target_modules = {lora.target_modules!r} names no layer of the model; "
+            f"it has {', '.join(linear)}"
         ) from error
     peft.set_requires_grad("reference", False)
     return peft.eval()
@@ -237,4 +240,3 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
 def _model_context(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or 2**31)
-

@@ -22,8 +22,8 @@ class ClassifierRM:
         model: A frozen sequence classifier.
         tokenizer: Its tokenizer.
         label: Class whose logit is the score; None only for a single output.
-        template: "chat": the conversation with the response as the assistant's turn, through the chat template; "pair": the last
-            user message and the response as a sentence pair.
+        template: "chat": the conversation with the response as the assistant's turn, through the chat template;
+            "pair": the last user message and the response as a sentence pair.
         max_batch_tokens: Budget of one forward pass, in padded tokens.
 
     Raises:
@@ -40,7 +40,9 @@ class ClassifierRM:
         max_batch_tokens: int = 8192,
     ) -> None:
         if template == "chat" and not has_chat_template(tokenizer):
-            raise RewardModelError(f"{tokenizer.name_or_path or 'it'} has no chat template; set template = 'pair' for it")
+            raise RewardModelError(
+                f"{tokenizer.name_or_path or 'it'} has no chat template; set template = 'pair' for it"
+            )
         self._model: PreTrainedModel | None = model
         self._tokenizer = tokenizer
         self._template = template
@@ -92,7 +94,7 @@ class ClassifierRM:
 
 
 def _column(model: PreTrainedModel, label: str | None) -> int:
-    labels = {str(name): int(index) for index, name in model.config.id2label.items()}
+    labels = {str(name): int(index) for index, name in (model.config.id2label or {}).items()}
     if label is None and len(labels) != 1:
         raise RewardModelError(f"the classifier has {len(labels)} outputs; set label to one of {', '.join(labels)}")
     if label is not None and label not in labels:
@@ -107,4 +109,3 @@ def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     model.config.get_text_config().pad_token_id = pad_id
     model.config.pad_token_id = pad_id
     return pad_id
-

@@ -44,7 +44,8 @@ class FunctionRM:
             raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
         if len(returned) != len(flat_responses):
             raise RewardModelError(
-                f"reward function {self._name!r} returned {len(returned)} scores for {len(flat_responses)} responses; return one each"
+                f"reward function {self._name!r} returned {len(returned)} scores for "
+                f"{len(flat_responses)} responses; return one each"
             )
         flat = np.array([self._number(value) for value in returned], dtype=np.float64)
         return np.split(flat, np.cumsum([len(row) for row in responses])[:-1]) if len(responses) else []
@@ -58,21 +59,21 @@ class FunctionRM:
         if isinstance(value, numbers.Real | np.bool_):
             return float(value)
         raise RewardModelError(
-            f"reward function {self._name!r} returned {value!r}, a {type(value).__name__}; return numbers, or None for no opinion"
+            f"reward function {self._name!r} returned {value!r}, a {type(value).__name__}; "
+            "return numbers, or None for no opinion"
         )
 
 
-def load_function(spec: str, base_dir: Path) -> RewardFunction:
+def load_function(spec: str) -> RewardFunction:
     """Import a reward function from a file.
 
     Args:
         spec: ``path.py:function``.
-        base_dir: Where a relative path starts.
 
     Raises:
         RewardModelError: The file or function is missing, fails to import, or is not callable.
     """
-    path, name = _parts(spec, base_dir)
+    path, name = _parts(spec)
     module_spec = importlib.util.spec_from_file_location(f"laser_reward_{_digest(path)[:12]}", path)
     if module_spec is None or module_spec.loader is None:
         raise RewardModelError(f"{path} is not a Python file; write path.py:function")
@@ -86,20 +87,20 @@ def load_function(spec: str, base_dir: Path) -> RewardFunction:
         raise RewardModelError(f"{path} has no function {name!r}; check the name after the colon")
     if not callable(function):
         raise RewardModelError(f"{name!r} in {path} is not a function but a {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
-def function_fingerprint(spec: str, base_dir: Path) -> str:
+def function_fingerprint(spec: str) -> str:
     """Identity of a reward function: its name and the SHA-256 of its file."""
-    path, name = _parts(spec, base_dir)
+    path, name = _parts(spec)
     return f"function:{name}:{_digest(path)}"
 
 
-def _parts(spec: str, base_dir: Path) -> tuple[Path, str]:
+def _parts(spec: str) -> tuple[Path, str]:
     file, separator, name = spec.rpartition(":")
     if not separator or not file or not name:
         raise RewardModelError(f"reward function {spec!r} is not of the form path.py:function")
-    path = base_dir / file
+    path = Path(file)
     if not path.is_file():
         raise RewardModelError(f"reward function file {path} does not exist; check the path")
     return path, name

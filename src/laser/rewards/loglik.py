@@ -17,9 +17,10 @@ from laser.types import FloatArray, Prompt
 class LogLikelihoodRM:
     """Scores log pi_R(y | x), summed over response tokens, the prompt excluded.
 
-    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalisation). Options beyond it: the mean per token, and the implicit
-    reward log pi_R(y | x) - log pi_ref(y | x) of arXiv 2305.18290. The text is tokenised by the reward model's own tokenizer behind
-    its own chat template; no end-of-turn token is scored. What does not fit its context is not scored, never truncated.
+    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalisation). Options beyond it: the mean per token, and
+    the implicit reward log pi_R(y | x) - log pi_ref(y | x) of arXiv 2305.18290. The text is tokenised by the reward
+    model's own tokenizer behind its own chat template; no end-of-turn token is scored. What does not fit its context
+    is not scored, never truncated.
 
     Args:
         model: A frozen causal LM.
@@ -31,7 +32,8 @@ class LogLikelihoodRM:
         max_batch_tokens: Budget of one forward pass.
 
     Raises:
-        RewardModelError: The tokenizer has no chat template and `template` is "chat", or `plain_format` has no {prompt}.
+        RewardModelError: The tokenizer has no chat template and `template` is "chat", or `plain_format` has no
+            {prompt}.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class LogLikelihoodRM:
         max_batch_tokens: int = 8192,
     ) -> None:
         if template == "chat" and not has_chat_template(tokenizer):
-            raise RewardModelError(f"{tokenizer.name_or_path or 'it'} has no chat template; set template = 'plain' for it")
+            raise RewardModelError(
+                f"{tokenizer.name_or_path or 'it'} has no chat template; set template = 'plain' for it"
+            )
         if template == "plain" and "{prompt}" not in plain_format:
             raise RewardModelError("plain_format has no {prompt}; put {prompt} where the prompt goes")
         self._models = [model] if reference_model is None else [model, reference_model]

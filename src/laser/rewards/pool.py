@@ -141,8 +141,8 @@ def score_selection(
 ) -> list[FloatArray]:
     """Score each prompt's responses by the reward models its row of weights names.
 
-    A one-hot row gives that model's raw scores; several non-zero weights give their weighted mean. Prompts are grouped by
-    reward model, so that each runs once, and models without weight are neither loaded nor called.
+    A one-hot row gives that model's raw scores; several non-zero weights give their weighted mean. Prompts are
+    grouped by reward model, so that each runs once, and models without weight are neither loaded nor called.
 
     Args:
         pool: The reward models.
@@ -155,7 +155,7 @@ def score_selection(
     """
     totals = [np.zeros(len(row)) for row in responses]
     for arm in np.flatnonzero(weights_BK.any(axis=0)):
-        rows = np.flatnonzero(weights_BK[:, arm])
+        rows = np.flatnonzero(weights_BK[:, arm]).tolist()
         scores = pool.score(int(arm), [prompts[row] for row in rows], [responses[row] for row in rows])
         for row, given in zip(rows, scores, strict=True):
             totals[row] += weights_BK[row, arm] * given

@@ -187,7 +187,7 @@ def _category(prompts: Sequence[Prompt]) -> str:
 def _selection_record(
     selection: Selection, contexts_MD: FloatArray, names: Sequence[str], prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-    """One entry per row: a batch-wide row counts its prompts by category, so that utilisation can be told per category."""
+    """One entry per row; a batch-wide row counts its prompts by category, for utilisation by category."""
     categories = [prompt.category for prompt in prompts]
     per_row = [[category] for category in categories] if len(selection.weights_MK) > 1 else [categories]
     return {

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from laser.statefiles import load_state, save_state
 from laser.errors import RunDirectoryError
+from laser.statefiles import load_state, save_state
 from laser.training.run_directory import read_json, write_json
 from laser.types import StateDict
 

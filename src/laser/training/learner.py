@@ -1,7 +1,7 @@
 """Fine-tuning on the pairs of one batch: micro-batches, gradients, optimizer steps (Algorithm 1, step 4).
 
-A response goes through the policy once, however many pairs it is in: pairs index into the batch's responses. Micro-batches
-hold whole prompts, so that a loss over two responses of a prompt never straddles two graphs.
+A response goes through the policy once, however many pairs it is in: pairs index into the batch's responses.
+Micro-batches hold whole prompts, so that a loss over two responses of a prompt never straddles two graphs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laser.errors import TrainingError
-from laser.policy.policy import Policy
+from laser.policy.policy import Policy, Which
 from laser.training.losses import Objective, PairLogps
 from laser.types import FloatArray, Pair, Responses, StateDict
 
@@ -82,7 +82,7 @@ class Learner:
     ) -> None:
         self.policy = policy
         self.objective = objective
-        self._reference_name = "base" if reference == "initial" else "reference"
+        self._reference: Which = "base" if reference == "initial" else "reference"
         self._learning_rate = learning_rate
         self._warmup_steps = warmup_steps
         self._max_grad_norm = max_grad_norm
@@ -203,7 +203,7 @@ class Learner:
         if not (self.objective.needs_reference and pairs):
             return {}
         work = _collect(prompt_ids, responses, pairs)
-        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which=self._reference_name)).tolist()
+        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which=self._reference)).tolist()
         return {key: logps[slot] for key, slot in work.slots.items()}
 
     @torch.no_grad()
@@ -211,7 +211,8 @@ class Learner:
         """The reference point z0 of KTO, in nats, at least 0.
 
         Source: arXiv 2402.01306, Sec. 4.1: mean log-ratio over mismatched (prompt, response). Each prompt is given the
-        responses of the next prompt that has pairs. Deviation: with a single prompt nothing can be mismatched, and z0 is 0.
+        responses of the next prompt that has pairs. Deviation: with a single prompt nothing can be mismatched, and z0
+        is 0.
         """
         zero = torch.zeros((), device=self.policy.device)
         if not (self.objective.needs_kl and pairs):
@@ -221,7 +222,7 @@ class Learner:
             return zero
         moved = work.response_ids[1:] + work.response_ids[:1]
         policy = torch.cat(self.policy.logps(work.prompt_ids, moved, which="policy"))
-        reference = torch.cat(self.policy.logps(work.prompt_ids, moved, which=self._reference_name))
+        reference = torch.cat(self.policy.logps(work.prompt_ids, moved, which=self._reference))
         return (policy - reference).mean().clamp(min=0).to(zero.device)
 
     def _micro_batches(

@@ -34,7 +34,7 @@ class Plan:
         sampling: Responses for the whole iteration at its start, or fresh for every batch.
         reference: Whether the reference follows the policy at the start of each iteration.
         evaluate_every: Iterations between dev checks.
-        convergence_threshold: Stop when the dev metric moves by less, in percentage points; None: never.
+        convergence_threshold: Stop when the dev metric moves by less, in percentage points; 0: never.
         convergence_patience: Checks in a row below the threshold before stopping.
         checkpoint_every: Batches between checkpoints.
         keep_checkpoints: Newest checkpoints kept.
@@ -46,7 +46,7 @@ class Plan:
     sampling: Literal["per_iteration", "per_batch"] = "per_batch"
     reference: Literal["previous_iteration", "initial"] = "previous_iteration"
     evaluate_every: int = 1
-    convergence_threshold: float | None = 0.1
+    convergence_threshold: float = 0.1
     convergence_patience: int = 2
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
@@ -169,7 +169,7 @@ def _check_dev(evaluate: Evaluate, cursor: Cursor, plan: Plan, run: RunDirectory
     run.append("evaluations", record)
     progress.evaluation(record)
     moved = float("inf") if cursor.metric is None else 100 * abs(accuracy.overall - cursor.metric)
-    still = plan.convergence_threshold is not None and moved < plan.convergence_threshold
+    still = moved < plan.convergence_threshold
     return replace(
         cursor,
         num_evaluations=cursor.num_evaluations + 1,

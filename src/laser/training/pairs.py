@@ -47,8 +47,8 @@ class OrientedPairs:
 def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.random.Generator]) -> Candidates:
     """Draw pairs of distinct responses uniformly without replacement.
 
-    Source: arXiv 2410.01735, Sec. 3.1, P pairs per prompt at random. Deviation: equal texts count once, because a reward
-    model cannot order a text against itself, and empty ones not at all.
+    Source: arXiv 2410.01735, Sec. 3.1, P pairs per prompt at random. Deviation: equal texts count once, because a
+    reward model cannot order a text against itself, and empty ones not at all.
 
     Args:
         responses: Responses of each prompt.
@@ -67,8 +67,8 @@ def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.ran
         num_duplicates += len(row) - empty - len(distinct)
         possible = len(distinct) * (len(distinct) - 1) // 2
         num_short += max(0, num_pairs - possible)
-        chosen = generator.choice(possible, size=min(num_pairs, possible), replace=False) if possible else []
-        drawn.append(tuple(_unrank(int(rank), distinct) for rank in chosen))
+        ranks = generator.permutation(possible)[:num_pairs]
+        drawn.append(tuple(_unrank(int(rank), distinct) for rank in ranks))
     return Candidates(tuple(drawn), num_empty, num_duplicates, num_short)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.statefiles import load_state, save_state
 from laser.errors import RunDirectoryError
+from laser.statefiles import load_state, save_state
 from laser.types import Response, StateDict
 
 Replies = list[list[list[Response]]]

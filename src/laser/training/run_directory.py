@@ -116,8 +116,8 @@ class RunDirectory:
         complete = [line for line in lines if line.endswith(b"\n")]
         if len(complete) < num_records:
             raise RunDirectoryError(
-                f"{path} holds {len(complete)} records but the checkpoint counts {num_records}; the run is damaged, restore "
-                "the file or start a new run"
+                f"{path} holds {len(complete)} records but the checkpoint counts {num_records}; "
+                "the run is damaged, restore the file or start a new run"
             )
         if lines != complete[:num_records]:
             atomic_write(path, b"".join(complete[:num_records]))
