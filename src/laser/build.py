@@ -186,6 +186,7 @@ def _build_loglik(section: schema.LogLikelihoodReward) -> RewardModel:
         load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code),
         normalization=section.normalization,
         reference_model=load(section.reference) if section.reference is not None else None,
+        end_of_turn=section.end_of_turn,
         template=section.template,
         plain_format=section.plain_format,
         max_batch_tokens=section.max_batch_tokens,

@@ -137,6 +137,9 @@ class LogLikelihoodReward(ModelRewardBase):
     reference: str | None = Field(
         None, description="Reference LM: the score becomes the implicit DPO reward log pi(y|x) - log pi_ref(y|x)."
     )
+    end_of_turn: bool = Field(
+        True, description="Score the token that ends the turn too, so that an answer must also be complete."
+    )
     template: Literal["chat", "plain"] = Field(
         "chat", description="chat: the model's own chat template; plain: `plain_format`, for models without one."
     )

@@ -169,8 +169,9 @@ def choose_layout(model: PreTrainedModel) -> Layout:
 
 
 def _has_plain_head(model: PreTrainedModel) -> bool:
-    head: Any = model.get_output_embeddings()
-    return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+    head = model.get_output_embeddings()
+    has_bias = getattr(head, "bias", None) is not None
+    return type(head) is nn.Linear and not has_bias and not head.weight.requires_grad
 
 
 def _head_formula(model: PreTrainedModel) -> tuple[float, float | None]:

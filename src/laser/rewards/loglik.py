@@ -17,16 +17,17 @@ from laser.types import FloatArray, Prompt
 class LogLikelihoodRM:
     """Scores log pi_R(y | x), summed over response tokens, the prompt excluded.
 
-    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalisation). Options beyond it: the mean per token, and
-    the implicit reward log pi_R(y | x) - log pi_ref(y | x) of arXiv 2305.18290. The text is tokenised by the reward
-    model's own tokenizer behind its own chat template; no end-of-turn token is scored. What does not fit its context
-    is not scored, never truncated.
+    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalisation). Options beyond it: the mean per token, and the
+    implicit reward log pi_R(y | x) - log pi_ref(y | x) of arXiv 2305.18290. The text is tokenised by the reward model's
+    own tokenizer behind its own chat template. What does not fit its context is not scored, never truncated.
 
     Args:
         model: A frozen causal LM.
         tokenizer: Its tokenizer.
         normalization: "sum" over response tokens (paper) or their mean, "per_token".
         reference_model: Makes the score the implicit reward; must share the tokenizer.
+        end_of_turn: Score the token that ends the turn too; without it an answer that breaks off early is as good as
+            a finished one.
         template: "chat" for the model's chat template, "plain" for `plain_format`.
         plain_format: Text before the response, with {prompt} where the last user message goes.
         max_batch_tokens: Budget of one forward pass.
@@ -43,6 +44,7 @@ class LogLikelihoodRM:
         *,
         normalization: Literal["sum", "per_token"] = "sum",
         reference_model: PreTrainedModel | None = None,
+        end_of_turn: bool = True,
         template: Literal["chat", "plain"] = "chat",
         plain_format: str = "{prompt}\n",
         max_batch_tokens: int = 8192,
@@ -57,6 +59,8 @@ class LogLikelihoodRM:
         self._layouts = [choose_layout(each) for each in self._models]
         self._tokenizer = tokenizer
         self._normalization = normalization
+        ends = end_of_turn and tokenizer.eos_token_id is not None
+        self._ending = [int(tokenizer.eos_token_id)] if ends else []
         self._plain_format = plain_format if template == "plain" else None
         self._max_batch_tokens = max_batch_tokens
         limits = [getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in self._models]
@@ -66,7 +70,7 @@ class LogLikelihoodRM:
         """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the context."""
         prompt_ids = [self._encode(prompt) for prompt in prompts]
         response_ids = [
-            [self._fitting(ids, encode_text(self._tokenizer, text)) for text in row]
+            [self._response(ids, text) for text in row]
             for ids, row in zip(prompt_ids, responses, strict=True)
         ]
         logps = [
@@ -94,5 +98,8 @@ class LogLikelihoodRM:
         start = self._tokenizer.bos_token_id
         return ids if start is None else [int(start), *ids]
 
-    def _fitting(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
-        return response_ids if len(prompt_ids) + len(response_ids) <= self._context_length else []
+    def _response(self, prompt_ids: list[int], text: str) -> list[int]:
+        """Token ids to score; none for an empty response and for one beyond the context."""
+        ids = encode_text(self._tokenizer, text) if text else []
+        ids = ids + self._ending if ids else []
+        return ids if len(prompt_ids) + len(ids) <= self._context_length else []

@@ -1,0 +1,318 @@
+"""Whole tiny runs: Algorithm 1 on a random Llama, resumed after SIGKILL at every phase, in both sampling modes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peft import PeftModel
+from safetensors.numpy import load_file
+from tiny import make_model, save_model
+
+import laser
+from laser.errors import ConfigError, RunDirectoryError
+
+FUNCTIONS = '''
+def vowels(prompts, responses):
+    return [sum(c in "aeiou" for c in text) - 0.01 * len(text) for text in responses]
+
+def short(prompts, responses):
+    return [-len(text) for text in responses]
+
+def silent(prompts, responses):
+    return [None] * len(responses)
+
+def constant(prompts, responses):
+    return [1.0] * len(responses)
+
+def broken(prompts, responses):
+    return [float("nan") if i % 2 else float("inf") for i, _ in enumerate(responses)]
+'''
+
+
+def make_table(folder, *names, **sections):
+    if not (folder / "base").exists():
+        save_model(folder / "base", scale=0.15)
+        (folder / "scores.py").write_text(FUNCTIONS)
+    base = {"type": "loglik", "name": "likelihood", "model": str(folder / "base")}
+    functions = [{"type": "function", "name": name, "function": f"{folder}/scores.py:{name}"} for name in names]
+    table = {
+        "seed": 3,
+        "policy": {"model": str(folder / "base"), "lora": {"rank": 4}, "max_context": 250},
+        "generation": {"num_responses": 4, "max_new_tokens": 6, "temperature": 1.0},
+        "data": {"type": "embedded"},
+        "split": {"train": 12, "dev": 4},
+        "rewards": {"models": [base, *functions]},
+        "training": {
+            "iterations": 2,
+            "batches_per_iteration": 3,
+            "batch_size": 2,
+            "pairs_per_prompt": 3,
+            "learning_rate": 1e-3,
+            "convergence_threshold": 0,
+        },
+        "checkpoint": {"every": 2},
+    }
+    for name, section in sections.items():
+        table[name] = {**table.get(name, {}), **section}
+    return table
+
+
+def steps(path):
+    return [json.loads(line) for line in (Path(path) / "steps.jsonl").read_text().splitlines()]
+
+
+def essence(path):
+    """What must be the same whatever happened in between: everything but the clock."""
+    keep = ("iteration", "step", "loss", "loss_parts", "bandit_rewards", "selection", "pairs", "dropped", "tokens", "grad_norm")
+    return [{name: step[name] for name in keep} for step in steps(path)]
+
+
+def adapter(path):
+    return load_file(Path(path) / "adapter" / "adapter_model.safetensors")
+
+
+def same_adapter(first, second):
+    a, b = adapter(first), adapter(second)
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_everything_behind(tmp_path):
+    result = laser.train(make_table(tmp_path, "vowels", "short"), tmp_path / "run")
+    records = steps(tmp_path / "run")
+    assert [(r["iteration"], r["step"]) for r in records] == [(m, t) for m in range(2) for t in range(3)]
+    for record in records:
+        selection = record["selection"]
+        assert len(selection["arms"]) == len(selection["reward_models"]) == 1
+        assert np.isclose(sum(selection["probabilities"][0]), 1)
+        assert len(selection["values"][0]) == 3
+        assert 0 <= record["bandit_rewards"][0] <= 1
+        assert record["pairs"] > 0
+        assert np.isclose(sum(record["loss_parts"].values()), record["loss"])
+        assert {"embed", "select", "sample", "score", "train", "update"} <= record["seconds"].keys()
+    evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["batches"] for line in evaluations] == [0, 3, 6]
+    assert result.summary.num_batches == 6
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_batches"] == 6
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["training"]["loss"] == "nll+dpo"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["libraries"]["torch"]
+    PeftModel.from_pretrained(make_model(), tmp_path / "run" / "adapter")
+    assert sum(sum(counts.values()) for counts in result.summary.utilization.values()) == 12
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    table = make_table(tmp_path, "vowels")
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        laser.train({**table, "seed": seed}, tmp_path / name)
+    assert essence(tmp_path / "a") == essence(tmp_path / "b")
+    assert same_adapter(tmp_path / "a", tmp_path / "b")
+    assert essence(tmp_path / "a") != essence(tmp_path / "c")
+
+
+@pytest.mark.parametrize("loss", ["dpo", "nll", "nll+dpo", "kto"])
+def test_every_loss_trains_towards_the_reward(tmp_path, loss):
+    table = make_table(
+        tmp_path,
+        "short",
+        selector={"type": "fixed", "arm": "short"},
+        training={"loss": loss, "iterations": 5, "learning_rate": 3e-3, "beta": 0.5},
+        generation={"max_new_tokens": 16, "num_responses": 6},
+        split={"dev": 0},
+    )
+    laser.train(table, tmp_path / "run")
+    records = steps(tmp_path / "run")
+    assert all(set(record["loss_parts"]) == set(loss.split("+")) for record in records if record["pairs"])
+    sampled = [record["tokens"]["sampled"] for record in records]
+    assert np.mean(sampled[-3:]) < np.mean(sampled[:3])
+
+
+def test_the_first_dpo_loss_of_an_iteration_is_log_two_and_later_ones_are_not(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"loss": "dpo", "learning_rate": 1e-2})
+    laser.train(table, tmp_path / "run")
+    losses = [record["loss"] for record in steps(tmp_path / "run")]
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-5)
+    assert losses[3] == pytest.approx(np.log(2), abs=1e-5)
+    assert abs(losses[2] - np.log(2)) > 1e-3
+
+
+def test_with_the_initial_reference_later_iterations_do_not_start_at_log_two(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"loss": "dpo", "learning_rate": 1e-2, "reference": "initial"})
+    laser.train(table, tmp_path / "run")
+    losses = [record["loss"] for record in steps(tmp_path / "run")]
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-5)
+    assert abs(losses[3] - np.log(2)) > 1e-3
+
+
+def test_micro_batches_change_nothing(tmp_path):
+    for name, budget in (("one", 100_000), ("many", 1)):
+        laser.train(make_table(tmp_path, "vowels", training={"max_batch_tokens": budget}), tmp_path / name)
+    for first, second in zip(steps(tmp_path / "one"), steps(tmp_path / "many"), strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], abs=1e-4)
+        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-2)
+
+
+def test_per_prompt_selection_gives_the_bandit_a_row_per_prompt(tmp_path):
+    table = make_table(tmp_path, "vowels", "short", training={"granularity": "per_prompt"}, selector={"forced_pulls": 2})
+    laser.train(table, tmp_path / "run")
+    records = steps(tmp_path / "run")
+    assert all(len(record["selection"]["arms"]) == len(record["bandit_rewards"]) == 2 for record in records)
+    assert len({name for record in records for name in record["selection"]["reward_models"]}) == 3
+
+
+@pytest.mark.parametrize("bandit_loss", ["post_update", "decrease"])
+def test_the_bandit_can_be_fed_other_losses(tmp_path, bandit_loss):
+    table = make_table(tmp_path, "vowels", training={"bandit_loss": bandit_loss, "learning_rate": 1e-2})
+    laser.train(table, tmp_path / "run")
+    for record in steps(tmp_path / "run"):
+        fed, trained = record["bandit_losses"][0], record["loss"]
+        assert fed < trained if bandit_loss == "post_update" else fed < 0
+
+
+@pytest.mark.parametrize("name", ["silent", "constant", "broken"])
+def test_a_reward_model_that_orders_nothing_trains_nothing_and_earns_nothing(tmp_path, name):
+    table = make_table(tmp_path, name, selector={"type": "fixed", "arm": name}, split={"dev": 0})
+    result = laser.train(table, tmp_path / "run")
+    assert result.summary.num_pairs == 0
+    assert all(record["bandit_rewards"] == [0.0] and record["loss"] is None for record in steps(tmp_path / "run"))
+    reason = "ties" if name == "constant" else "unscored"
+    assert result.summary.dropped[reason] > 0
+    untouched = [value for key, value in adapter(tmp_path / "run").items() if "lora_B" in key]
+    assert all((value == 0).all() for value in untouched)
+
+
+def test_convergence_stops_the_run(tmp_path):
+    table = make_table(
+        tmp_path, "constant", selector={"type": "fixed", "arm": "constant"},
+        training={"iterations": 9, "convergence_threshold": 0.1, "convergence_patience": 2},
+    )  # fmt: skip
+    laser.train(table, tmp_path / "run")
+    assert steps(tmp_path / "run")[-1]["iteration"] == 1
+
+
+KILLER = """
+import os, signal, sys, json
+from laser.training import progress
+import laser
+
+class Killer(progress.Silent):
+    def __init__(self, phase, count):
+        self.phase_name, self.left = phase, count
+    def phase(self, name, *, iteration, step):
+        if name == self.phase_name:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    def tokens(self, count):
+        if self.phase_name == "token":
+            self.phase("token", iteration=0, step=0)
+
+table, out, phase, count = json.loads(sys.argv[1])
+laser.train(table, out, progress=Killer(phase, count))
+"""
+
+
+def kill_at(table, out, phase, count):
+    """Run in another process, which kills itself at the start of a phase for the count-th time."""
+    command = [sys.executable, "-c", KILLER, json.dumps([table, str(out), phase, count])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
+def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(tmp_path, sampling):
+    table = make_table(tmp_path, "vowels", "short", training={"sampling": sampling})
+    whole = tmp_path / "whole"
+    laser.train(table, whole)
+    moments = [
+        ("embed", 2), ("select", 4), ("sample", 2), ("token", 40), ("score", 5), ("train", 3), ("update", 6),
+        ("checkpoint", 1), ("checkpoint", 2), ("evaluate", 1), ("evaluate", 3),
+    ]  # fmt: skip
+    for phase, count in moments:
+        out = tmp_path / f"{phase}-{count}"
+        done = kill_at(table, out, phase, count)
+        assert done.returncode == -signal.SIGKILL, (phase, done.stderr[-500:])
+        laser.resume(out)
+        assert essence(out) == essence(whole), phase
+        assert same_adapter(out, whole), phase
+        evaluations = [(p / "evaluations.jsonl").read_text() for p in (out, whole)]
+        assert evaluations[0] == evaluations[1], phase
+
+
+@pytest.mark.slow
+def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(tmp_path):
+    table = make_table(tmp_path, "vowels")
+    laser.train(table, tmp_path / "whole")
+    kill_at(table, tmp_path / "run", "embed", 6)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    newest = sorted(path for path in checkpoints.iterdir())[-1]
+    shutil.copytree(newest, checkpoints / ".99999-000000.tmp")
+    damaged = checkpoints / "99999-000000"
+    shutil.copytree(newest, damaged)
+    weights = damaged / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    laser.resume(tmp_path / "run")
+    assert essence(tmp_path / "run") == essence(tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    laser.train(make_table(tmp_path, "vowels"), tmp_path / "run")
+    before = essence(tmp_path / "run")
+    result = laser.resume(tmp_path / "run")
+    assert essence(tmp_path / "run") == before
+    assert result.summary.num_batches == 6
+
+
+def test_an_occupied_directory_is_left_alone(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
+    laser.train(table, tmp_path / "run")
+    before = (tmp_path / "run" / "steps.jsonl").read_bytes()
+    with pytest.raises(RunDirectoryError, match="already holds a run; continue it with --resume"):
+        laser.train(table, tmp_path / "run")
+    assert (tmp_path / "run" / "steps.jsonl").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(RunDirectoryError, match="is not empty"):
+        laser.train(table, tmp_path / "other")
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        laser.train(table, tmp_path / "scores.py")
+
+
+def test_resume_refuses_another_configuration_or_other_reward_models(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
+    laser.train(table, tmp_path / "run")
+    changed = laser.parse_config({**table, "seed": 4})
+    with pytest.raises(ConfigError, match="seed is 4, but the run was started with 3"):
+        laser.resume(tmp_path / "run", config=changed)
+    (tmp_path / "scores.py").write_text(FUNCTIONS + "\n# changed\n")
+    with pytest.raises(RunDirectoryError, match="reward model 'vowels' has changed"):
+        laser.resume(tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="holds no run"):
+        laser.resume(tmp_path / "nowhere")
+
+
+def test_damaged_checkpoints_are_refused_with_a_sentence(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"iterations": 1}, split={"dev": 0})
+    laser.train(table, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").rglob("policy.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(RunDirectoryError, match="every checkpoint .* is damaged"):
+        laser.resume(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_second_process_on_the_same_run_is_refused(tmp_path):
+    from laser.training.run_directory import RunDirectory
+
+    run = RunDirectory.create(tmp_path / "run", config={}, provenance={})
+    code = f"from laser.training.run_directory import RunDirectory; RunDirectory.reopen({str(tmp_path / 'run')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "another process works on" in done.stderr
+    run.close()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
