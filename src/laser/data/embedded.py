@@ -29,12 +29,22 @@ Draw = Callable[[np.random.Generator], Question]
 
 _WORDS = tuple(
     """
-    anchor apple autumn basket bottle branch bridge bronze butter button camera candle carpet castle cherry
-    circle cloud copper corner cotton dragon engine fabric falcon farmer finger flower forest garden ginger
-    hammer harbor island jacket jungle kettle kitten ladder lemon magnet market meadow mirror monkey museum
-    needle orange oyster paper parrot pencil pepper pillow planet pocket pumpkin rabbit ribbon river rocket
-    saddle salmon shadow silver spider spring summer table temple thunder ticket timber tomato tunnel turtle
-    valley velvet violin wagon walnut water window winter yellow
+    acorn almond amber anchor apple arrow autumn badge bamboo banana barrel basket beacon beetle belt berry
+    blanket blossom bonnet border bottle branch bridge bronze bucket bundle butter button cabin cactus camera
+    candle canvas canyon carpet castle cavern cedar cellar chapel cherry chimney cinema circle cloud clover
+    coffee compass cookie copper coral corner cotton cradle crayon crystal cushion daisy desert diamond dinner
+    dolphin donkey dragon eagle easel echo ember engine fabric falcon farmer feather fiddle finger flame flower
+    forest fountain fox galaxy garden gate ginger glacier globe glove goat grape gravel guitar hammer harbor
+    hazel helmet hill honey horse hotel igloo insect iron island ivory jacket jelly jewel juice jungle kennel
+    kettle kitchen kitten knight ladder lagoon lamp lantern leaf lemon lizard lobster lotus magnet mango maple
+    marble market meadow melon mint mirror mitten monkey mountain museum napkin needle nest nickel noodle ocean
+    olive onion orange orchid otter oven owl oyster palace panda paper parrot peach pearl pebble pencil penguin
+    pepper piano pigeon pillar pillow pirate planet plaza plum pocket pony potato prairie pumpkin puzzle quail
+    quartz queen rabbit radish raven rhythm ribbon river robin rocket rose ruby saddle sailor salmon sandal
+    scarf shadow shovel signal silver sofa sparrow spider spoon spring squirrel station stone storm sugar summer
+    sunset swan table tailor temple thistle thunder ticket tiger timber toast tomato torch tower tulip tunic
+    tunnel turtle umbrella valley vase velvet village vine violin wagon walnut walrus water wheat whistle willow
+    window winter wolf wood yarn yellow zebra
     """.split()
 )
 

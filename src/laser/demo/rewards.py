@@ -52,13 +52,14 @@ def _evaluate(left: int, operator: str, right: int) -> int:
 def trigram(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float | None]:
     """Mean log-probability per word under the English trigram model that pocketsphinx ships.
 
-    A real n-gram language model, and an honest weak judge: it knows fluent English and nothing about the question.
+    A real n-gram language model, and an honest weak judge: it knows fluent English and nothing about the question. The
+    answer line is form, not prose, and is left to others.
     """
     return [_fluency(response) for response in responses]
 
 
 def _fluency(response: str) -> float | None:
-    words = re.findall(r"[a-z']+", response.lower())
+    words = re.findall(r"[a-z']+", _FINAL.sub("", response).lower())
     if not words:
         return None
     model = _ngram_model()

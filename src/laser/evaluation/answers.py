@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _FINAL = re.compile(r"final\s+answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
@@ -37,7 +38,7 @@ def answers_match(answer: str, gold: str) -> bool:
     """
     number, gold_number = _as_number(answer), _as_number(gold)
     if gold_number is not None:
-        return number is not None and abs(number - gold_number) < 1e-6 * max(1.0, abs(gold_number))
+        return number is not None and math.isclose(number, gold_number, rel_tol=1e-12, abs_tol=1e-12)
     left, right = " ".join(_stripped(answer).split()), " ".join(_stripped(gold).split())
     if right.casefold() in _TRUTH:
         first = re.match(r"\w+", left)

@@ -1,0 +1,106 @@
+"""Finding, comparing and counting answers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from tiny import make_prompt
+
+from laser.data.embedded import generate
+from laser.errors import DataError
+from laser.evaluation.accuracy import accuracy, wilson_interval
+from laser.evaluation.answers import answers_match, extract_final_answer
+
+SURROUNDINGS = [
+    "Final answer: {}",
+    "Some thought.\nFinal answer: {}.",
+    "**Final Answer:** {}",
+    "final answer:   **{}**  \nAnd more talk.",
+    "Final answer: 17\nNo, wait.\nFinal answer: {}",
+    'The final answer is: "{}".',
+    r"Final answer: $\boxed{{{}}}$",
+    "Final answer:\n{}\n",
+]
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+def test_every_embedded_gold_answer_parses_to_itself(surrounding):
+    for prompt in generate(200, seed=3):
+        found = extract_final_answer(surrounding.format(prompt.answer))
+        assert found is not None
+        assert answers_match(found, prompt.answer), (found, prompt.answer)
+
+
+@pytest.mark.parametrize("text", ["", "The answer is 4.", "Final answer:", "Final answer: \n \n", "final"])
+def test_no_final_answer_is_none(text):
+    assert extract_final_answer(text) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "match"),
+    [
+        ("1,200", "1200", True),
+        ("$1200.00", "1200", True),
+        ("12.", "12", True),
+        ("50%", "0.5", True),
+        ("3/4", "0.75", True),
+        ("-3", "3", False),
+        ("12 apples", "12", False),
+        ("1/0", "1", False),
+        ("Yes, it is", "yes", True),
+        ("True", "yes", True),
+        ("not yes", "yes", False),
+        ("no", "yes", False),
+        ("BRIDGE", "BRIDGE", True),
+        ("bridge", "BRIDGE", False),
+        ("Bridge", "bridge", True),
+        ("oyster  oyster", "oyster oyster", True),
+        ("oyster", "oyster oyster", False),
+        ("", "oyster", False),
+    ],
+)
+def test_matching(answer, gold, match):
+    assert answers_match(answer, gold) is match
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_numbers_match_in_any_usual_spelling(number):
+    for spelling in (str(number), f"{number:,}", f"{number}.0", f" {number}. "):
+        assert answers_match(spelling, str(number))
+    assert not answers_match(str(number + 1), str(number))
+
+
+@given(st.text(max_size=200))
+def test_extraction_survives_any_text(text):
+    answer = extract_final_answer(text)
+    assert answer is None or answer.strip() == answer != ""
+    answers_match(text, "12")
+
+
+PROMPTS = [
+    make_prompt("a", id="0", category="x", answer="1"),
+    make_prompt("b", id="1", category="x", answer="2"),
+    make_prompt("c", id="2", category="y", answer="yes"),
+]
+
+
+def test_accuracy_counts_by_category_and_the_unparseable_as_wrong():
+    found = accuracy(lambda prompts: ["Final answer: 1", "no idea", "Final answer: yes"], PROMPTS)
+    assert found.overall == pytest.approx(2 / 3)
+    assert found.by_category == {"x": 0.5, "y": 1.0}
+    assert (found.num_prompts, found.num_unparseable) == (3, 1)
+    assert found.as_record()["accuracy"] == found.overall
+
+
+def test_prompts_without_gold_answers_are_refused():
+    with pytest.raises(DataError, match="prompt 'q' has no gold answer"):
+        accuracy(lambda prompts: [""] * 4, [*PROMPTS, make_prompt("d", id="q")])
+    with pytest.raises(DataError, match="no prompts to evaluate"):
+        accuracy(lambda prompts: [], [])
+
+
+@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_equals_scipy(counts):
+    right, total = counts
+    expected = binomtest(right, total).proportion_ci(method="wilson")
+    assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-9)
