@@ -98,7 +98,7 @@ def _finish(built: Built, run: RunDirectory, progress: Progress) -> RunResult:
     try:
         run_loop(built.parts, built.splits.train, built.plan, run, progress, built.evaluate)
         built.parts.policy.save_adapter(run.adapter)
-        summary = summarize(run.records("steps"), run.records("evaluations"))
+        summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
         run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
     finally:
         run.close()

@@ -18,6 +18,8 @@ from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import Splits, split
 from laser.evaluation.accuracy import Accuracy, accuracy
+from laser.errors import LaserError, RewardModelError
+from laser.lm.chat import has_chat_template
 from laser.lm.sources import (
     choose_device,
     choose_dtype,
@@ -25,6 +27,7 @@ from laser.lm.sources import (
     load_causal_lm,
     load_classifier,
     load_encoder,
+    load_model_config,
     load_tokenizer,
 )
 from laser.policy.generation import TransformersGenerator
@@ -155,9 +158,35 @@ def build_policy(config: schema.RunConfig) -> Policy:
 
 
 def build_pool(config: schema.RunConfig) -> RewardPool:
-    """Name the reward models; each is loaded when it is first chosen. Python functions are imported at once."""
+    """Name the reward models; each is loaded when it is first chosen, but what can be wrong with it is found out now."""
+    for model in config.rewards.models:
+        check_reward_model(model)
     arms = [Arm(model.name, _reward_builder(model)) for model in config.rewards.models]
     return RewardPool(arms, max_resident=config.rewards.max_resident)
+
+
+def check_reward_model(model: schema.RewardModelConfig) -> None:
+    """Find out without its weights whether a reward model can be used.
+
+    Raises:
+        RewardModelError: It cannot; the message names it.
+    """
+    try:
+        match model:
+            case schema.FunctionReward(function=spec):
+                load_function(spec)
+            case schema.LogLikelihoodReward() | schema.ClassifierReward():
+                load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
+                tokenizer = load_tokenizer(
+                    model.model, revision=model.revision, trust_remote_code=model.trust_remote_code
+                )
+                other = "plain" if isinstance(model, schema.LogLikelihoodReward) else "pair"
+                if model.template == "chat" and not has_chat_template(tokenizer):
+                    raise RewardModelError(f"{model.model} has no chat template; set template = '{other}' for it")
+            case schema.SimilarityReward():
+                load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    except LaserError as error:
+        raise RewardModelError(f"reward model {model.name!r}: {error}") from error
 
 
 def _reward_builder(model: schema.RewardModelConfig) -> Callable[[], RewardModel]:

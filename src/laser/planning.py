@@ -12,11 +12,10 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from laser.build import build_plan, build_splits, reward_fingerprints
+from laser.build import build_plan, build_splits, check_reward_model
 from laser.config import schema
 from laser.data.split import Splits
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
-from laser.rewards.function import load_function
 
 _FLOAT32 = 4  # bytes
 _ADAPTER_COPIES = 5  # policy, its gradient, two moments of AdamW, and the reference
@@ -85,10 +84,9 @@ def measure_model(section: schema.PolicyConfig | schema.ModelRewardBase, kind: t
 
 
 def measure_reward_model(section: schema.RewardModelConfig) -> ModelSize:
-    """Size a reward model; a Python function is imported and counts nothing."""
+    """Size a reward model; a Python function counts nothing."""
     match section:
         case schema.FunctionReward():
-            load_function(section.function)
             return ModelSize(0, 0)
         case schema.ClassifierReward():
             return measure_model(section, AutoModelForSequenceClassification)
@@ -129,7 +127,8 @@ def print_plan(config: schema.RunConfig, console: Console) -> None:
     """
     console.print_json(json.dumps(config.model_dump(mode="json")))
     splits = build_splits(config)
-    reward_fingerprints(config)
+    for model in config.rewards.models:
+        check_reward_model(model)
     policy = measure_model(config.policy, AutoModelForCausalLM)
     rewards = [measure_reward_model(model) for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))

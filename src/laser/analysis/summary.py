@@ -45,12 +45,13 @@ class RunSummary:
         return asdict(self)
 
 
-def summarize(steps: Sequence[Record], evaluations: Sequence[Record]) -> RunSummary:
+def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Sequence[str]) -> RunSummary:
     """Summarise the records of a run.
 
     Args:
         steps: Lines of steps.jsonl.
         evaluations: Lines of evaluations.jsonl, the first from before training.
+        names: All reward models of the pool, chosen or not.
     """
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
     before, after = first.get("by_category", {}), last.get("by_category", {})
@@ -60,7 +61,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record]) -> RunSumm
         metric_after=last.get("accuracy"),
         metric_by_category={name: (before[name], after[name]) for name in before},
         num_evaluated=last.get("num_prompts", 0),
-        utilization=_utilization(steps),
+        utilization=_utilization(steps, names),
         bandit_rewards=_mean_rewards(steps),
         dropped=_totals(step["dropped"] for step in steps),
         num_pairs=sum(step["pairs"] for step in steps),
@@ -69,8 +70,8 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record]) -> RunSumm
     )
 
 
-def _utilization(steps: Sequence[Record]) -> dict[str, dict[str, int]]:
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+def _utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts: defaultdict[str, Counter[str]] = defaultdict(lambda: Counter(dict.fromkeys(names, 0)))
     for step in steps:
         selection = step["selection"]
         for name, categories in zip(selection["reward_models"], selection["categories"], strict=True):

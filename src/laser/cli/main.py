@@ -67,6 +67,17 @@ def train(
     run_training(config, overrides or [], out=out, resume_from=resume, dry_run=dry_run)
 
 
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)]) -> None:
+    """Write a starting point of your own: prompts.jsonl, rewards.py and run.toml, ready to train and to edit.
+
+    Example: laser init my-run && laser train my-run/run.toml
+    """
+    from laser.cli.init import write_starting_point
+
+    write_starting_point(folder)
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 

