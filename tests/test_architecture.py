@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "laser"
 BASE = {"types", "errors", "seeding", "statefiles"}
 ALLOWED = {
-    **{name: BASE for name in BASE},
+    **dict.fromkeys(BASE, BASE),
     "config": {*BASE, "config"},
     "bandits": {*BASE, "bandits"},
     "lm": {*BASE, "lm"},
@@ -81,4 +81,6 @@ def test_functions_and_files_stay_small():
 def test_config_objects_do_not_enter_domain_classes():
     for path in FILES:
         if package(path) in ALLOWED and package(path) != "config":
-            assert not any("config" in name for name in imports(ast.parse(path.read_text())) if name.startswith("laser"))
+            assert not any(
+                "config" in name for name in imports(ast.parse(path.read_text())) if name.startswith("laser")
+            )

@@ -1,7 +1,8 @@
 """laser: train language models with several reward models, learning which one to trust.
 
-`train` and `resume` do what the command line does; `load_config` and `parse_config` make their configuration. The parts of
-the loop are in the subpackages and can be used on their own. Names are imported when first used, so that ``import laser`` is quick.
+`train` and `resume` do what the command line does; `load_config` and `parse_config` make their configuration. The parts
+of the loop are in the subpackages and can be used on their own. Names are imported when first used, so that
+``import laser`` is quick.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from laser.data.embedded import generate
 from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import Splits, split
-from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.errors import LaserError, RewardModelError
+from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.lm.chat import has_chat_template
 from laser.lm.sources import (
     choose_device,

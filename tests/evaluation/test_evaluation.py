@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from tiny import make_prompt
 
 from laser.data.embedded import generate
 from laser.errors import DataError
 from laser.evaluation.accuracy import accuracy, wilson_interval
 from laser.evaluation.answers import answers_match, extract_final_answer
+from tiny import make_prompt
 
 SURROUNDINGS = [
     "Final answer: {}",

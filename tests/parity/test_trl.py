@@ -3,9 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny import make_model, make_tokenizer
 
 from laser.training.losses import Objective, PairLogps, dpo_loss, kto_loss, nll_loss
+from tiny import make_model, make_tokenizer
 
 trl = pytest.importorskip("trl", reason="trl is not installed; run make test")
 

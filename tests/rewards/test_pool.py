@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tiny import make_prompt
 
 from laser.errors import RewardModelError
 from laser.rewards.pool import Arm, RewardPool, score_selection
+from tiny import make_prompt
 
 PROMPTS = [make_prompt(str(index), id=str(index)) for index in range(4)]
 RESPONSES = [["a", "bb"], ["ccc"], [], ["d", "ee", "fff"]]

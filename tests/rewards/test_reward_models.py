@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import make_model, make_prompt, make_tokenizer, save_model
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -21,6 +20,7 @@ from laser.rewards.classifier import ClassifierRM
 from laser.rewards.function import FunctionRM, function_fingerprint, load_function
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.similarity import SimilarityRM
+from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b"), make_prompt("silence", id="c")]
 RESPONSES = [["4", "five", ""], ["blue"], []]
@@ -118,7 +118,10 @@ def test_a_named_class_is_its_logit(tmp_path):
     labels = {0: "bad", 1: "good", 2: "meh"}
     source = save_classifier(tmp_path / "rm", 3, labels)
     model, tokenizer = load_classifier(source, **CPU), load_tokenizer(source)
-    by_label = {name: flat(ClassifierRM(model, tokenizer, label=name).score(PROMPTS, [["4"], [], []])) for name in labels.values()}
+    by_label = {
+        name: flat(ClassifierRM(model, tokenizer, label=name).score(PROMPTS, [["4"], [], []]))
+        for name in labels.values()
+    }
     assert len({round(float(score[0]), 6) for score in by_label.values()}) == 3
     with pytest.raises(RewardModelError, match="no label 'great'; it has bad, good, meh"):
         ClassifierRM(model, tokenizer, label="great")
@@ -229,7 +232,9 @@ def test_demo_functions_on_real_text():
     from laser.demo.rewards import checker, trigram
 
     prompt = make_prompt("What is 4 + 3?")
-    good, wrong, loose = checker([prompt] * 3, ["4 + 3 = 7\nFinal answer: 7", "4 + 3 = 8\nFinal answer: 8", "It is seven."])
+    good, wrong, loose = checker(
+        [prompt] * 3, ["4 + 3 = 7\nFinal answer: 7", "4 + 3 = 8\nFinal answer: 8", "It is seven."]
+    )
     assert good > wrong > 0
     assert good > loose
     fluent, scrambled, silent = trigram([prompt] * 3, ["the last word is river", "river is the word last", "123"])

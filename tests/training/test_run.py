@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from peft import PeftModel
 from safetensors.numpy import load_file
-from tiny import make_model, save_model
 
 import laser
 from laser.errors import ConfigError, RunDirectoryError
+from tiny import make_model, save_model
 
-FUNCTIONS = '''
+FUNCTIONS = """
 def vowels(prompts, responses):
     return [sum(c in "aeiou" for c in text) - 0.01 * len(text) for text in responses]
 
@@ -32,7 +32,7 @@ def constant(prompts, responses):
 
 def broken(prompts, responses):
     return [float("nan") if i % 2 else float("inf") for i, _ in enumerate(responses)]
-'''
+"""
 
 
 def make_table(folder, *names, **sections):
@@ -69,7 +69,18 @@ def steps(path):
 
 def essence(path):
     """What must be the same whatever happened in between: everything but the clock."""
-    keep = ("iteration", "step", "loss", "loss_parts", "bandit_rewards", "selection", "pairs", "dropped", "tokens", "grad_norm")
+    keep = (
+        "iteration",
+        "step",
+        "loss",
+        "loss_parts",
+        "bandit_rewards",
+        "selection",
+        "pairs",
+        "dropped",
+        "tokens",
+        "grad_norm",
+    )
     return [{name: step[name] for name in keep} for step in steps(path)]
 
 
@@ -158,7 +169,9 @@ def test_micro_batches_change_nothing(tmp_path):
 
 
 def test_per_prompt_selection_gives_the_bandit_a_row_per_prompt(tmp_path):
-    table = make_table(tmp_path, "vowels", "short", training={"granularity": "per_prompt"}, selector={"forced_pulls": 2})
+    table = make_table(
+        tmp_path, "vowels", "short", training={"granularity": "per_prompt"}, selector={"forced_pulls": 2}
+    )
     laser.train(table, tmp_path / "run")
     records = steps(tmp_path / "run")
     assert all(len(record["selection"]["arms"]) == len(record["bandit_rewards"]) == 2 for record in records)

@@ -11,7 +11,8 @@ from laser.data.embedded import generate
 from laser.errors import RunDirectoryError
 
 _NUM_PROMPTS = 240
-_DATA = """[data]                     # yours: one JSON object a line with prompt, and answer and category where you have them
+_DATA = """# Yours: one JSON object a line with a prompt, and an answer and a category where you have them.
+[data]
 type = "file"
 train = "prompts.jsonl"
 """

@@ -99,7 +99,9 @@ def report(result: RunResult, console: Console) -> None:
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
-    console.print("next: laser init my-run   (a folder with prompts, reward functions and a configuration to make yours)")
+    console.print(
+        "next: laser init my-run   (a folder with prompts, reward functions and a configuration to make yours)"
+    )
 
 
 def _metric_table(summary: RunSummary) -> Table:

@@ -70,8 +70,7 @@ class LogLikelihoodRM:
         """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the context."""
         prompt_ids = [self._encode(prompt) for prompt in prompts]
         response_ids = [
-            [self._response(ids, text) for text in row]
-            for ids, row in zip(prompt_ids, responses, strict=True)
+            [self._response(ids, text) for text in row] for ids, row in zip(prompt_ids, responses, strict=True)
         ]
         logps = [
             response_logps(model, prompt_ids, response_ids, layout=layout, max_batch_tokens=self._max_batch_tokens)
