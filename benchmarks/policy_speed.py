@@ -81,9 +81,8 @@ def main() -> None:
     rows = [(prompt, replies[prompt][i].token_ids) for prompt, i in sides]
     needed = [[replies[prompt][i].token_ids for i in row] for prompt, row in enumerate(candidates.needed())]
     distinct = sum(map(len, needed))
-    print(
-        f"{len(sides) // 2} pairs of {distinct} distinct responses to {NUM_PROMPTS} prompts, {device.type}, {model.dtype}"
-    )
+    what = f"{len(sides) // 2} pairs of {distinct} distinct responses to {NUM_PROMPTS} prompts"
+    print(f"{what}, {device.type}, {model.dtype}")
 
     def ours_without_gradient() -> Tensor:
         return torch.cat(policy.logps(ids, needed, which="policy"))

@@ -158,7 +158,7 @@ def build_policy(config: schema.RunConfig) -> Policy:
 
 
 def build_pool(config: schema.RunConfig) -> RewardPool:
-    """Name the reward models; each is loaded when it is first chosen, but what can be wrong with it is found out now."""
+    """Name the reward models; each is loaded when it is first chosen, but checked now."""
     for model in config.rewards.models:
         check_reward_model(model)
     arms = [Arm(model.name, _reward_builder(model)) for model in config.rewards.models]

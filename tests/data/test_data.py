@@ -65,7 +65,7 @@ def test_template_goes_around_text_and_leaves_other_braces(tmp_path):
     path = write(tmp_path / "p.jsonl", [ROWS[2]])
     prompt = load_file(path, Fields(template="Q: {prompt} {x}"))[0]
     assert prompt.text == "Q: braces {like} this {x}"
-    with pytest.raises(DataError, match="no {prompt}"):
+    with pytest.raises(DataError, match=r"no \{prompt\}"):
         Fields(template="Q:")
 
 

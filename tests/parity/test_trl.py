@@ -63,7 +63,7 @@ def test_dpo(tmp_path):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["chosen"])
 def test_nll_and_nll_plus_dpo_of_one_pair(tmp_path, row):
-    """TRL averages its "sft" term over all tokens of a micro-batch: one pair at a time it is the loss of the response."""
+    """TRL averages its "sft" term over all tokens of a micro-batch: of one pair it is the loss of the response."""
     options = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
     trainer, model, reference = trainer_for(trl.DPOTrainer, trl.DPOConfig, tmp_path, [row], **options)
     theirs = trainer.compute_loss(model, their_batch(trainer))

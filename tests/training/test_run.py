@@ -315,7 +315,7 @@ def test_damaged_checkpoints_are_refused_with_a_sentence(tmp_path):
     laser.train(table, tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").rglob("policy.safetensors"):
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(RunDirectoryError, match="every checkpoint .* is damaged"):
+    with pytest.raises(RunDirectoryError, match=r"every checkpoint .* is damaged"):
         laser.resume(tmp_path / "run")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -181,19 +182,24 @@ def _load_model(
     revision: str | None,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
-    def load(path: str, **options: Any) -> PreTrainedModel:
-        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
+    def load(path: str, **options: Any) -> Any:
+        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
 
-    model: PreTrainedModel = _load(load, source, wanted, revision=revision, trust_remote_code=trust_remote_code)
+    model, info = _load(load, source, wanted, revision=revision, trust_remote_code=trust_remote_code)
+    missing = sorted(info["missing_keys"]) if kind is not AutoModel else []  # encoders may do without their pooler
+    if missing:
+        raise ModelError(
+            f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; choose another model"
+        )
     model.requires_grad_(False)
-    return model.to(device).eval()  # type: ignore[arg-type]
+    return model.to(device).eval()
 
 
 def _load(load: Callable[..., Any], source: str, wanted: str, **options: Any) -> Any:
     path = resolve(source)
     try:
         return load(path, **{name: value for name, value in options.items() if value})
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         cure = "check the folder" if Path(path).is_dir() else "check the id and the network, or give a local folder"
         raise ModelError(f"cannot load {wanted} from {source} ({detail}); {cure}") from error

@@ -1,0 +1,75 @@
+"""The plan's figures against real models, and the summary of hand-written records."""
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from laser.analysis.summary import summarize
+from laser.config import parse_config
+from laser.planning import ModelSize, estimate_memory, measure_model, measure_reward_model
+from laser.policy.policy import Policy
+from tiny import make_model, save_model
+
+
+@pytest.fixture
+def config(tmp_path):
+    base = str(save_model(tmp_path / "base"))
+    models = [{"type": "loglik", "name": "a", "model": base}, {"type": "function", "name": "f", "function": "x.py:f"}]
+    return parse_config(
+        {"policy": {"model": base, "lora": {"rank": 4}}, "data": {"type": "embedded"}, "rewards": {"models": models}}
+    )
+
+
+def test_sizes_are_those_of_the_loaded_model(config):
+    size = measure_model(config.policy, AutoModelForCausalLM)
+    count = sum(parameter.numel() for parameter in make_model().parameters())
+    assert (size.num_parameters, size.num_bytes) == (count, 4 * count)
+    assert measure_reward_model(config.rewards.models[1]).num_parameters == 0
+
+
+def test_adapter_memory_is_that_of_the_real_adapters(config):
+    from tiny import make_tokenizer
+
+    policy = Policy(make_model(), make_tokenizer(), lora_rank=4)
+    adapter = sum(parameter.numel() for parameter in policy.trainable_parameters())
+    estimate = estimate_memory(config, measure_model(config.policy, AutoModelForCausalLM), [])
+    assert estimate.adapters == 5 * 4 * adapter
+
+
+def test_only_the_largest_resident_reward_models_count(config):
+    sizes = [ModelSize(1, 10), ModelSize(1, 30), ModelSize(1, 20)]
+    policy = ModelSize(1, 1)
+    assert estimate_memory(config, policy, sizes).rewards == 30
+    two = config.model_copy(update={"rewards": config.rewards.model_copy(update={"max_resident": 2})})
+    assert estimate_memory(two, policy, sizes).rewards == 50
+
+
+def step(names, rewards, categories, **changed):
+    record = {
+        "selection": {"reward_models": names, "categories": categories},
+        "bandit_rewards": rewards,
+        "dropped": {"ties": 1},
+        "pairs": 3,
+        "tokens": {"sampled": 10},
+        "seconds": {"train": 0.5},
+    }
+    return {**record, **changed}
+
+
+def test_summary_counts_prompts_by_category_and_averages_bandit_rewards():
+    steps = [
+        step(["a"], [0.5], [{"x": 2, "y": 1}]),
+        step(["a", "b"], [1.0, 0.0], [{"x": 1}, {"y": 1}]),
+        step(["b"], [None], [{"y": 4}]),
+    ]
+    evaluations = [
+        {"accuracy": 0.4, "by_category": {"x": 0.3, "y": 0.5}, "num_prompts": 20},
+        {"accuracy": 0.6, "by_category": {"x": 0.7, "y": 0.5}, "num_prompts": 20},
+    ]
+    summary = summarize(steps, evaluations, ["a", "b", "c"])
+    assert summary.utilization == {"x": {"a": 3, "b": 0, "c": 0}, "y": {"a": 1, "b": 5, "c": 0}}
+    assert summary.bandit_rewards == {"a": 0.75, "b": 0.0}
+    assert (summary.metric_before, summary.metric_after, summary.num_evaluated) == (0.4, 0.6, 20)
+    assert summary.metric_by_category == {"x": (0.3, 0.7), "y": (0.5, 0.5)}
+    assert (summary.num_pairs, summary.dropped, summary.tokens) == (9, {"ties": 3}, {"sampled": 30})
+    empty = summarize([], [], ["a"])
+    assert (empty.metric_before, empty.num_batches) == (None, 0)
