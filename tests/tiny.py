@@ -34,7 +34,7 @@ def make_tokenizer(chat_template=TEMPLATE):
     return tokenizer
 
 
-def make_model(seed=0, *, vocab_size=99, hidden_size=32, layers=2, scale=0.4, context=256):
+def make_model(seed=0, *, vocab_size=99, hidden_size=32, layers=2, scale=0.4, context=512):
     """A random Llama; `scale` above the usual 0.02 makes its distribution far from uniform."""
     config = LlamaConfig(
         vocab_size=vocab_size,

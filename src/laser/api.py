@@ -18,7 +18,7 @@ from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
-from laser.training.run_directory import RunDirectory, to_json
+from laser.training.run_directory import RunDirectory, check_free, to_json
 
 _LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
 
@@ -65,8 +65,7 @@ def train(
     config = config if isinstance(config, RunConfig) else parse_config(dict(config))
     progress = progress or Silent()
     out = Path(out) if out is not None else default_out()
-    if (out / "config.json").exists():  # said before minutes of loading; `create` is what makes sure
-        raise RunDirectoryError(f"{out} already holds a run; continue it with --resume {out}, or choose another --out")
+    check_free(out)  # before minutes of loading; `create` checks again
     built = build(config, on_tokens=progress.tokens)
     run = RunDirectory.create(out, config=config.model_dump(mode="json"), provenance=_provenance(config))
     return _finish(built, run, progress)

@@ -17,7 +17,7 @@ CONFIG = """
 seed = 3
 [policy]
 model = "base"
-max_context = 250
+max_context = 450
 lora.rank = 4
 [generation]
 num_responses = 4
@@ -57,7 +57,7 @@ def project(tmp_path_factory):
     (folder / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt"')
     (folder / "few.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     (folder / "long.jsonl").write_text(
-        "".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 200]))
+        "".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 300]))
     )
     (folder / "raises.py").write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
     return folder
@@ -220,7 +220,7 @@ def test_init_writes_a_folder_that_trains(tmp_path, monkeypatch, capsys):
     assert config.data.train == str(tmp_path / "mine" / "prompts.jsonl")
     prompts = load_file(config.data.train)
     assert len(prompts) >= config.split.train + config.split.dev
-    assert all(prompt.answer and len(prompt.messages) == 3 for prompt in prompts)
+    assert all(prompt.answer and len(prompt.messages) == 5 for prompt in prompts)
     assert config.rewards.models[2].function == f"{tmp_path}/mine/rewards.py:checker"
     code, _, err = run(monkeypatch, capsys, "init", tmp_path / "mine")
     assert code == 2

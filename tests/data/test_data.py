@@ -176,9 +176,9 @@ def solve(question):
         return "yes" if numbers[0] < numbers[1] else "no"
     if "capital" in question:
         return "".join(chr(ord(letter) - 32) for letter in quoted[0])
-    if "twice" in question:
-        return f"{quoted[0]} {quoted[0]}"
     words = quoted[0].split()
+    if "Swap" in question:
+        return f"{words[1]} {words[0]}"
     return words[0] if "first word" in question else words[-1]
 
 
@@ -187,9 +187,11 @@ def test_every_gold_answer_and_every_solved_example_is_right():
     assert Counter(prompt.category for prompt in prompts) == dict.fromkeys(CATEGORIES, 200)
     for prompt in prompts:
         assert prompt.answer == solve(prompt.text), prompt.text
-        example, solved, _ = prompt.messages
-        assert solved["content"].endswith(f"Final answer: {solve(example['content'])}")
-        assert example["content"] != prompt.text
+        shown = prompt.messages[:-1]
+        for example, solved in zip(shown[::2], shown[1::2], strict=True):
+            assert solved["content"].endswith(f"Final answer: {solve(example['content'])}")
+        questions = [message["content"] for message in prompt.messages[::2]]
+        assert len(set(questions)) == len(questions) == 3
     assert len({prompt.text for prompt in prompts}) == 800
 
 
@@ -206,4 +208,4 @@ def test_embedded_prompts_are_seeded_and_selectable():
     with pytest.raises(DataError, match="poetry"):
         generate(4, categories=["poetry"])
     with pytest.raises(DataError, match="no more different questions"):
-        generate(4000, categories=["transformation"])
+        generate(30_000, categories=["arithmetic"])

@@ -43,7 +43,7 @@ def make_table(folder, *names, **sections):
     functions = [{"type": "function", "name": name, "function": f"{folder}/scores.py:{name}"} for name in names]
     table = {
         "seed": 3,
-        "policy": {"model": str(folder / "base"), "lora": {"rank": 4}, "max_context": 250},
+        "policy": {"model": str(folder / "base"), "lora": {"rank": 4}, "max_context": 450},
         "generation": {"num_responses": 4, "max_new_tokens": 6, "temperature": 1.0},
         "data": {"type": "embedded"},
         "split": {"train": 12, "dev": 4},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
@@ -48,8 +50,7 @@ class LinUCB:
         self._ties = stream(seed, "bandit", 1)
         self._open = OpenSelections()
         self._estimates: dict[int, list[list[Estimate]]] = {}  # of open selections; rebuilt when missing
-        # A second BLAS thread costs time at these sizes and changes the last bits.
-        self._threads = ThreadpoolController()
+        self._threads = _threads()
 
     @property
     def num_arms(self) -> int:
@@ -155,6 +156,12 @@ class LinUCB:
         arm = self._arms[index]
         if isinstance(arm, DualRidge) and arm.num_observations >= self._dim:
             self._arms[index] = arm.to_primal()
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """The BLAS libraries of this process. A second thread costs time at these sizes and changes the last bits."""
+    return ThreadpoolController()
 
 
 def _column(rows: list[list[Estimate]], name: str) -> FloatArray:

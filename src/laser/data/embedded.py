@@ -1,12 +1,12 @@
 """A task set that the library generates itself: four categories of short questions, each with a computed gold answer.
 
-Every prompt is a short conversation: one solved example of its kind, then the question, so that a small instruct
+Every prompt is a short conversation: solved examples of its kind, then the question, so that a small instruct
 model sees the form of an answer. Difficulty is set so that SmolLM2-135M-Instruct starts between 30% and 70%.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,18 +89,22 @@ def _capitals(generator: np.random.Generator) -> Question:
     return Question(f'Write the word "{word}" in capital letters.', f"The word is {word.upper()}.", word.upper())
 
 
-def _twice(generator: np.random.Generator) -> Question:
-    word = str(generator.choice(_WORDS))
-    return Question(f'Write the word "{word}" twice.', f"The word twice is {word} {word}.", f"{word} {word}")
+def _swap(generator: np.random.Generator) -> Question:
+    first, second = (str(word) for word in generator.choice(_WORDS, size=2, replace=False))
+    swapped = f"{second} {first}"
+    return Question(f'Swap the words in "{first} {second}".', f"The swapped words are {swapped}.", swapped)
 
 
 _KINDS: dict[str, tuple[Draw, ...]] = {
     "arithmetic": (_addition, _subtraction, _multiplication),
     "comparison": (_comparison,),
     "position": (_word_at,),
-    "transformation": (_capitals, _twice),
+    "transformation": (_capitals, _swap),
 }
 CATEGORIES = tuple(_KINDS)
+
+NUM_EXAMPLES = 2
+"""Solved examples before every question."""
 
 _PATIENCE = 1000  # fruitless draws in a row after which a category counts as exhausted
 
@@ -137,7 +141,7 @@ def _generate_one(number: int, category: str, streams: dict[str, np.random.Gener
             seen.add(question.text)
             return Prompt(
                 id=f"{category}-{number}",
-                messages=(*_example(draw, question, generator), {"role": "user", "content": question.text}),
+                messages=(*_examples(draw, question, generator), {"role": "user", "content": question.text}),
                 category=category,
                 answer=question.answer,
             )
@@ -146,10 +150,12 @@ def _generate_one(number: int, category: str, streams: dict[str, np.random.Gener
     )
 
 
-def _example(draw: Draw, question: Question, generator: np.random.Generator) -> tuple[Message, Message]:
-    """Another question of the same kind, solved, as a first turn of the conversation."""
-    example = draw(generator)
-    while example.text == question.text:
+def _examples(draw: Draw, question: Question, generator: np.random.Generator) -> Iterator[Message]:
+    """Other questions of the same kind, solved, as the first turns of the conversation."""
+    shown = {question.text}
+    while len(shown) <= NUM_EXAMPLES:
         example = draw(generator)
-    solved = f"{example.reasoning}\nFinal answer: {example.answer}"
-    return {"role": "user", "content": example.text}, {"role": "assistant", "content": solved}
+        if example.text not in shown:
+            shown.add(example.text)
+            yield {"role": "user", "content": example.text}
+            yield {"role": "assistant", "content": f"{example.reasoning}\nFinal answer: {example.answer}"}

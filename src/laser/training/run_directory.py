@@ -43,19 +43,12 @@ class RunDirectory:
             RunDirectoryError: The folder holds a run or other files, or cannot be written.
         """
         path = Path(path)
+        check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if (path / "config.json").exists():
-                raise RunDirectoryError(
-                    f"{path} already holds a run; continue it with --resume {path}, or choose another --out"
-                )
-            if any(entry.name not in _STARTING for entry in path.iterdir()):
-                raise RunDirectoryError(f"{path} is not empty; choose another --out")
             run = cls(path, _lock(path))
             write_json(path / "run.json", provenance)
             write_json(path / "config.json", config)  # last: a folder with config.json is a complete new run
-        except FileExistsError as error:
-            raise RunDirectoryError(f"{path} is a file; choose a folder for --out") from error
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out") from error
         return run
@@ -134,6 +127,22 @@ class RunDirectory:
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
+
+
+def check_free(path: Path) -> None:
+    """Make sure that a run can start at `path`; changes nothing.
+
+    Raises:
+        RunDirectoryError: A file, a run or other files are there.
+    """
+    if (path / "config.json").exists():
+        raise RunDirectoryError(
+            f"{path} already holds a run; continue it with --resume {path}, or choose another --out"
+        )
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path} is a file; choose a folder for --out")
+    if path.is_dir() and any(entry.name not in _STARTING for entry in path.iterdir()):
+        raise RunDirectoryError(f"{path} is not empty; choose another --out")
 
 
 def _lock(path: Path) -> TextIO:
