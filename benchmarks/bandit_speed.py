@@ -1,11 +1,12 @@
 """LinUCB: one select + update against an inverse per selection (as in the authors' code) and public libraries.
 
-Prints ratios from one run: both sides in turn on the same contexts, one BLAS thread, median over steps. Run:
+Prints ratios from one run: both sides in turn on the same contexts, one BLAS thread, wall-clock time, median over
+steps. Run:
 
-    python benchmarks/bandit_speed.py            # d = 4096: the slow side takes some 20 s a step
-    python benchmarks/bandit_speed.py --quick    # d = 1024, a minute
+    python benchmarks/bandit_speed.py            # d = 4096: the slow side takes some 20 s a step, minutes in all
+    python benchmarks/bandit_speed.py --quick    # d = 1024, under 20 s
 
-Choices are compared with the literal form on the way (at the smaller d, where it can take many steps).
+Choices are compared with the literal form on the way: over 1,500 steps at d = 64, and in every step timed against it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class InversePerSelection:
         self.b[arm] += rewards[arm] * context
         return arm
 
+    def learn(self, arm: int, contexts: FloatArray, rewards: FloatArray) -> None:
+        """Eq. 2 for many pulls of one arm at once."""
+        self.A[arm] += contexts.T @ contexts
+        self.b[arm] += contexts.T @ rewards
+
 
 class Ours:
     """laser's LinUCB."""
@@ -57,10 +63,11 @@ class Ours:
         self.bandit.update(selection.id, rewards[[arm]])
         return arm
 
-    def force(self, arm: int, context: FloatArray, reward: float) -> None:
-        """One pull of a given arm."""
-        selection = self.bandit.select(context[None], np.arange(NUM_ARMS) == arm)
-        self.bandit.update(selection.id, np.array([reward]))
+    def learn(self, arm: int, contexts: FloatArray, rewards: FloatArray) -> None:
+        """Pulls of a given arm, one after the other."""
+        for context, reward in zip(contexts, rewards, strict=True):
+            selection = self.bandit.select(context[None], np.arange(NUM_ARMS) == arm)
+            self.bandit.update(selection.id, np.array([reward]))
 
 
 class Mabwiser:
@@ -143,36 +150,42 @@ def seconds(step: Callable[[FloatArray, FloatArray], int], context: FloatArray, 
     return time.perf_counter() - begin
 
 
-def filled(dim: int, observations: int) -> tuple[Ours, FloatArray, FloatArray]:
-    """Our bandit after some observations, and fresh rounds to time."""
-    rows, rewards = stream(observations + 60, dim)
-    ours = Ours(dim)
-    for index in range(observations):
-        arm = index % NUM_ARMS
-        ours.force(arm, rows[index], float(rewards[index, arm]))
-    return ours, rows[observations:], rewards[observations:]
-
-
 def compare_with_inverse(dim: int, repeats: int) -> None:
-    """Ratios at growing numbers of observations; the inverse costs the same whatever has been observed."""
+    """The headline: one step after t observations, even over arms. The inverse costs the same whatever t is."""
     print(f"\nselect + update, d = {dim}, K = {NUM_ARMS}, float64, one BLAS thread")
-    naive = InversePerSelection(dim)
-    rows, rewards = stream(repeats, dim)
     for observations in (100, 200, 2000):
-        ours, fresh, fresh_rewards = filled(dim, observations)
-        theirs = [seconds(naive.step, rows[i], rewards[i]) for i in range(repeats)]
-        mine = [seconds(ours.step, fresh[i], fresh_rewards[i]) for i in range(60)]
-        ratio = statistics.median(theirs) / statistics.median(mine)
-        print(f"  t = {observations:5d}: {ratio:>10,.0f} times faster than an inverse per selection", flush=True)
-    state = ours.bandit.state_dict()
-    size = sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray)) / 1e6
-    held = sum(row.nbytes for row in naive.A) / 1e6
-    print(f"  state after {observations + 60} observations: {size:.1f} MB (matrices: {held:.0f} MB)")
+        rows, rewards = stream(observations + repeats, dim)
+        ours, naive = Ours(dim), InversePerSelection(dim)
+        for arm in range(NUM_ARMS):
+            for each in (ours, naive):
+                each.learn(arm, rows[:observations][arm::NUM_ARMS], rewards[:observations, arm][arm::NUM_ARMS])
+        held, saved = ours.bandit.num_bytes, saved_bytes(ours)
+        theirs, mine, same = [], [], 0
+        for context, reward_K in zip(rows[observations:], rewards[observations:], strict=True):
+            begin = time.perf_counter()
+            their_arm = naive.step(context, reward_K)
+            middle = time.perf_counter()
+            arm = ours.step(context, reward_K)
+            mine.append(time.perf_counter() - middle)
+            theirs.append(middle - begin)
+            same += arm == their_arm
+        slow, fast = statistics.median(theirs), statistics.median(mine)
+        print(
+            f"  t = {observations:5d}: {slow:8.3f} s / {1e3 * fast:6.3f} ms = {slow / fast:>9,.0f} times faster; "
+            f"{same} of {repeats} choices equal; {held / 1e6:.1f} MB held, {saved / 1e6:.1f} MB saved",
+            flush=True,
+        )
+    print(f"  the literal form holds {sum(row.nbytes for row in naive.A) / 1e6:.0f} MB at any t")
+
+
+def saved_bytes(ours: Ours) -> int:
+    """Bytes of the arrays in a checkpoint."""
+    return sum(value.nbytes for value in ours.bandit.state_dict().values() if isinstance(value, np.ndarray))
 
 
 def compare_with_libraries(dim: int, steps: int) -> None:
     """Median time per step of every library present, ours in turn with it."""
-    print(f"\nagainst libraries, d = {dim}, t up to {steps}")
+    print(f"\nagainst libraries, select + update, d = {dim}, t from 0 to {steps}")
     rows, rewards = stream(steps, dim)
     for kind in (Mabwiser, Paretobandit, Contextualbandits, River):
         try:
@@ -182,8 +195,9 @@ def compare_with_libraries(dim: int, steps: int) -> None:
             continue
         ours = Ours(dim)
         pairs = [(seconds(theirs.step, c, r), seconds(ours.step, c, r)) for c, r in zip(rows, rewards, strict=True)]
-        ratio = statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
-        print(f"  {kind.__name__.lower():18s} {ratio:>10,.1f} times faster", flush=True)
+        slow, fast = (statistics.median(side) for side in zip(*pairs, strict=True))
+        times = f"{1e3 * slow:8.2f} ms / {1e3 * fast:.3f} ms"
+        print(f"  {kind.__name__.lower():18s} {times} = {slow / fast:>9,.1f} times faster", flush=True)
 
 
 def compare_choices(dim: int, steps: int) -> None:
@@ -191,9 +205,8 @@ def compare_choices(dim: int, steps: int) -> None:
     rows, rewards = stream(steps, dim)
     ours, naive = Ours(dim), InversePerSelection(dim)
     for arm in range(NUM_ARMS):
-        ours.force(arm, rows[arm], float(rewards[arm, arm]))
-        naive.A[arm] += np.outer(rows[arm], rows[arm])
-        naive.b[arm] += rewards[arm, arm] * rows[arm]
+        for each in (ours, naive):
+            each.learn(arm, rows[[arm]], rewards[[arm], arm])
     chosen = [(ours.step(c, r), naive.step(c, r)) for c, r in zip(rows[NUM_ARMS:], rewards[NUM_ARMS:], strict=True)]
     same = sum(a == b for a, b in chosen)
     counts = np.bincount([a for a, _ in chosen], minlength=NUM_ARMS).tolist()
@@ -207,8 +220,10 @@ def main() -> None:
     quick = parser.parse_args().quick
     with threadpool_limits(1):
         compare_choices(64, 1500)
-        compare_with_inverse(1024 if quick else 4096, 5 if quick else 3)
-        compare_with_libraries(256 if quick else 1024, 12 if quick else 24)
+        compare_with_inverse(1024 if quick else 4096, 3)
+        compare_with_libraries(256 if quick else 1024, 12 if quick else 200)
+        if not quick:
+            compare_with_libraries(4096, 12)
 
 
 if __name__ == "__main__":

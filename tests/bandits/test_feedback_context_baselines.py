@@ -75,6 +75,21 @@ def test_rewards_are_in_the_unit_interval_and_fall_with_the_loss(losses, low, hi
     assert (np.diff(rewards) <= 0).all()
 
 
+def test_each_quantile_is_the_one_asked_for():
+    """History -9 .. 0: the quarter is at -6.75, the half at -4.5; L = 5 lies (-5 + 6.75) / 2.25 of the way."""
+    feedback = QuantileFeedback(low=0.25, high=0.5)
+    scale(feedback, *range(10))
+    assert scale(feedback, 5.0) == pytest.approx([1.75 / 2.25])
+
+
+def test_feedback_refuses_what_has_no_quantiles():
+    for knobs in ({"low": 0.5, "high": 0.5}, {"low": -0.1}, {"high": 1.1}, {"window": 1}):
+        with pytest.raises(ValueError, match=r"need"):
+            QuantileFeedback(**knobs)
+    with pytest.raises(ValueError, match="finite"):
+        QuantileFeedback().scale(np.array([np.inf]), ARM)
+
+
 def test_feedback_state_round_trip():
     feedback, again = QuantileFeedback(window=5), QuantileFeedback(window=5)
     scale(feedback, *range(9))
@@ -150,6 +165,12 @@ def test_fixed_never_moves():
         Fixed(3, 1).load_state_dict(selector.state_dict())
 
 
+def test_fixed_refuses_an_arm_that_is_not_there():
+    for arm in (-1, 3):
+        with pytest.raises(ValueError, match="not one of 3"):
+            Fixed(3, arm)
+
+
 def test_random_matches_its_propensities_over_20000_draws():
     selector = UniformRandom(4, seed=1)
     available = np.array([True, True, False, True])
@@ -157,6 +178,21 @@ def test_random_matches_its_propensities_over_20000_draws():
     frequencies = np.bincount(selection.arms_M, minlength=4) / 20_000
     np.testing.assert_allclose(frequencies, selection.probabilities_MK[0], atol=0.015)
     assert frequencies[2] == 0
+
+
+@pytest.mark.parametrize("selector", [Fixed(3, 1), UniformRandom(3)], ids=["fixed", "random"])
+def test_selectors_that_do_not_learn_keep_the_contract(selector):
+    updated, expired = selector.select(np.ones((2, 5))), selector.select(np.ones((1, 5)))
+    with pytest.raises(ValueError, match="2 rows"):
+        selector.update(updated.id, np.ones(1))
+    selector.update(updated.id, np.array([np.nan, 1.0]))
+    selector.expire(expired.id)
+    for selection in (updated, expired):
+        with pytest.raises(KeyError, match="not open"):
+            selector.expire(selection.id)
+    with pytest.raises(ValueError, match="no arm"):
+        selector.select(np.ones((1, 5)), np.zeros(3, dtype=bool))
+    assert selector.num_arms == 3
 
 
 def test_random_state_round_trip():

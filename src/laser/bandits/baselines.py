@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from laser.bandits.open_selections import OpenSelections
+from laser.bandits.open_selections import OpenSelections, checked_available
 from laser.seeding import stream
 from laser.types import BoolArray, FloatArray, Selection, StateDict
 
@@ -14,10 +14,15 @@ class Fixed:
 
     Args:
         num_arms: K.
-        arm: Which one.
+        arm: Which one, from 0.
+
+    Raises:
+        ValueError: There is no such arm.
     """
 
     def __init__(self, num_arms: int, arm: int) -> None:
+        if not 0 <= arm < num_arms:
+            raise ValueError(f"arm {arm} is not one of {num_arms}")
         self._weights_K = np.eye(num_arms)[arm]
         self._open = OpenSelections()
 
@@ -29,7 +34,7 @@ class Fixed:
     def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
         """Choose the fixed arm for every row; raises ValueError if it is not available."""
         arm = int(self._weights_K.argmax())
-        if available_K is not None and not available_K[arm]:
+        if not checked_available(available_K, self.num_arms)[arm]:
             raise ValueError("the fixed arm is not available")
         weights_MK = np.tile(self._weights_K, (len(contexts_MD), 1))
         selection_id = self._open.add(contexts_MD, np.full(len(contexts_MD), arm, dtype=np.int64))
@@ -74,11 +79,7 @@ class UniformRandom:
 
     def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
         """Draw an arm for every row; raises ValueError if none is available."""
-        available_K = (
-            np.ones(self._num_arms, dtype=np.bool_) if available_K is None else np.asarray(available_K, np.bool_)
-        )
-        if not available_K.any():
-            raise ValueError("no arm is available")
+        available_K = checked_available(available_K, self._num_arms)
         rows = len(contexts_MD)
         arms_M = self._draws.choice(np.flatnonzero(available_K), size=rows).astype(np.int64)
         probabilities_MK = np.tile(available_K / available_K.sum(), (rows, 1))

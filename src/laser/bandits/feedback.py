@@ -24,16 +24,29 @@ class QuantileFeedback:
         high: Upper quantile.
         window: Latest entries the quantiles see; None: all (the paper). Over the full history rewards saturate at 1
             as the loss falls.
+
+    Raises:
+        ValueError: Not 0 <= low < high <= 1, or a window of fewer than two entries.
     """
 
     def __init__(self, *, low: float = 0.2, high: float = 0.8, window: int | None = None) -> None:
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"need 0 <= low < high <= 1: {low}, {high}")
+        if window is not None and window < 2:
+            raise ValueError(f"a window of {window} entries has no quantiles; need at least 2")
         self._quantiles = (low, high)
         self._window = window
         self._history: list[float] = []
 
     def scale(self, losses_M: FloatArray, arms_M: IntArray) -> FloatArray:
-        """Scale M losses against the history before them; see `Feedback.scale`. The arms play no part."""
+        """Scale M losses against the history before them; see `Feedback.scale`. The arms play no part.
+
+        Raises:
+            ValueError: A loss is infinite; it would leave the quantiles without a value.
+        """
         gains_M = -np.asarray(losses_M, dtype=np.float64)
+        if np.isinf(gains_M).any():
+            raise ValueError("losses must be finite, or NaN where a row made no pair")
         rewards_M = np.array([0.0 if np.isnan(gain) else self._scaled(gain) for gain in gains_M])
         self._history.extend(float(gain) for gain in gains_M if not np.isnan(gain))
         if self._window is not None:

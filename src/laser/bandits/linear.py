@@ -10,7 +10,8 @@ Dual form, while n < d: keep V and the Cholesky factor L of lambda I + V V'. Wit
     width^2 = (c'c - y'y) / lambda,   mean = c'b0 / lambda + y'z,   z = L^-1 (r - V b0 / lambda),
 
 and an observation appends the row (y, sqrt(lambda (1 + width^2))) to L, which the selection has already computed:
-O(n d) to select, O(d) to update, n (d + n / 2) numbers of state. Primal form, from n = d on: a rank-one update of
+O(n d) to select, O(d) to update, n (d + n / 2) numbers of state. The variance is never negative: where the
+difference would cancel it is computed as a sum of squares. Primal form, from n = d on: a rank-one update of
 A^-1 and theta, O(d^2). Everything is float64, one BLAS thread.
 """
 
@@ -22,6 +23,7 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import blas, lapack
 
+from laser.bandits.context_rows import ContextRows, grown_capacity
 from laser.types import FloatArray, StateDict
 
 _CANCELLATION = 1e-6  # below this share of c'c, c'c - y'y has lost too many digits
@@ -48,6 +50,12 @@ class ArmModel(Protocol):
     """One arm's regression, in either form."""
 
     num_observations: int
+    num_clamped: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of memory held."""
+        ...
 
     def estimate(self, context: FloatArray) -> Estimate:
         """Mean and variance for a context of shape (D,)."""
@@ -68,15 +76,26 @@ class DualRidge:
     Args:
         initial_b: b0, shape (D,).
         ridge: lambda > 0.
+
+    Attributes:
+        num_observations: n so far.
+        num_clamped: Always 0: this form's variance cannot come out negative.
     """
+
+    num_clamped = 0
 
     def __init__(self, initial_b: FloatArray, ridge: float) -> None:
         self.initial_b = initial_b
         self.ridge = ridge
         self.num_observations = 0
-        self._contexts = np.empty((8, len(initial_b)))
-        self._factor = np.empty(36)  # rows of L, packed one behind the other
-        self._z = np.empty(8)
+        self._contexts = ContextRows(len(initial_b))
+        self._factor = np.empty(0)  # rows of L, packed one behind the other
+        self._z = np.empty(0)
+
+    @property
+    def num_bytes(self) -> int:
+        """See `ArmModel.num_bytes`; room for growth included."""
+        return self._contexts.num_bytes + self._factor.nbytes + self._z.nbytes + self.initial_b.nbytes
 
     def estimate(self, context: FloatArray) -> Estimate:
         """See `ArmModel.estimate`; O(n d)."""
@@ -85,7 +104,7 @@ class DualRidge:
         total = float(context @ context)
         if n == 0:
             return Estimate(prior, total / self.ridge, np.empty(0), 0)
-        y = self._solve(self._contexts[:n] @ context)
+        y = self._solve(self._contexts.times(context))
         left = total - float(y @ y)
         variance = left / self.ridge if left > _CANCELLATION * total else self._stable_variance(context, y)
         return Estimate(prior + float(y @ self._z[:n]), variance, y, n)
@@ -98,7 +117,7 @@ class DualRidge:
         self._reserve(n + 1)
         diagonal = np.sqrt(self.ridge * (1.0 + estimate.variance))
         begin = n * (n + 1) // 2
-        self._contexts[n] = context
+        self._contexts.extend(context[None])
         self._factor[begin : begin + n] = estimate.solve
         self._factor[begin + n] = diagonal
         self._z[n] = (reward - estimate.mean) / diagonal
@@ -109,7 +128,7 @@ class DualRidge:
         n, dim = self.num_observations, len(self.initial_b)
         factor = np.zeros((n, n))
         factor[np.tril_indices(n)] = self._factor[: n * (n + 1) // 2]
-        whitened, _ = lapack.dtrtrs(factor, self._contexts[:n], lower=1)
+        whitened, _ = lapack.dtrtrs(factor, self._contexts.to_array().astype(np.float64), lower=1)
         inverse = np.asfortranarray((np.eye(dim) - whitened.T @ whitened) / self.ridge)
         theta = self.initial_b / self.ridge + whitened.T @ self._z[:n]
         return PrimalRidge(inverse, theta, n)
@@ -120,7 +139,7 @@ class DualRidge:
         return {
             "form": "dual",
             "initial_b": self.initial_b,
-            "contexts": _compact(self._contexts[:n]),
+            "contexts": self._contexts.to_array(),
             "factor": self._factor[: n * (n + 1) // 2].copy(),
             "z": self._z[:n].copy(),
         }
@@ -131,7 +150,7 @@ class DualRidge:
         arm = cls(np.array(state["initial_b"], dtype=np.float64), ridge)
         arm.num_observations = n = len(state["z"])
         arm._reserve(n)
-        arm._contexts[:n] = state["contexts"]
+        arm._contexts.extend(state["contexts"])
         arm._factor[: n * (n + 1) // 2] = state["factor"]
         arm._z[:n] = state["z"]
         return arm
@@ -146,18 +165,16 @@ class DualRidge:
         """c'A^-1c = |c - V'a|^2 / lambda + |a|^2 with a = L'^-1 y: a sum of squares, where the difference cancels."""
         n = len(y)
         a = blas.dtpsv(n, self._factor[: n * (n + 1) // 2], y, trans=0)
-        rest = context - a @ self._contexts[:n]
+        rest = context - self._contexts.transposed_times(a)
         return float(rest @ rest) / self.ridge + float(a @ a)
 
     def _reserve(self, rows: int) -> None:
-        """Make room by doubling; untouched pages of the new arrays take no memory."""
-        capacity = len(self._z)
-        if rows <= capacity:
+        """Make room for L and z; the contexts see to their own."""
+        if rows <= len(self._z):
             return
-        capacity = max(rows, 2 * capacity)
-        self._contexts = _grown(self._contexts, (capacity, self._contexts.shape[1]))
-        self._factor = _grown(self._factor, (capacity * (capacity + 1) // 2,))
-        self._z = _grown(self._z, (capacity,))
+        capacity = grown_capacity(rows)
+        self._factor = _grown(self._factor, capacity * (capacity + 1) // 2)
+        self._z = _grown(self._z, capacity)
 
 
 class PrimalRidge:
@@ -167,18 +184,29 @@ class PrimalRidge:
         inverse: A^-1, shape (D, D), Fortran order; its lower triangle is used and changed in place.
         theta: A^-1 b, shape (D,).
         num_observations: n so far.
+
+    Attributes:
+        num_clamped: Estimates whose variance came out negative by rounding and was set to 0; a sign that contexts are
+            too large for their ridge.
     """
 
     def __init__(self, inverse: FloatArray, theta: FloatArray, num_observations: int) -> None:
         self._inverse = inverse
         self._theta = theta
         self.num_observations = num_observations
+        self.num_clamped = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """See `ArmModel.num_bytes`."""
+        return self._inverse.nbytes + self._theta.nbytes
 
     def estimate(self, context: FloatArray) -> Estimate:
         """See `ArmModel.estimate`; O(d^2)."""
         solve: FloatArray = blas.dsymv(1.0, self._inverse, context, lower=1)
-        variance = max(0.0, float(context @ solve))
-        return Estimate(float(context @ self._theta), variance, solve, self.num_observations)
+        variance = float(context @ solve)
+        self.num_clamped += variance < 0.0
+        return Estimate(float(context @ self._theta), max(0.0, variance), solve, self.num_observations)
 
     def observe(self, context: FloatArray, reward: float, estimate: Estimate | None = None) -> None:
         """See `ArmModel.observe`; Sherman-Morrison on one triangle, theta by its own recursion."""
@@ -208,13 +236,7 @@ class PrimalRidge:
         return cls(inverse, np.array(state["theta"], dtype=np.float64), int(state["num_observations"]))
 
 
-def _grown(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    larger = np.empty(shape)
-    larger[tuple(slice(length) for length in array.shape)] = array
+def _grown(array: FloatArray, length: int) -> FloatArray:
+    larger = np.empty(length)
+    larger[: len(array)] = array
     return larger
-
-
-def _compact(contexts: FloatArray) -> np.ndarray:
-    """Half the bytes where every number is a float32, as hidden states are."""
-    short = contexts.astype(np.float32)
-    return short if np.array_equal(short, contexts) else contexts.copy()

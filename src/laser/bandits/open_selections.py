@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.types import FloatArray, IntArray, StateDict
+from laser.types import BoolArray, FloatArray, IntArray, StateDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +73,15 @@ class OpenSelections:
             int(selection_id): OpenSelection(state[f"{selection_id}.contexts"], state[f"{selection_id}.arms"])
             for selection_id in state["ids"]
         }
+
+
+def checked_available(available_K: BoolArray | None, num_arms: int) -> BoolArray:
+    """The mask of arms that may be chosen, all of them if None; ValueError for another shape, or if there is none."""
+    if available_K is None:
+        return np.ones(num_arms, dtype=np.bool_)
+    available_K = np.asarray(available_K, dtype=np.bool_)
+    if available_K.shape != (num_arms,):
+        raise ValueError(f"available has shape {available_K.shape}, expected ({num_arms},)")
+    if not available_K.any():
+        raise ValueError("no arm is available")
+    return available_K

@@ -1,10 +1,11 @@
-"""``laser train``: quiet the libraries, train or resume, say what came out."""
+"""``laser train``: set up the libraries, train or resume, say what came out."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
     from laser.api import RunResult
 
-_QUIET = {
+_ENVIRONMENT = {
+    # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -37,9 +40,10 @@ def run_training(
     Raises:
         LaserError: The request cannot be carried out.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     console = Console(highlight=False)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
         from laser.planning import print_plan

@@ -1,0 +1,165 @@
+"""Every field of the configuration is read, and reaches the object it is for."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from laser.build import build, build_plan, build_selector
+from laser.config import parse_config, schema
+from tiny import make_model, make_tokenizer, save_model
+
+ROOT = Path(schema.__file__).parents[1]
+READERS = "".join(
+    (ROOT / name).read_text() for name in ("build.py", "planning.py", "config/presets.py", "config/load.py")
+)
+SECTIONS = [
+    value
+    for value in vars(schema).values()
+    if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == schema.__name__
+]
+
+
+def fields():
+    for section in SECTIONS:
+        for name in section.model_fields:
+            if name != "type":
+                yield section.__name__, name
+
+
+@pytest.mark.parametrize(("section", "name"), sorted(set(fields())))
+def test_no_field_goes_unread(section, name):
+    assert re.search(rf"(\.{name}\b|\b{name}=|\"{name}\")", READERS), (
+        f"{section}.{name} is documented but nothing reads it"
+    )
+
+
+def test_the_sections_were_found():
+    assert len(SECTIONS) > 15
+
+
+@pytest.fixture
+def table(tmp_path):
+    base = str(save_model(tmp_path / "base", scale=0.15))
+    (tmp_path / "scores.py").write_text(
+        "def score(prompts, responses):\n    return [len(text) for text in responses]\n"
+    )
+    return {
+        "policy": {"model": base, "max_context": 450},
+        "generation": {"num_responses": 5, "max_new_tokens": 6},
+        "data": {"type": "embedded"},
+        "split": {"train": 8, "dev": 4},
+        "rewards": {
+            "models": [
+                {"type": "loglik", "name": "a", "model": base},
+                {"type": "function", "name": "b", "function": f"{tmp_path}/scores.py:score"},
+            ]
+        },
+    }
+
+
+def with_value(table, path, value):
+    section, _, name = path.rpartition(".")
+    if not section:
+        return parse_config({**table, name: value})
+    return parse_config({**table, section: {**table.get(section, {}), name: value}})
+
+
+PLAN = {
+    "training.iterations": (7, lambda plan: plan.iterations),
+    "training.sampling": ("per_iteration", lambda plan: plan.sampling),
+    "training.reference": ("initial", lambda plan: plan.reference),
+    "training.granularity": ("per_prompt", lambda plan: plan.batch.granularity),
+    "training.bandit_loss": ("decrease", lambda plan: plan.batch.bandit_loss),
+    "training.pairs_per_prompt": (2, lambda plan: plan.batch.pairs_per_prompt),
+    "training.convergence_threshold": (0.7, lambda plan: plan.convergence_threshold),
+    "training.convergence_patience": (5, lambda plan: plan.convergence_patience),
+    "generation.num_responses": (9, lambda plan: plan.batch.num_responses),
+    "generation.temperature": (0.3, lambda plan: plan.batch.temperature),
+    "generation.top_p": (0.4, lambda plan: plan.batch.top_p),
+    "generation.max_new_tokens": (3, lambda plan: plan.batch.max_new_tokens),
+    "evaluation.every": (4, lambda plan: plan.evaluate_every),
+    "checkpoint.every": (6, lambda plan: plan.checkpoint_every),
+    "checkpoint.keep": (8, lambda plan: plan.keep_checkpoints),
+    "seed": (11, lambda plan: plan.batch.seed),
+}
+
+
+@pytest.mark.parametrize("path", PLAN)
+def test_plan_knobs(table, path):
+    value, read = PLAN[path]
+    default = read(build_plan(parse_config(table), []))
+    assert read(build_plan(with_value(table, path, value), [])) == value != default
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("training.batch_size", 2), ("training.batches_per_iteration", 5), ("split.batching", "by_category")],
+)
+def test_batch_knobs(table, path, value):
+    from laser.data.embedded import generate
+
+    prompts = generate(40)
+    default = build_plan(parse_config(table), prompts).draw_batches(0)
+    assert build_plan(with_value(table, path, value), prompts).draw_batches(0) != default
+
+
+@pytest.mark.parametrize(
+    ("selector", "kind"),
+    [({"type": "linucb"}, "LinUCB"), ({"type": "fixed", "arm": "b"}, "Fixed"), ({"type": "random"}, "UniformRandom")],
+)
+def test_every_selector_is_built(table, selector, kind):
+    built = build_selector(parse_config({**table, "selector": selector}), dim=4)
+    assert type(built).__name__ == kind
+    assert built.num_arms == 2
+
+
+LEARNER = {
+    "training.learning_rate": 0.5,
+    "training.warmup_steps": 9,
+    "training.max_grad_norm": 0.01,
+    "training.epochs": 3,
+    "training.optimizer_steps": 4,
+    "training.max_batch_tokens": 77,
+    "training.weight_decay": 0.2,
+}
+
+
+def learner_state(config):
+    learner = build(config).parts.learner
+    public = (learner._learning_rate, learner._warmup_steps, learner._max_grad_norm, learner._epochs)
+    decay = learner._optimizer.param_groups[0]["weight_decay"]
+    return (*public, learner._optimizer_steps, learner._max_batch_tokens, decay)
+
+
+@pytest.mark.parametrize("path", LEARNER)
+def test_learner_knobs(table, path):
+    changed = learner_state(with_value(table, path, LEARNER[path]))
+    assert LEARNER[path] in changed
+    assert changed != learner_state(parse_config(table))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("loss", "kto", "kto"), ("beta", 0.7, "0.7"), ("nll_weight", 0.2, "0.2"), ("reference", "initial", "base")],
+)
+def test_objective_knobs(table, name, value, words):
+    learner = build(with_value(table, f"training.{name}", value)).parts.learner
+    assert words in f"{learner.objective} {learner._reference}"
+
+
+def test_warmup_scales_the_first_steps():
+    from laser.policy.policy import Policy
+    from laser.training.learner import Learner
+    from laser.training.losses import Objective
+    from laser.types import Pair, Response
+
+    responses = [[Response((40, 2), "a", (), True), Response((50, 51, 2), "b", (), True)]]
+    moved = {}
+    for warmup in (0, 4):
+        policy = Policy(make_model(), make_tokenizer(), lora_rank=2)
+        learner = Learner(policy, Objective("dpo"), learning_rate=1e-2, warmup_steps=warmup)
+        learner.learn([[5, 6, 7]], responses, [Pair(0, 0, 1, 1.0, 0.0)])
+        moved[warmup] = max(float(p.abs().max()) for n, p in policy._adapter("policy").items() if "lora_B" in n)
+    assert moved[4] == pytest.approx(moved[0] / 4, rel=1e-3)
