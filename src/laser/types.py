@@ -73,17 +73,27 @@ class Selection:
         probabilities_MK: Propensities, the probability with which each arm would have been chosen for the row (with
             ties broken uniformly); for a deterministic ensemble equal to the weights.
         values_MK: The selector's own value of each arm (LinUCB: the upper confidence bound of Eq. 1).
+        charges_E: The (row, arm) entries for which the selector wants a bandit reward, E of them; None: the arm of
+            every row, E = M. An ensemble that learns is charged for each of its arms, one that does not for none.
     """
 
     id: int
     weights_MK: FloatArray
     probabilities_MK: FloatArray
     values_MK: FloatArray
+    charges_E: tuple[tuple[int, int], ...] | None = None
 
     @property
     def arms_M(self) -> IntArray:
         """The arm with the largest weight in each row."""
         return np.asarray(self.weights_MK.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def charged_E(self) -> tuple[tuple[int, int], ...]:
+        """`charges_E` with the default filled in."""
+        if self.charges_E is not None:
+            return self.charges_E
+        return tuple((row, int(arm)) for row, arm in enumerate(self.arms_M))
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def test_fixed_never_moves():
         selector.update(selection.id, np.zeros(4))
     with pytest.raises(ValueError, match="not available"):
         selector.select(np.ones((1, 5)), np.array([True, True, False]))
-    with pytest.raises(ValueError, match="another"):
+    with pytest.raises(ValueError, match="this one has"):
         Fixed(3, 1).load_state_dict(selector.state_dict())
 
 

@@ -55,7 +55,7 @@ def step(bandit, c, reward_K):
 @pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
 def test_every_value_equals_the_literal_twin(dim, ridge):
     bandit = LinUCB(4, dim, alpha=0.7, ridge=ridge, initial_b_scale=0.5, seed=3)
-    initial = np.array([arm.initial_b for arm in bandit._arms])
+    initial = np.array([arm.initial_b for arm in bandit._linear.arms])
     twin = Twin(4, dim, 0.7, ridge, initial)
     rows = contexts(150, dim, 2.0)
     table = rewards(rows, 4)
@@ -81,7 +81,7 @@ def test_choices_equal_mabwiser(alpha, norm):
         arm, _ = step(bandit, c, reward_K)
         assert library.predict([c]) == arm
         library.partial_fit([arm], [reward_K[arm]], [c])
-    assert min(model.num_observations for model in bandit._arms) > 20  # the stream tells arms apart
+    assert min(model.num_observations for model in bandit._linear.arms) > 20  # the stream tells arms apart
 
 
 @pytest.mark.parametrize(("alpha", "norm"), STREAMS)
@@ -226,7 +226,7 @@ def test_a_variance_that_rounds_below_zero_is_clamped_and_counted():
     assert arm.estimate(np.ones(3)).variance == 0.0
     assert arm.num_clamped == 1
     bandit = LinUCB(2, 3)
-    bandit._arms[1] = arm
+    bandit._linear.arms[1] = arm
     assert bandit.select(np.ones((1, 3))).values_MK[0, 1] == 0.0
     assert bandit.num_clamped == 2
 
@@ -262,7 +262,7 @@ def test_nan_is_no_observation_and_other_misuse_is_refused():
     with pytest.raises(ValueError, match="finite"):
         bandit.update(selection.id, np.array([1.0, np.inf]))
     bandit.update(selection.id, np.array([np.nan, np.nan]))
-    assert sum(arm.num_observations for arm in bandit._arms) == 0
+    assert sum(arm.num_observations for arm in bandit._linear.arms) == 0
     with pytest.raises(KeyError, match="not open"):
         bandit.update(selection.id, np.array([1.0, 1.0]))
     with pytest.raises(ValueError, match="finite"):
@@ -313,14 +313,14 @@ def test_closed_selections_hold_no_memory():
     for c in contexts(4, 6, 1.0):
         bandit.expire(bandit.select(c[None]).id)
         bandit.update(bandit.select(c[None]).id, np.array([1.0]))
-    assert not bandit._estimates
+    assert not bandit._memos
     assert bandit.state_dict()["open.ids"] == []
 
 
 def test_state_of_another_shape_is_refused():
     state = LinUCB(3, 5).state_dict()
     for other in (LinUCB(4, 5), LinUCB(3, 6), LinUCB(3, 5, ridge=2.0)):
-        with pytest.raises(ValueError, match="this selector is"):
+        with pytest.raises(ValueError, match="this one has"):
             other.load_state_dict(state)
 
 
@@ -350,7 +350,7 @@ def test_an_arm_changes_form_when_it_has_seen_as_many_contexts_as_features():
     forms, sizes = [], []
     for c in rows:
         bandit.update(bandit.select(c[None]).id, np.array([0.5]))
-        forms.append(type(bandit._arms[0]))
+        forms.append(type(bandit._linear.arms[0]))
         sizes.append(bandit.num_bytes)
     assert forms == [DualRidge] * 11 + [PrimalRidge] * 29
     assert set(sizes[11:]) == {8 * (12 * 12 + 12)}
@@ -365,7 +365,7 @@ def test_one_blas_thread_while_estimating_and_as_many_as_before_afterwards():
             return super().estimate(context)
 
     bandit = LinUCB(1, 3)
-    bandit._arms[0] = Probe(np.zeros(3), 1.0)
+    bandit._linear.arms[0] = Probe(np.zeros(3), 1.0)
     with threadpool_limits(2, user_api="blas"):
         bandit.update(bandit.select(np.ones((2, 3))).id, np.ones(2))
         assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}

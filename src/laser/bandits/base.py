@@ -34,12 +34,13 @@ class Selector(Protocol):
         """
         ...
 
-    def update(self, selection_id: int, bandit_rewards_M: FloatArray) -> None:
+    def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:
         """Learn the bandit rewards of a selection; selections may be closed late and in any order.
 
         Args:
             selection_id: `Selection.id` of an open selection.
-            bandit_rewards_M: One bandit reward per row, shape (M,); NaN marks a row without an observation.
+            bandit_rewards_E: One bandit reward per entry of `Selection.charged_E`: for a selector that chooses one arm
+                per row one per row, shape (M,). NaN marks an entry without an observation.
 
         Raises:
             KeyError: The selection is not open.
@@ -63,15 +64,15 @@ class Selector(Protocol):
 class Feedback(Protocol):
     """Turns losses into bandit rewards in [0, 1]."""
 
-    def scale(self, losses_M: FloatArray, arms_M: IntArray) -> FloatArray:
-        """Scale the losses of the M rows of one selection against the history before it, then remember them.
+    def scale(self, losses_E: FloatArray, arms_E: IntArray) -> FloatArray:
+        """Scale the losses charged in one selection against the history before it, then remember them.
 
         Args:
-            losses_M: One loss per row, shape (M,), in nats; NaN where the row made no pair.
-            arms_M: The arm chosen for each row, shape (M,).
+            losses_E: One loss per entry of `Selection.charged_E`, shape (E,), in nats; NaN where no pair was made.
+            arms_E: The arm of each entry, shape (E,).
 
         Returns:
-            Bandit rewards in [0, 1], shape (M,).
+            Bandit rewards in [0, 1], shape (E,).
         """
         ...
 

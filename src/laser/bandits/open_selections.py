@@ -11,10 +11,11 @@ from laser.types import BoolArray, FloatArray, IntArray, StateDict
 
 @dataclass(frozen=True, slots=True)
 class OpenSelection:
-    """Contexts, shape (M, D), and the arms chosen for them, shape (M,)."""
+    """Contexts, shape (M, D), the arms chosen for them and the probabilities with which they were, both (M,)."""
 
     contexts_MD: FloatArray
     arms_M: IntArray
+    probabilities_M: FloatArray
 
 
 class OpenSelections:
@@ -24,9 +25,9 @@ class OpenSelections:
         self._next = 0
         self._open: dict[int, OpenSelection] = {}
 
-    def add(self, contexts_MD: FloatArray, arms_M: IntArray) -> int:
+    def add(self, contexts_MD: FloatArray, arms_M: IntArray, probabilities_M: FloatArray) -> int:
         """Keep a selection and return its id."""
-        self._open[self._next] = OpenSelection(contexts_MD, arms_M)
+        self._open[self._next] = OpenSelection(contexts_MD, arms_M, probabilities_M)
         self._next += 1
         return self._next - 1
 
@@ -64,13 +65,16 @@ class OpenSelections:
         for selection_id, selection in self._open.items():
             state[f"{selection_id}.contexts"] = selection.contexts_MD
             state[f"{selection_id}.arms"] = selection.arms_M
+            state[f"{selection_id}.probabilities"] = selection.probabilities_M
         return state
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
         self._next = int(state["next"])
         self._open = {
-            int(selection_id): OpenSelection(state[f"{selection_id}.contexts"], state[f"{selection_id}.arms"])
+            int(selection_id): OpenSelection(
+                *(state[f"{selection_id}.{name}"] for name in ("contexts", "arms", "probabilities"))
+            )
             for selection_id in state["ids"]
         }
 

@@ -1,0 +1,224 @@
+"""What all selectors share that choose one arm per row: checks, drawing, open selections, state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from laser.bandits.open_selections import OpenSelections, checked_available
+from laser.seeding import stream
+from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
+
+_STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a selector makes of M contexts.
+
+    Attributes:
+        values_MK: Its value of every arm.
+        probabilities_MK: The probability with which it wants each arm; rows sum to 1, arms not available have 0.
+        memo: Whatever saves work in `learn`; it may be lost, and is then recomputed.
+    """
+
+    values_MK: FloatArray
+    probabilities_MK: FloatArray
+    memo: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """The rows of one closed selection that have a bandit reward, in order.
+
+    Attributes:
+        contexts_MD: Contexts; no columns for a selector without contexts.
+        arms_M: The arm chosen for each row.
+        rewards_M: Finite bandit rewards.
+        probabilities_M: The probability with which each row's arm was drawn.
+        memo_rows: For each row, its index in the `Judgement` it comes from.
+        memo: The memo of that judgement, or None.
+    """
+
+    contexts_MD: FloatArray
+    arms_M: IntArray
+    rewards_M: FloatArray
+    probabilities_M: FloatArray
+    memo_rows: IntArray
+    memo: Any = None
+
+
+class ArmSelector(ABC):
+    """Chooses one arm per row by drawing from the probabilities that a subclass gives.
+
+    A deterministic rule gives probability 1 to one arm, or spreads it evenly over arms that tie: everything that is
+    random about a choice is drawn here, from one seeded stream, and every choice has an exact propensity.
+
+    Args:
+        num_arms: K.
+        dim: D, features of a context; None: contexts are not looked at.
+        forced_pulls: Pulls every arm gets first, the least pulled one next.
+        seed: Seeds the draws.
+        settings: What a state must agree on to be restored.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        num_arms: int,
+        dim: int | None = None,
+        *,
+        forced_pulls: int = 0,
+        seed: int = 0,
+        settings: Mapping[str, float | int | str | None] | None = None,
+    ) -> None:
+        if num_arms < 1 or (dim is not None and dim < 1) or forced_pulls < 0:
+            raise ValueError(f"need num_arms >= 1, dim >= 1, forced_pulls >= 0: {num_arms}, {dim}, {forced_pulls}")
+        self._num_arms = num_arms
+        self._dim = dim
+        self._forced_pulls = forced_pulls
+        self._settings = dict(settings or {})
+        self._draws = stream(seed, "bandit", 1)
+        self._open = OpenSelections()
+        self._memos: dict[int, Any] = {}
+        self._pulls_K = np.zeros(num_arms, dtype=np.int64)
+        # A second BLAS thread costs time at these sizes and changes the last bits. The controller is made once: making
+        # it takes 0.7 ms, its `limit` 0.01 ms. BLAS only, so that torch keeps its OpenMP threads.
+        self._threads = ThreadpoolController().select(user_api="blas")
+
+    @abstractmethod
+    def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
+        """Values and probabilities of every arm for M checked contexts."""
+
+    @abstractmethod
+    def learn(self, seen: Observations) -> None:
+        """Learn from the rows of a selection that have a bandit reward."""
+
+    @abstractmethod
+    def learned_state(self) -> StateDict:
+        """What was learned; keys without the prefix that `state_dict` adds."""
+
+    @abstractmethod
+    def load_learned_state(self, state: StateDict) -> None:
+        """Restore `learned_state`."""
+
+    @property
+    def num_arms(self) -> int:
+        """K."""
+        return self._num_arms
+
+    @property
+    def pulls_K(self) -> IntArray:
+        """Observations learned from, by arm."""
+        return self._pulls_K.copy()
+
+    @final
+    def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
+        """Choose arms for M contexts; see `Selector.select`."""
+        contexts_MD = self._checked(contexts_MD)
+        available_K = checked_available(available_K, self._num_arms)
+        with self._threads.limit(limits=1):
+            judgement = self.judge(contexts_MD, available_K)
+        arms_M, probabilities_MK = self._draw(judgement.probabilities_MK, available_K)
+        drawn_M = probabilities_MK[np.arange(len(arms_M)), arms_M]
+        selection_id = self._open.add(contexts_MD, arms_M, drawn_M)
+        if judgement.memo is not None:
+            self._memos[selection_id] = judgement.memo
+        return Selection(selection_id, np.eye(self._num_arms)[arms_M], probabilities_MK, judgement.values_MK)
+
+    @final
+    def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:
+        """Learn from a selection; see `Selector.update`."""
+        rewards_M = np.asarray(bandit_rewards_E, dtype=np.float64)
+        selection = self._open.close_with(selection_id, rewards_M)
+        memo = self._memos.pop(selection_id, None)
+        rows = np.flatnonzero(~np.isnan(rewards_M))
+        arms_M = selection.arms_M[rows]
+        seen = Observations(
+            selection.contexts_MD[rows], arms_M, rewards_M[rows], selection.probabilities_M[rows], rows, memo
+        )
+        with self._threads.limit(limits=1):
+            self.learn(seen)
+        self._pulls_K += np.bincount(arms_M, minlength=self._num_arms)
+
+    @final
+    def expire(self, selection_id: int) -> None:
+        """Close a selection without learning; see `Selector.expire`."""
+        self._open.close(selection_id)
+        self._memos.pop(selection_id, None)
+
+    @final
+    def state_dict(self) -> StateDict:
+        """What was learned, open selections and the state of the drawing stream."""
+        state: StateDict = {**self._identity(), "draws": self._draws.bit_generator.state, "pulls": self._pulls_K.copy()}
+        state |= {f"learned.{name}": value for name, value in self.learned_state().items()}
+        return state | {f"open.{name}": value for name, value in self._open.state_dict().items()}
+
+    @final
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`; raises ValueError if it belongs to another selector."""
+        for name, here in self._identity().items():
+            if state.get(name) != here:
+                raise ValueError(f"state is of a selector with {name} {state.get(name)!r}, this one has {here!r}")
+        self._draws.bit_generator.state = state["draws"]
+        self._pulls_K = np.array(state["pulls"], dtype=np.int64)
+        self._open.load_state_dict(section(state, "open."))
+        self._memos = {}
+        self.load_learned_state(section(state, "learned."))
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "version": _STATE_VERSION,
+            "kind": self.kind,
+            "dim": self._dim,
+            "num_arms": self._num_arms,
+            "settings": self._settings,
+        }
+
+    def _checked(self, contexts_MD: FloatArray) -> FloatArray:
+        contexts_MD = np.ascontiguousarray(contexts_MD, dtype=np.float64)
+        if self._dim is None:
+            return np.empty((len(contexts_MD), 0))
+        if contexts_MD.ndim != 2 or contexts_MD.shape[1] != self._dim:
+            raise ValueError(f"contexts have shape {contexts_MD.shape}, expected (M, {self._dim})")
+        if not np.isfinite(contexts_MD).all():
+            raise ValueError("contexts must be finite")
+        return contexts_MD
+
+    def _draw(self, wanted_MK: FloatArray, available_K: BoolArray) -> tuple[IntArray, FloatArray]:
+        """Draw an arm for every row, those that are owed forced pulls first; returns arms and propensities."""
+        pulls_K = self._pulls_K + self._open.counts(self._num_arms)
+        probabilities_MK = wanted_MK.copy()
+        arms_M = np.empty(len(wanted_MK), dtype=np.int64)
+        for row in range(len(wanted_MK)):
+            least = pulls_K[available_K].min()
+            if least < self._forced_pulls:
+                owed = available_K & (pulls_K == least)
+                probabilities_MK[row] = owed / owed.sum()
+            options = np.flatnonzero(probabilities_MK[row])
+            certain = len(options) == 1
+            arms_M[row] = options[0] if certain else self._draws.choice(options, p=probabilities_MK[row, options])
+            pulls_K[arms_M[row]] += 1
+        return arms_M, probabilities_MK
+
+
+def best_arms(values_MK: FloatArray, available_K: BoolArray) -> FloatArray:
+    """Probability 1 for the available arm of the largest value, shared evenly where several tie."""
+    masked_MK = np.where(available_K, values_MK, -np.inf)
+    best_MK = masked_MK == masked_MK.max(axis=1, keepdims=True)
+    probabilities: FloatArray = best_MK / best_MK.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def section(state: StateDict, prefix: str) -> StateDict:
+    """The entries under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

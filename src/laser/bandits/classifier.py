@@ -1,0 +1,141 @@
+"""The classifier baseline: a K-way MLP that reads a query and names the reward model (arXiv 2410.01735, Sec. A.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from laser.bandits.arm_selector import Judgement, best_arms
+from laser.bandits.baselines import Unlearning
+from laser.bandits.mlp import MLP
+from laser.seeding import stream
+from laser.types import BoolArray, FloatArray, IntArray, StateDict
+
+HIDDEN = (2048, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQueries:
+    """Queries with the reward model that judges them best.
+
+    Attributes:
+        embeddings_ND: One row per query.
+        labels_N: The arm that orders the query's pair rightly with the largest score difference.
+        num_unlabelled: Pairs that no reward model ordered rightly; they are left out.
+    """
+
+    embeddings_ND: FloatArray
+    labels_N: IntArray
+    num_unlabelled: int
+
+
+def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> LabelledQueries:
+    """Apply the paper's labelling rule.
+
+    Args:
+        embeddings_ND: Query embeddings.
+        differences_NK: Score of the chosen minus score of the rejected response, by reward model; NaN counts as wrong.
+
+    Raises:
+        ValueError: Fewer than two reward models ever come out best: there is nothing to classify.
+    """
+    right_N = (np.nan_to_num(differences_NK, nan=-np.inf) > 0).any(axis=1)
+    labels = np.nan_to_num(differences_NK[right_N], nan=-np.inf).argmax(axis=1)
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            "the preference pairs have fewer than two labels: one reward model is best on all of them, or none is "
+            "right; use pairs on which the reward models differ"
+        )
+    return LabelledQueries(embeddings_ND[right_N], labels.astype(np.int64), int((~right_N).sum()))
+
+
+class QueryClassifier:
+    """A standardised-input MLP with K outputs.
+
+    Args:
+        dim: D.
+        num_arms: K.
+        hidden: Hidden widths (paper: 2048 and 1024).
+        seed: Seeds weights and mini-batches.
+    """
+
+    def __init__(self, dim: int, num_arms: int, *, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) -> None:
+        self.num_arms, self.dim, self.hidden = num_arms, dim, hidden
+        self._seed = seed
+        self._network = MLP((dim, *hidden, num_arms), stream(seed, "bandit", 0))
+        self._mean_D, self._deviation_D = np.zeros(dim), np.ones(dim)
+
+    def fit(self, queries: LabelledQueries, *, steps: int = 300, learning_rate: float = 1e-3) -> None:
+        """Minimise cross-entropy by Adam."""
+        self._mean_D = queries.embeddings_ND.mean(axis=0)
+        self._deviation_D = np.maximum(queries.embeddings_ND.std(axis=0), 1e-6)
+        targets_NK = np.eye(self.num_arms)[queries.labels_N]
+        self._network.fit(
+            (queries.embeddings_ND - self._mean_D) / self._deviation_D,
+            lambda outputs, rows: (_softmax(outputs) - targets_NK[rows]) / len(rows),
+            steps=steps,
+            learning_rate=learning_rate,
+            weight_decay=0.01,
+            generator=stream(self._seed, "bandit", 3),
+        )
+
+    def probabilities(self, contexts_MD: FloatArray) -> FloatArray:
+        """Probability of each arm, shape (M, K)."""
+        return _softmax(self._network.forward((contexts_MD - self._mean_D) / self._deviation_D)[-1])
+
+    def accuracy(self, queries: LabelledQueries) -> float:
+        """Share of queries whose label is the most probable arm."""
+        return float((self.probabilities(queries.embeddings_ND).argmax(axis=1) == queries.labels_N).mean())
+
+    def state_dict(self) -> StateDict:
+        """Weights and moments of the inputs."""
+        moments: StateDict = {"mean": self._mean_D, "deviation": self._deviation_D, "hidden": list(self.hidden)}
+        return {"num_arms": self.num_arms, "dim": self.dim} | moments | self._network.state_dict()
+
+    @classmethod
+    def restore(cls, state: StateDict) -> QueryClassifier:
+        """Make the classifier that `state_dict` describes."""
+        classifier = cls(int(state["dim"]), int(state["num_arms"]), hidden=tuple(state["hidden"]))
+        classifier._mean_D, classifier._deviation_D = state["mean"], state["deviation"]
+        classifier._network.load_state_dict(state)
+        return classifier
+
+
+class ClassifierSelector(Unlearning):
+    """Takes the reward model that a trained classifier finds most probable, and never learns.
+
+    Args:
+        classifier: Trained on the unprepared embeddings of queries.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, classifier: QueryClassifier) -> None:
+        super().__init__(classifier.num_arms, classifier.dim)
+        self._classifier = classifier
+
+    def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
+        """The most probable arm."""
+        values_MK = self._classifier.probabilities(contexts_MD)
+        return Judgement(values_MK, best_arms(values_MK, available_K))
+
+
+def fit_prior(embeddings_ND: FloatArray, differences_NK: FloatArray, *, ridge: float) -> FloatArray:
+    """Prior means of BayesianRouter: per arm a ridge regression of "orders the pair rightly" (0 or 1) on the query.
+
+    Source: arXiv 2510.02850, the offline router, reduced to its linear last layer on fixed embeddings.
+
+    Returns:
+        theta_0, shape (K, D).
+    """
+    correct_NK = np.nan_to_num(differences_NK, nan=-1.0) > 0
+    gram_DD = embeddings_ND.T @ embeddings_ND + ridge * np.eye(embeddings_ND.shape[1])
+    theta: FloatArray = np.linalg.solve(gram_DD, embeddings_ND.T @ correct_NK.astype(np.float64)).T
+    return theta
+
+
+def _softmax(values_MK: FloatArray) -> FloatArray:
+    exponentials = np.exp(values_MK - values_MK.max(axis=1, keepdims=True))
+    normalised: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return normalised
