@@ -6,18 +6,26 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from laser.bandits.context import ContextPreparer
 from laser.build import build, build_plan, build_selector
-from laser.config import parse_config, schema
+from laser.config import parse_config, schema, selection
 from tiny import make_model, make_tokenizer, save_model
 
 ROOT = Path(schema.__file__).parents[1]
 READERS = "".join(
-    (ROOT / name).read_text() for name in ("build.py", "planning.py", "config/presets.py", "config/load.py")
+    path.read_text()
+    for path in (
+        *(ROOT / "build").glob("*.py"),
+        ROOT / "planning.py",
+        ROOT / "config/presets.py",
+        ROOT / "config/load.py",
+    )
 )
 SECTIONS = [
     value
-    for value in vars(schema).values()
-    if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == schema.__name__
+    for module in (schema, selection)
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
 ]
 
 
@@ -107,10 +115,24 @@ def test_batch_knobs(table, path, value):
 
 @pytest.mark.parametrize(
     ("selector", "kind"),
-    [({"type": "linucb"}, "LinUCB"), ({"type": "fixed", "arm": "b"}, "Fixed"), ({"type": "random"}, "UniformRandom")],
+    [
+        ({"type": "linucb"}, "LinUCB"),
+        ({"type": "forgetting"}, "ForgettingLinUCB"),
+        ({"type": "thompson"}, "LinearThompson"),
+        ({"type": "bayesian_router"}, "LinearThompson"),
+        ({"type": "neural_ucb"}, "NeuralUCB"),
+        ({"type": "exp3"}, "Exp3"),
+        ({"type": "ucb1"}, "UCB1"),
+        ({"type": "epsilon_greedy"}, "EpsilonGreedy"),
+        ({"type": "fixed", "arm": "b"}, "Fixed"),
+        ({"type": "random"}, "UniformRandom"),
+        ({"type": "sequential", "order": ["b", "a"]}, "Sequential"),
+        ({"type": "ensemble"}, "UniformEnsemble"),
+        ({"type": "online_ensemble"}, "MultiplicativeWeights"),
+    ],
 )
 def test_every_selector_is_built(table, selector, kind):
-    built = build_selector(parse_config({**table, "selector": selector}), dim=4)
+    built = build_selector(parse_config({**table, "selector": selector}), ContextPreparer(4))
     assert type(built).__name__ == kind
     assert built.num_arms == 2
 
@@ -161,5 +183,7 @@ def test_warmup_scales_the_first_steps():
         policy = Policy(make_model(), make_tokenizer(), lora_rank=2)
         learner = Learner(policy, Objective("dpo"), learning_rate=1e-2, warmup_steps=warmup)
         learner.learn([[5, 6, 7]], responses, [Pair(0, 0, 1, 1.0, 0.0)])
-        moved[warmup] = max(float(p.abs().max()) for n, p in policy._adapter("policy").items() if "lora_B" in n)
+        moved[warmup] = max(
+            float(p.detach().abs().max()) for n, p in policy._adapter("policy").items() if "lora_B" in n
+        )
     assert moved[4] == pytest.approx(moved[0] / 4, rel=1e-3)

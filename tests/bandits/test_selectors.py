@@ -225,9 +225,7 @@ def test_discounting_equals_the_published_recursion(dim):
         c = generator.normal(size=dim)
         selection = selector.select(c[None])
         inverses = [np.linalg.inv(matrix) for matrix in V]
-        expected = [
-            c @ inv @ b[k] + alpha * np.sqrt(c @ inv @ W[k] @ inv @ c) for k, inv in enumerate(inverses)
-        ]
+        expected = [c @ inv @ b[k] + alpha * np.sqrt(c @ inv @ W[k] @ inv @ c) for k, inv in enumerate(inverses)]
         np.testing.assert_allclose(selection.values_MK[0], expected, rtol=1e-8)
         arm, reward = int(selection.arms_M[0]), float(generator.uniform())
         selector.update(selection.id, np.array([reward]))

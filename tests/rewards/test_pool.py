@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laser.errors import RewardModelError
-from laser.rewards.pool import Arm, RewardPool, score_selection
+from laser.rewards.pool import Arm, RewardPool, combine_scores, score_selection
 from tiny import make_prompt
 
 PROMPTS = [make_prompt(str(index), id=str(index)) for index in range(4)]
@@ -65,7 +65,9 @@ def test_one_hot_rows_group_prompts_by_model_and_keep_raw_scores():
     pool, diary = make_pool(max_resident=3)
     weights = np.eye(3)[[0, 2, 0, 2]]
     scores = score_selection(pool, weights, PROMPTS, RESPONSES)
-    assert [row.tolist() for row in scores] == [[1, 2], [9], [], [3, 6, 9]]
+    combined = [combine_scores(scores_KN, row) for scores_KN, row in zip(scores, weights, strict=True)]
+    assert [row.tolist() for row in combined] == [[1, 2], [9], [], [3, 6, 9]]
+    assert np.isnan(scores[0][1:]).all()  # models that were not asked
     assert [event for event in diary if event[0] == "score"] == [("score", "a", ["0", "2"]), ("score", "c", ["1", "3"])]
 
 
@@ -73,7 +75,21 @@ def test_several_weights_give_the_weighted_mean():
     pool, _ = make_pool(max_resident=3)
     weights = np.tile([0.5, 0.25, 0.25], (4, 1))
     scores = score_selection(pool, weights, PROMPTS, RESPONSES)
-    np.testing.assert_allclose(scores[0], [1.75, 3.5])
+    np.testing.assert_allclose(combine_scores(scores[0], weights[0]), [1.75, 3.5])
+
+
+def test_standardised_and_ranked_scores_give_every_model_the_same_say():
+    scores = np.array([[0.0, 1000.0, 500.0], [0.3, 0.1, 0.2], [0.3, 0.1, 0.2]])
+    weights = np.full(3, 1 / 3)
+    assert combine_scores(scores, weights, "raw").argmax() == 1  # the widest scale decides
+    for combination in ("zscore", "rank"):
+        combined = combine_scores(scores, weights, combination)
+        assert combined.argmax() == 0
+        scaled = combine_scores(scores * [[7.0], [1.0], [1.0]] + [[2.0], [0.0], [0.0]], weights, combination)
+        np.testing.assert_allclose(combined, scaled)
+    missing = np.array([[np.nan, 1.0, 2.0], [3.0, 3.0, 3.0]])
+    for combination in ("raw", "zscore", "rank"):
+        assert np.isnan(combine_scores(missing, np.array([0.5, 0.5]), combination)).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -20,8 +20,10 @@ class RunSummary:
         metric_after: Dev metric at the last check, or None.
         metric_by_category: For each category, the dev metric before and after.
         num_evaluated: Prompts of one dev check.
-        utilization: For each category, how many of its prompts each reward model was chosen for (Fig. 6 and 7).
-        bandit_rewards: Mean bandit reward of each reward model that was chosen (Fig. 9).
+        utilization: For each category, how many of its prompts each reward model was chosen for, an ensemble's prompts
+            divided by its weights (Fig. 6 and 7).
+        bandit_rewards: Mean bandit reward of each reward model that was charged with one (Fig. 9).
+        scored: Responses each reward model was asked about.
         dropped: Pairs and responses left out, by reason.
         num_pairs: Pairs trained on.
         tokens: Tokens sampled and trained on.
@@ -33,8 +35,9 @@ class RunSummary:
     metric_after: float | None
     metric_by_category: dict[str, tuple[float, float]]
     num_evaluated: int
-    utilization: dict[str, dict[str, int]]
+    utilization: dict[str, dict[str, float]]
     bandit_rewards: dict[str, float]
+    scored: dict[str, int]
     dropped: dict[str, int]
     num_pairs: int
     tokens: dict[str, int]
@@ -63,6 +66,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         num_evaluated=last.get("num_prompts", 0),
         utilization=_utilization(steps, names),
         bandit_rewards=_mean_rewards(steps),
+        scored=_totals(step["scored"] for step in steps),
         dropped=_totals(step["dropped"] for step in steps),
         num_pairs=sum(step["pairs"] for step in steps),
         tokens=_totals(step["tokens"] for step in steps),
@@ -70,20 +74,22 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
     )
 
 
-def _utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, int]]:
-    counts: defaultdict[str, Counter[str]] = defaultdict(lambda: Counter(dict.fromkeys(names, 0)))
+def _utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    counts: dict[str, dict[str, float]] = {}
     for step in steps:
         selection = step["selection"]
-        for name, categories in zip(selection["reward_models"], selection["categories"], strict=True):
+        for weights, categories in zip(selection["weights"], selection["categories"], strict=True):
             for category, count in categories.items():
-                counts[category][name] += count
-    return {category: dict(counts[category]) for category in sorted(counts)}
+                of_category = counts.setdefault(category, dict.fromkeys(names, 0.0))
+                for name, weight in zip(names, weights, strict=True):
+                    of_category[name] += weight * count
+    return dict(sorted(counts.items()))
 
 
 def _mean_rewards(steps: Sequence[Record]) -> dict[str, float]:
     rewards: defaultdict[str, list[float]] = defaultdict(list)
     for step in steps:
-        for name, reward in zip(step["selection"]["reward_models"], step["bandit_rewards"], strict=True):
+        for name, reward in zip(step["selection"]["charged"], step["bandit_rewards"], strict=True):
             if reward is not None:
                 rewards[name].append(reward)
     return {name: sum(values) / len(values) for name, values in sorted(rewards.items())}

@@ -1,4 +1,4 @@
-"""Selectors that do not learn: fixed, random, sequential (arXiv 2410.01735, Sec. 4.1), and a frozen bandit (CS-LASeR)."""
+"""Selectors that do not learn (arXiv 2410.01735, Sec. 4.1): fixed, random, sequential, frozen (CS-LASeR)."""
 
 from __future__ import annotations
 

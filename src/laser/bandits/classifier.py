@@ -131,8 +131,8 @@ def fit_prior(embeddings_ND: FloatArray, differences_NK: FloatArray, *, ridge: f
     """
     correct_NK = np.nan_to_num(differences_NK, nan=-1.0) > 0
     gram_DD = embeddings_ND.T @ embeddings_ND + ridge * np.eye(embeddings_ND.shape[1])
-    theta: FloatArray = np.linalg.solve(gram_DD, embeddings_ND.T @ correct_NK.astype(np.float64)).T
-    return theta
+    theta_DK = np.linalg.solve(gram_DD, embeddings_ND.T @ correct_NK.astype(np.float64))
+    return np.ascontiguousarray(theta_DK.T, dtype=np.float64)
 
 
 def _softmax(values_MK: FloatArray) -> FloatArray:

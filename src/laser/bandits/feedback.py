@@ -1,8 +1,9 @@
-"""From losses to bandit rewards in [0, 1] (arXiv 2410.01735, Sec. A.2, after Graves et al. 2017)."""
+"""From losses to bandit rewards in [0, 1]: quantiles (arXiv 2410.01735, Sec. A.2) or z-scores per arm."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtr
 
 from laser.types import FloatArray, IntArray, StateDict
 
@@ -38,20 +39,20 @@ class QuantileFeedback:
         self._window = window
         self._history: list[float] = []
 
-    def scale(self, losses_M: FloatArray, arms_M: IntArray) -> FloatArray:
-        """Scale M losses against the history before them; see `Feedback.scale`. The arms play no part.
+    def scale(self, losses_E: FloatArray, arms_E: IntArray) -> FloatArray:
+        """Scale E losses against the history before them; see `Feedback.scale`. The arms play no part.
 
         Raises:
             ValueError: A loss is infinite; it would leave the quantiles without a value.
         """
-        gains_M = -np.asarray(losses_M, dtype=np.float64)
-        if np.isinf(gains_M).any():
+        gains_E = -np.asarray(losses_E, dtype=np.float64)
+        if np.isinf(gains_E).any():
             raise ValueError("losses must be finite, or NaN where a row made no pair")
-        rewards_M = np.array([0.0 if np.isnan(gain) else self._scaled(gain) for gain in gains_M])
-        self._history.extend(float(gain) for gain in gains_M if not np.isnan(gain))
+        rewards_E = np.array([0.0 if np.isnan(gain) else self._scaled(gain) for gain in gains_E])
+        self._history.extend(float(gain) for gain in gains_E if not np.isnan(gain))
         if self._window is not None:
             del self._history[: -self._window]
-        return rewards_M
+        return rewards_E
 
     def _scaled(self, gain: float) -> float:
         if len(self._history) < 2:
@@ -70,3 +71,59 @@ class QuantileFeedback:
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
         self._history = [float(gain) for gain in state["history"]]
+
+
+class ZScoreFeedback:
+    """Scale -loss by the mean and deviation of the chosen arm's own latest losses.
+
+    Loss levels differ between reward models: one whose pairs are easy to fit always looks good on a common scale. A
+    z-score per arm asks instead whether this batch went better than that arm's usual ones.
+
+    Source: arXiv 2510.02850 (BayesianRouter), per-arm moving z-score. Deviation: the z-score goes through the normal
+    distribution function, so that bandit rewards stay in [0, 1]; with fewer than two entries, or no spread, it is 0.5.
+
+    Args:
+        window: Latest losses of an arm that count; None: all.
+
+    Raises:
+        ValueError: A window of fewer than two entries.
+    """
+
+    def __init__(self, *, window: int | None = 50) -> None:
+        if window is not None and window < 2:
+            raise ValueError(f"a window of {window} entries has no deviation; need at least 2")
+        self._window = window
+        self._history: dict[int, list[float]] = {}
+
+    def scale(self, losses_E: FloatArray, arms_E: IntArray) -> FloatArray:
+        """Scale E losses; see `Feedback.scale`. A row without a pair gets 0 and leaves no entry.
+
+        Raises:
+            ValueError: A loss is infinite.
+        """
+        gains_E = -np.asarray(losses_E, dtype=np.float64)
+        if np.isinf(gains_E).any():
+            raise ValueError("losses must be finite, or NaN where a row made no pair")
+        rewards_E = np.array(
+            [0.0 if np.isnan(gain) else self._scaled(gain, int(arm)) for gain, arm in zip(gains_E, arms_E, strict=True)]
+        )
+        for gain, arm in zip(gains_E, arms_E, strict=True):
+            if not np.isnan(gain):
+                history = self._history.setdefault(int(arm), [])
+                history.append(float(gain))
+                if self._window is not None:
+                    del history[: -self._window]
+        return rewards_E
+
+    def _scaled(self, gain: float, arm: int) -> float:
+        history = self._history.get(arm, [])
+        deviation = float(np.std(history, ddof=1)) if len(history) > 1 else 0.0
+        return float(ndtr((gain - np.mean(history)) / deviation)) if deviation > 0 else 0.5
+
+    def state_dict(self) -> StateDict:
+        """The histories by arm."""
+        return {str(arm): np.array(history, dtype=np.float64) for arm, history in self._history.items()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        self._history = {int(arm): [float(gain) for gain in history] for arm, history in state.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,8 +21,7 @@ class MLP:
     def __init__(self, sizes: Sequence[int], generator: np.random.Generator) -> None:
         self.sizes = tuple(sizes)
         self.weights = [
-            generator.standard_normal((wide, narrow)) * np.sqrt(2.0 / wide)
-            for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True)
+            generator.standard_normal((wide, narrow)) * np.sqrt(2.0 / wide) for wide, narrow in pairwise(sizes)
         ]
         self.biases = [np.zeros(width) for width in sizes[1:]]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ class _NeuralArm:
             tuple(np.empty((0, size)) for size in sizes[:-1]), tuple(np.empty((0, size)) for size in sizes[1:])
         )
         self.factor_NN = np.empty((0, 0))
-        self.diagonal = [np.full((wide + 1, narrow), ridge) for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.diagonal = [np.full((wide + 1, narrow), ridge) for wide, narrow in pairwise(sizes)]
         if confidence == "full":
             self.diagonal = []
 
@@ -71,12 +72,14 @@ class _NeuralArm:
         self.rewards_N = np.append(self.rewards_N, reward)
 
     def _full(self, gradients: _Gradients) -> FloatArray:
-        total_M = np.diag(_inner(gradients, gradients)) / self.width
+        total_M: FloatArray = np.diag(_inner(gradients, gradients)) / self.width
         cross_NM = _inner(self.seen, gradients) / self.width
         if not len(cross_NM):
-            return np.asarray(total_M / self.ridge)
+            untouched: FloatArray = total_M / self.ridge
+            return untouched
         solved_NM = solve_triangular(self.factor_NN, cross_NM, lower=True)
-        return np.maximum((total_M - (solved_NM**2).sum(axis=0)) / self.ridge, 0.0)
+        variance_M: FloatArray = np.maximum((total_M - (solved_NM**2).sum(axis=0)) / self.ridge, 0.0)
+        return variance_M
 
     def _append(self, gradients: _Gradients) -> None:
         """One more row of the Cholesky factor of lambda I + Gram / width."""

@@ -17,6 +17,7 @@ from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.errors import ConfigError
 
+_SELECTOR_PATHS = {"path", "run", "prior"}
 _MODEL_KEYS = ("model", "reference")
 
 
@@ -118,9 +119,10 @@ def _toml_value(text: str) -> Any:
 
 
 def _default_types(table: Table) -> None:
-    """A selector section without a type means LinUCB; the other unions have no default."""
-    if isinstance(table.get("selector"), dict):
-        table["selector"] = {"type": "linucb", **table["selector"]}
+    """A selector section without a type means LinUCB, feedback without one quantiles; other unions have no default."""
+    for section, default in (("selector", "linucb"), ("feedback", "quantile")):
+        if isinstance(table.get(section), dict):
+            table[section] = {"type": default, **table[section]}
 
 
 def _absolute_paths(table: Table, base_dir: Path) -> None:
@@ -136,6 +138,12 @@ def _absolute_paths(table: Table, base_dir: Path) -> None:
             table["data"] = {**data, "name": _join_existing(base_dir, data["name"])}
     if isinstance(table.get("policy"), dict):
         table["policy"] = _with_local_models(table["policy"], base_dir)
+    selector = table.get("selector")
+    if isinstance(selector, dict):
+        table["selector"] = {
+            **selector,
+            **{key: _join(base_dir, selector[key]) for key in _SELECTOR_PATHS & set(selector)},
+        }
     rewards = table.get("rewards")
     if isinstance(rewards, dict) and isinstance(rewards.get("models"), list | tuple):
         models = [_reward_paths(model, base_dir) for model in rewards["models"]]

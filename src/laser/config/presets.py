@@ -15,7 +15,7 @@ PRESETS: dict[str, Table] = {
     "recommended": {
         "context": {"normalization": "l2"},
         "selector": {"type": "linucb", "alpha": 1.0, "forced_pulls": 1},
-        "feedback": {"window": 50},
+        "feedback": {"type": "quantile", "window": 50},
     },
 }
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of every section: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+from laser.config.section import Device, PositiveInt, Section
+from laser.config.selection import (
+    Feedback,
+    FixedSelector,
+    LinUCBSelector,
+    NoSignal,
+    QuantileFeedback,
+    SelectorConfig,
+    SequentialSelector,
+    SignalConfig,
+)
 
 
 class LoraConfig(Section):
@@ -114,6 +116,13 @@ class RewardModelBase(Section):
     """What every reward model has."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", description="Name of the arm; unique in the pool.")
+    corruption: Literal["none", "inverted", "constant", "random"] = Field(
+        "none",
+        description="For robustness studies: negate the scores, or replace them by a constant or random ones.",
+    )
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of noise added, in standard deviations of the prompt's scores."
+    )
 
 
 class ModelRewardBase(RewardModelBase):
@@ -178,6 +187,14 @@ class RewardsConfig(Section):
     """The pool of reward models; its order numbers the arms."""
 
     max_resident: PositiveInt = Field(1, description="Reward models kept loaded at once, least recently used out.")
+    combine: Literal["raw", "zscore", "rank", "agreement"] = Field(
+        "raw",
+        description="How an ensemble's scores become one: raw mean (paper), standardised or ranked first, or pair by "
+        "pair by vote.",
+    )
+    candidate_pairs: PositiveInt = Field(
+        100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."
+    )
     models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
 
 
@@ -189,43 +206,6 @@ class ContextConfig(Section):
     )
     scale: float = Field(1.0, gt=0, description="Factor on the prepared context; gives alpha its meaning.")
     projection: PositiveInt | None = Field(None, description="Seeded random projection to this many features.")
-
-
-class LinUCBSelector(Section):
-    """Disjoint LinUCB (Eq. 1 and 2)."""
-
-    type: Literal["linucb"] = "linucb"
-    alpha: float = Field(0.1, ge=0, description="Width of the confidence bound (authors' code: 0.1).")
-    ridge: float = Field(1.0, gt=0, description="A_k starts at ridge x identity (paper: 1).")
-    initial_b_scale: float = Field(0.0, ge=0, description="Standard deviation of the random initial b (0: zeros).")
-    forced_pulls: int = Field(0, ge=0, description="Pulls every arm gets before the bound decides.")
-
-
-class FixedSelector(Section):
-    """Always the same reward model (the paper's Best RM baseline)."""
-
-    type: Literal["fixed"] = "fixed"
-    arm: str = Field(description="Name of the reward model.")
-
-
-class RandomSelector(Section):
-    """A uniformly random reward model (baseline)."""
-
-    type: Literal["random"] = "random"
-
-
-SelectorConfig = Annotated[LinUCBSelector | FixedSelector | RandomSelector, Field(discriminator="type")]
-
-
-class FeedbackConfig(Section):
-    """Scaling of losses to bandit rewards (Sec. A.2)."""
-
-    type: Literal["quantile"] = "quantile"
-    low: float = Field(0.2, ge=0, lt=1, description="Lower quantile of the history (paper: 0.2).")
-    high: float = Field(0.8, gt=0, le=1, description="Upper quantile of the history (paper: 0.8).")
-    window: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Number of latest losses the quantiles see; None: the full history (paper)."
-    )
 
 
 class TrainingConfig(Section):
@@ -271,6 +251,9 @@ class EvaluationConfig(Section):
 
     every: PositiveInt = Field(1, description="Iterations between checks of the dev metric.")
     max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None: as in generation.")
+    answer: Literal["final_answer", "whole"] = Field(
+        "final_answer", description="Where an answer is: after 'Final answer:', or the whole response."
+    )
 
 
 class CheckpointConfig(Section):
@@ -294,7 +277,8 @@ class RunConfig(Section):
     rewards: RewardsConfig
     context: ContextConfig = Field(default_factory=ContextConfig)
     selector: SelectorConfig = Field(default_factory=LinUCBSelector)
-    feedback: FeedbackConfig = Field(default_factory=FeedbackConfig)
+    feedback: Feedback = Field(default_factory=QuantileFeedback)
+    signal: SignalConfig = Field(default_factory=NoSignal)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
@@ -307,8 +291,11 @@ class RunConfig(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two reward models are named {name!r}; give each [[rewards.models]] its own name")
-        if isinstance(self.selector, FixedSelector) and self.selector.arm not in names:
-            raise ValueError(f"selector.arm is {self.selector.arm!r}, but the pool holds {', '.join(names)}")
+        named = self.selector.arm if isinstance(self.selector, FixedSelector) else None
+        order = self.selector.order if isinstance(self.selector, SequentialSelector) else None
+        for name in [*([named] if named is not None else []), *(order or [])]:
+            if name not in names:
+                raise ValueError(f"the selector names {name!r}, but the pool holds {', '.join(names)}")
         num_possible = self.generation.num_responses * (self.generation.num_responses - 1) // 2
         if self.training.pairs_per_prompt > num_possible:
             raise ValueError(
@@ -316,7 +303,7 @@ class RunConfig(Section):
                 f"{self.generation.num_responses} responses make only {num_possible} pairs; "
                 "lower it or raise generation.num_responses"
             )
-        if self.feedback.low >= self.feedback.high:
+        if isinstance(self.feedback, QuantileFeedback) and self.feedback.low >= self.feedback.high:
             raise ValueError("feedback.low must be below feedback.high")
         if self.training.optimizer_steps > self.training.batch_size:
             raise ValueError(

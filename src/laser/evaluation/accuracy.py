@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laser.errors import DataError
-from laser.evaluation.answers import answers_match, extract_final_answer
+from laser.evaluation.answers import AnswerFormat, answers_match, extract_answer
 from laser.types import Prompt
 
 _Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
@@ -43,12 +43,17 @@ class Accuracy:
         }
 
 
-def accuracy(generate: Callable[[Sequence[Prompt]], Sequence[str]], prompts: Sequence[Prompt]) -> Accuracy:
+def accuracy(
+    generate: Callable[[Sequence[Prompt]], Sequence[str]],
+    prompts: Sequence[Prompt],
+    answer_format: AnswerFormat = "final_answer",
+) -> Accuracy:
     """Measure accuracy.
 
     Args:
         generate: Greedy decoding: prompts to response texts, batching as it likes.
         prompts: At least one, each with a gold answer.
+        answer_format: Where in a response its answer is.
 
     Raises:
         DataError: There is no prompt, or one has no gold answer.
@@ -60,7 +65,7 @@ def accuracy(generate: Callable[[Sequence[Prompt]], Sequence[str]], prompts: Seq
             raise DataError(
                 f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0"
             )
-    answers = [extract_final_answer(text) for text in generate(prompts)]
+    answers = [extract_answer(text, answer_format) for text in generate(prompts)]
     right = [
         answer is not None and answers_match(answer, str(prompt.answer))
         for answer, prompt in zip(answers, prompts, strict=True)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from typing import Literal
+
+from laser.types import Prompt
+
+AnswerFormat = Literal["final_answer", "whole"]
+IsRight = Callable[[Prompt, str], bool]
 
 _FINAL = re.compile(r"final\s+answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
@@ -28,6 +35,21 @@ def extract_final_answer(text: str) -> str | None:
     boxed = _BOXED.search(answer)
     answer = _stripped(boxed.group(1)) if boxed else answer
     return answer or None
+
+
+def extract_answer(text: str, answer_format: AnswerFormat) -> str | None:
+    """The answer in a response: what follows "Final answer:", or the whole text; None if there is none."""
+    return extract_final_answer(text) if answer_format == "final_answer" else text.strip() or None
+
+
+def answer_check(answer_format: AnswerFormat) -> IsRight:
+    """Make the function that says whether a response to a prompt has its gold answer."""
+
+    def is_right(prompt: Prompt, text: str) -> bool:
+        answer = extract_answer(text, answer_format)
+        return answer is not None and answers_match(answer, str(prompt.answer))
+
+    return is_right
 
 
 def answers_match(answer: str, gold: str) -> bool:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from laser.errors import ModelError
 
 PACKAGE_PREFIX = "package:"
 _CONVERSION = "v1"  # part of the cache key: a change in how a GGUF is converted must not find old folders
+
+
+# from_pretrained builds models on the meta device by patching torch for the whole process: one thread at a time.
+_LOADING = threading.RLock()
 
 
 def choose_device(name: str) -> torch.device:
@@ -198,7 +203,8 @@ def _load_model(
 def _load(load: Callable[..., Any], source: str, wanted: str, **options: Any) -> Any:
     path = resolve(source)
     try:
-        return load(path, **{name: value for name, value in options.items() if value})
+        with _LOADING:
+            return load(path, **{name: value for name, value in options.items() if value})
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         cure = "check the folder" if Path(path).is_dir() else "check the id and the network, or give a local folder"
@@ -276,7 +282,8 @@ def _converted(path: Path) -> Path:
             f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder"
         ) from error
     try:
-        _convert(path, temporary)
+        with _LOADING:
+            _convert(path, temporary)
         temporary.rename(target)
     except OSError:
         if not (target / "config.json").is_file():  # otherwise another process finished first

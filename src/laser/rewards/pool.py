@@ -6,8 +6,10 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
 from laser.errors import LaserError, RewardModelError
 from laser.rewards.base import RewardModel
@@ -114,6 +116,10 @@ class RewardPool:
             usage.unscored += int(np.isnan(row).sum())
         return scores
 
+    def num_scored(self) -> dict[str, int]:
+        """Responses each reward model was asked about so far, by name."""
+        return {name: usage.responses for name, usage in self._usage.items()}
+
     def release_all(self) -> None:
         """Release every loaded model."""
         while self._resident:
@@ -141,8 +147,7 @@ def score_selection(
 ) -> list[FloatArray]:
     """Score each prompt's responses by the reward models its row of weights names.
 
-    A one-hot row gives that model's raw scores; several non-zero weights give their weighted mean. Prompts are
-    grouped by reward model, so that each runs once, and models without weight are neither loaded nor called.
+    Prompts are grouped by reward model, so that each runs once; models without weight are neither loaded nor called.
 
     Args:
         pool: The reward models.
@@ -151,12 +156,59 @@ def score_selection(
         responses: Responses of each prompt.
 
     Returns:
-        B float64 arrays; NaN where any model with weight has no finite score.
+        B float64 arrays of shape (K, number of responses): raw scores, NaN where a model was not asked or has none.
     """
-    totals = [np.zeros(len(row)) for row in responses]
+    scores_BKN = [np.full((weights_BK.shape[1], len(row)), np.nan) for row in responses]
     for arm in np.flatnonzero(weights_BK.any(axis=0)):
         rows = np.flatnonzero(weights_BK[:, arm]).tolist()
-        scores = pool.score(int(arm), [prompts[row] for row in rows], [responses[row] for row in rows])
-        for row, given in zip(rows, scores, strict=True):
-            totals[row] += weights_BK[row, arm] * given
-    return totals
+        given = pool.score(int(arm), [prompts[row] for row in rows], [responses[row] for row in rows])
+        for row, scores_N in zip(rows, given, strict=True):
+            scores_BKN[row][arm] = scores_N
+    return scores_BKN
+
+
+Combination = Literal["raw", "zscore", "rank", "agreement"]
+
+
+def combine_scores(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination = "raw") -> FloatArray:
+    """The weighted mean over reward models of one prompt's scores.
+
+    A one-hot row of weights gives that model's scores, in whatever scale. With several, raw scores let the model with
+    the widest scale dominate (the paper's RM Score Ensemble); standardised over the prompt's responses, or replaced by
+    their ranks, every model has the same say.
+
+    Args:
+        scores_KN: Raw scores, shape (K, N).
+        weights_K: Weights of the models, summing to 1.
+        combination: "raw", "zscore" or "rank"; "agreement" is decided pair by pair (`orient_by_agreement`), and the
+            mean rank is what its scores are.
+
+    Returns:
+        Shape (N,); NaN where any model with weight has no finite score.
+    """
+    arms = np.flatnonzero(weights_K)
+    if combination == "raw" or len(arms) == 1:
+        combined: FloatArray = weights_K[arms] @ scores_KN[arms]
+        return combined
+    standard = _standardised if combination == "zscore" else _ranked
+    rows = np.stack([standard(scores_KN[arm]) for arm in arms])
+    mean: FloatArray = weights_K[arms] @ rows
+    return mean
+
+
+def _standardised(scores_N: FloatArray) -> FloatArray:
+    finite = scores_N[np.isfinite(scores_N)]
+    deviation = finite.std() if len(finite) else 0.0
+    if deviation == 0.0:
+        return np.where(np.isfinite(scores_N), 0.0, np.nan)
+    standard: FloatArray = (scores_N - finite.mean()) / deviation
+    return standard
+
+
+def _ranked(scores_N: FloatArray) -> FloatArray:
+    """Mean ranks in [0, 1], ties sharing theirs."""
+    finite = np.isfinite(scores_N)
+    ranks = np.full(len(scores_N), np.nan)
+    if finite.any():
+        ranks[finite] = (rankdata(scores_N[finite]) - 0.5) / finite.sum()
+    return ranks

@@ -12,12 +12,14 @@ from laser.bandits.base import Feedback, Selector
 from laser.bandits.context import ContextPreparer
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
-from laser.rewards.pool import RewardPool, score_selection
+from laser.rewards.pool import Combination, RewardPool, combine_scores, score_selection
 from laser.seeding import stream, stream_seed
-from laser.training.learner import Learner, LearnResult
-from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_pairs
+from laser.training.charges import BanditLoss, learn_and_charge, make_charges, mean_over_pairs
+from laser.training.learner import Learner
+from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
 from laser.training.progress import PhaseClock
-from laser.types import FloatArray, Pair, Prompt, Response, Responses, Selection
+from laser.training.signals import Signal, SignalInput, mixed
+from laser.types import FloatArray, Prompt, Response, Responses, Selection
 
 Reply = list[list[Response]]
 
@@ -32,6 +34,7 @@ class Parts:
     contexts: ContextPreparer
     selector: Selector
     feedback: Feedback
+    signal: Signal
     learner: Learner
 
 
@@ -48,6 +51,9 @@ class BatchSettings:
         pairs_per_prompt: P.
         granularity: One selection for the batch with its mean context, or one per prompt.
         bandit_loss: Which loss the bandit is fed.
+        combination: How the scores of several weighted reward models become one.
+        candidate_pairs: Pairs drawn per prompt for the combination "agreement" to choose from.
+        signal_weight: Share of the grounded signal in the bandit reward.
     """
 
     seed: int
@@ -57,7 +63,10 @@ class BatchSettings:
     max_new_tokens: int
     pairs_per_prompt: int
     granularity: Literal["per_batch", "per_prompt"] = "per_batch"
-    bandit_loss: Literal["train", "post_update", "decrease"] = "train"
+    bandit_loss: BanditLoss = "train"
+    combination: Combination = "raw"
+    candidate_pairs: int = 100
+    signal_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,29 +118,38 @@ def run_batch(
         responses = respond()
     candidates = draw_pairs(
         responses,
-        settings.pairs_per_prompt,
+        settings.candidate_pairs if settings.combination == "agreement" else settings.pairs_per_prompt,
         [stream(settings.seed, "pairs", at.iteration, at.step, row) for row in range(len(prompts))],
     )
+    scored_before = parts.pool.num_scored()
     with clock("score"):
-        oriented = orient_pairs(candidates, _score(parts.pool, selection, prompts, responses, candidates))
+        weights_BK = np.broadcast_to(selection.weights_MK, (len(prompts), selection.weights_MK.shape[1]))
+        scores_BKN = _score(parts.pool, weights_BK, prompts, responses, candidates)
+        oriented = _orient(candidates, scores_BKN, weights_BK, settings)
+    charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
     with clock("train"):
         prompt_ids = parts.policy.encode(prompts)
-        learned, bandit_losses_B = _learn(parts.learner, prompt_ids, responses, oriented.pairs, settings)
+        learned, losses_E = learn_and_charge(
+            parts.learner, prompt_ids, responses, oriented.pairs, charges, settings.bandit_loss
+        )
     with clock("update"):
-        losses_M = bandit_losses_B if settings.granularity == "per_prompt" else _mean(bandit_losses_B, oriented.pairs)
-        bandit_rewards_M = parts.feedback.scale(losses_M, selection.arms_M)
-        parts.selector.update(selection.id, bandit_rewards_M)
+        scaled_E = parts.feedback.scale(losses_E, np.array([charge.arm for charge in charges], dtype=np.int64))
+        signals_E = parts.signal.measure(SignalInput(at.iteration, at.step, prompts, responses, charges))
+        bandit_rewards_E = mixed(scaled_E, signals_E, settings.signal_weight)
+        parts.selector.update(selection.id, bandit_rewards_E)
     return {
         "iteration": at.iteration,
         "step": at.step,
         "category": _category(prompts),
         "prompts": [prompt.id for prompt in prompts],
         "selection": _selection_record(selection, contexts_MD, parts.pool.names, prompts),
-        "loss": _mean(learned.losses_B, oriented.pairs)[0],
+        "loss": mean_over_pairs(learned.losses_B, oriented.pairs),
         "loss_parts": learned.parts,
-        "bandit_losses": losses_M,
-        "bandit_rewards": bandit_rewards_M,
+        "bandit_losses": losses_E,
+        "bandit_signals": signals_E,
+        "bandit_rewards": bandit_rewards_E,
         **_pair_record(candidates, oriented, responses),
+        "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
         "grad_norm": learned.grad_norm,
         "optimizer_steps": learned.num_optimizer_steps,
         "tokens": {"sampled": _num_sampled(responses), "trained": learned.num_tokens},
@@ -145,38 +163,33 @@ def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:
 
 
 def _score(
-    pool: RewardPool, selection: Selection, prompts: Sequence[Prompt], responses: Responses, candidates: Candidates
+    pool: RewardPool,
+    weights_BK: FloatArray,
+    prompts: Sequence[Prompt],
+    responses: Responses,
+    candidates: Candidates,
 ) -> list[FloatArray]:
-    """Score the responses that pairs need, and only those; NaN elsewhere."""
+    """Score the responses that pairs need, and only those, by the models with weight; NaN elsewhere; (K, N) each."""
     needed = candidates.needed()
-    weights_BK = np.broadcast_to(selection.weights_MK, (len(prompts), selection.weights_MK.shape[1]))
     texts = [[row[index].text for index in indices] for row, indices in zip(responses, needed, strict=True)]
     scores = []
     for row, indices, given in zip(responses, needed, score_selection(pool, weights_BK, prompts, texts), strict=True):
-        full = np.full(len(row), np.nan)
-        full[indices] = given
+        full = np.full((weights_BK.shape[1], len(row)), np.nan)
+        full[:, indices] = given
         scores.append(full)
     return scores
 
 
-def _learn(
-    learner: Learner, prompt_ids: list[list[int]], responses: Responses, pairs: Sequence[Pair], settings: BatchSettings
-) -> tuple[LearnResult, FloatArray]:
-    """Train on the pairs and measure the loss the bandit is fed, one value per prompt."""
-    before_B = learner.measure(prompt_ids, responses, pairs) if settings.bandit_loss == "decrease" else None
-    learned = learner.learn(prompt_ids, responses, pairs)
-    if settings.bandit_loss == "train":
-        return learned, learned.losses_B
-    after_B = learner.measure(prompt_ids, responses, pairs)
-    return learned, after_B if before_B is None else after_B - before_B
-
-
-def _mean(losses_B: FloatArray, pairs: Sequence[Pair]) -> FloatArray:
-    """Mean over the pairs of the batch, shape (1,); NaN if there is none."""
-    counts_B = np.bincount([pair.prompt for pair in pairs], minlength=len(losses_B))
-    if not counts_B.any():
-        return np.array([np.nan])
-    return np.array([np.nansum(losses_B * counts_B) / counts_B.sum()])
+def _orient(
+    candidates: Candidates, scores_BKN: Sequence[FloatArray], weights_BK: FloatArray, settings: BatchSettings
+) -> OrientedPairs:
+    if settings.combination == "agreement":
+        return orient_by_agreement(candidates, scores_BKN, weights_BK, settings.pairs_per_prompt)
+    combined = [
+        combine_scores(scores_KN, weights_K, settings.combination)
+        for scores_KN, weights_K in zip(scores_BKN, weights_BK, strict=True)
+    ]
+    return orient_pairs(candidates, combined)
 
 
 def _category(prompts: Sequence[Prompt]) -> str:
@@ -197,6 +210,7 @@ def _selection_record(
         "values": selection.values_MK,
         "probabilities": selection.probabilities_MK,
         "context_norms": np.linalg.norm(contexts_MD, axis=1),
+        "charged": [names[arm] for _, arm in selection.charged_E],
         "categories": [{name: row.count(name) for name in sorted(set(row))} for row in per_row],
     }
 

@@ -135,6 +135,12 @@ def load_checkpoint(folder: Path, parts: Mapping[str, Stateful]) -> Cursor | Non
     return None
 
 
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a run's ``checkpoints`` folder, or None."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints whose rename happened, oldest first."""
     if not folder.is_dir():

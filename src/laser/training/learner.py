@@ -117,22 +117,32 @@ class Learner:
                 num_tokens += tokens
         return _summarise(trained, len(prompt_ids), max(grad_norms), num_tokens, len(grad_norms) - 1)
 
-    @torch.no_grad()
     def measure(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> FloatArray:
         """Loss of each prompt's pairs under the policy as it is, without training.
 
         Returns:
             Shape (B,), in nats; NaN for a prompt without pairs.
         """
-        reference = self._reference_logps(prompt_ids, responses, pairs)
-        kl = self._kl(prompt_ids, responses, pairs)
-        measured: list[tuple[Pair, dict[str, float]]] = []
-        for micro in self._micro_batches(prompt_ids, responses, pairs):
-            work = _collect(prompt_ids, responses, micro)
-            logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which="policy"))
-            parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
-            measured.extend(zip(micro, _rows(parts), strict=True))
-        return _summarise(measured, len(prompt_ids), 0.0, 0, 0).losses_B
+        return self.measure_each(prompt_ids, responses, [pairs])[0]
+
+    @torch.no_grad()
+    def measure_each(
+        self, prompt_ids: Sequence[TokenIds], responses: Responses, pair_sets: Sequence[Sequence[Pair]]
+    ) -> list[FloatArray]:
+        """`measure` for several sets of pairs over the same responses, each of which goes through the policy once."""
+        union = list(dict.fromkeys(pair for pairs in pair_sets for pair in pairs))
+        reference = self._reference_logps(prompt_ids, responses, union)
+        kl = self._kl(prompt_ids, responses, union)
+        work = _collect(prompt_ids, responses, union)
+        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which="policy")) if union else None
+        losses = []
+        for pairs in pair_sets:
+            measured: list[tuple[Pair, dict[str, float]]] = []
+            if pairs and logps is not None:
+                parts = self.objective.parts(self._pair_logps(pairs, work, responses, logps, reference), kl)
+                measured = list(zip(pairs, _rows(parts), strict=True))
+            losses.append(_summarise(measured, len(prompt_ids), 0.0, 0, 0).losses_B)
+        return losses
 
     def state_dict(self) -> StateDict:
         """Moments of the optimizer and the number of steps made."""

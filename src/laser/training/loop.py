@@ -126,6 +126,7 @@ def _stateful(parts: Parts) -> dict[str, Stateful]:
         "optimizer": parts.learner,
         "selector": parts.selector,
         "feedback": parts.feedback,
+        "signal": parts.signal,
         "contexts": parts.contexts,
     }
 

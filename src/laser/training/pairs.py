@@ -98,6 +98,41 @@ def orient_pairs(candidates: Candidates, scores: Sequence[FloatArray]) -> Orient
     return OrientedPairs(tuple(oriented), num_ties, num_unscored)
 
 
+def orient_by_agreement(
+    candidates: Candidates, scores_BKN: Sequence[FloatArray], weights_BK: FloatArray, num_pairs: int
+) -> OrientedPairs:
+    """Orient pairs by the vote of the reward models and keep those they agree on most.
+
+    Source: arXiv 2410.01735, Sec. A.1, RM Agreement Ensemble: 100 random pairs, the 10 with the highest agreement of
+    rankings. Each model votes with its weight for the response it scores higher; a pair without majority is a tie.
+
+    Args:
+        candidates: Pairs of B prompts, more than are wanted.
+        scores_BKN: For each prompt, raw scores of shape (K, N); NaN where a model has none and abstains.
+        weights_BK: Weights of the models.
+        num_pairs: P, pairs kept per prompt; among equal agreement the first drawn.
+
+    Returns:
+        Oriented pairs, for each prompt by falling agreement; the scores of a pair are the votes for it and against.
+    """
+    oriented: list[Pair] = []
+    num_ties = num_unscored = 0
+    for prompt, (pairs, scores_KN, weights_K) in enumerate(zip(candidates.pairs, scores_BKN, weights_BK, strict=True)):
+        voted = []
+        for i, j in pairs:
+            first = float(weights_K[scores_KN[:, i] > scores_KN[:, j]].sum())
+            second = float(weights_K[scores_KN[:, i] < scores_KN[:, j]].sum())
+            if not np.isfinite(scores_KN[weights_K > 0][:, [i, j]]).all(axis=1).any():
+                num_unscored += 1
+            elif first == second:
+                num_ties += 1
+            else:
+                voted.append(Pair(prompt, i, j, first, second) if first > second else Pair(prompt, j, i, second, first))
+        voted.sort(key=lambda pair: pair.rejected_score - pair.chosen_score)
+        oriented.extend(voted[:num_pairs])
+    return OrientedPairs(tuple(oriented), num_ties, num_unscored)
+
+
 def _distinct(responses: Sequence[Response]) -> list[int]:
     """Indices of the first occurrence of each non-empty text."""
     first: dict[str, int] = {}

@@ -1,0 +1,197 @@
+"""The only place where configuration becomes objects: one match per union, plain arguments to every constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from laser.bandits.context import ContextPreparer
+from laser.build.data import build_splits
+from laser.build.rewards import build_pool, check_reward_model, reward_fingerprints
+from laser.build.selection import build_feedback, build_selector, build_signal, signal_weight, split_off_probe
+from laser.config import schema
+from laser.data.batches import Batching, batches
+from laser.data.split import Splits
+from laser.evaluation.accuracy import Accuracy, accuracy
+from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
+from laser.policy.generation import TransformersGenerator
+from laser.policy.policy import Policy
+from laser.training.batch import BatchSettings, Parts
+from laser.training.learner import Learner
+from laser.training.loop import Plan
+from laser.training.losses import Objective
+from laser.types import Prompt
+
+__all__ = [
+    "Built",
+    "build",
+    "build_contexts",
+    "build_plan",
+    "build_policy",
+    "build_pool",
+    "build_selector",
+    "build_splits",
+    "check_reward_model",
+    "reward_fingerprints",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Everything `laser.training.loop.train` needs."""
+
+    parts: Parts
+    splits: Splits
+    plan: Plan
+    evaluate: Callable[[], Accuracy] | None
+
+
+def build(config: schema.RunConfig, *, on_tokens: Callable[[int], None] | None = None) -> Built:
+    """Load data and models and wire them together.
+
+    Args:
+        config: The resolved configuration.
+        on_tokens: Told how many tokens were sampled, while sampling.
+
+    Raises:
+        LaserError: Something named in the configuration cannot be had.
+    """
+    splits, probe = split_off_probe(build_splits(config), config.signal)
+    pool = build_pool(config)
+    policy = build_policy(config)
+    longest = config.generation.max_new_tokens
+    policy.check_fits([*splits.train, *splits.dev], longest)
+    generator = TransformersGenerator(policy, max_batch_tokens=config.generation.max_batch_tokens, on_tokens=on_tokens)
+    contexts = build_contexts(config, dim=policy.context_dim)
+    plan = build_plan(config, splits.train)
+    evaluate = build_evaluation(config, generator, splits.dev)
+    parts = Parts(
+        policy=policy,
+        generator=generator,
+        pool=pool,
+        contexts=contexts,
+        selector=build_selector(config, contexts, batches_per_iteration=len(plan.draw_batches(0))),
+        feedback=build_feedback(config.feedback),
+        signal=build_signal(
+            config, pool, generator, probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
+        ),
+        learner=build_learner(config.training, policy),
+    )
+    return Built(parts, splits, plan, evaluate)
+
+
+def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
+    """Make the preparation of embeddings of `dim` features."""
+    section = config.context
+    return ContextPreparer(
+        dim,
+        normalization=section.normalization,
+        scale=section.scale,
+        projection=section.projection,
+        seed=config.seed,
+    )
+
+
+def build_policy(config: schema.RunConfig) -> Policy:
+    """Load the policy and put adapters on it."""
+    section = config.policy
+    device = choose_device(section.device)
+    model = load_causal_lm(
+        section.model,
+        revision=section.revision,
+        trust_remote_code=section.trust_remote_code,
+        device=device,
+        dtype=choose_dtype(section.precision, device),
+    )
+    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    return Policy(
+        model,
+        tokenizer,
+        lora_rank=section.lora.rank,
+        lora_alpha=section.lora.alpha,
+        lora_dropout=section.lora.dropout,
+        target_modules=section.lora.target_modules,
+        max_context=section.max_context,
+        system_prompt=section.system_prompt,
+        gradient_checkpointing=config.training.gradient_checkpointing,
+        seed=config.seed,
+    )
+
+
+def build_learner(section: schema.TrainingConfig, policy: Policy) -> Learner:
+    """Make the optimizer and loss."""
+    return Learner(
+        policy,
+        Objective(section.loss, beta=section.beta, nll_weight=section.nll_weight),
+        learning_rate=section.learning_rate,
+        reference=section.reference,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        epochs=section.epochs,
+        optimizer_steps=section.optimizer_steps,
+        max_batch_tokens=section.max_batch_tokens,
+    )
+
+
+def build_plan(config: schema.RunConfig, train: list[Prompt]) -> Plan:
+    """Lengths and intervals of the loop."""
+    training = config.training
+    draw = partial(
+        _draw,
+        train,
+        batch_size=training.batch_size,
+        num_batches=training.batches_per_iteration,
+        batching=config.split.batching,
+        seed=config.seed,
+    )
+    return Plan(
+        iterations=training.iterations,
+        draw_batches=draw,
+        batch=BatchSettings(
+            seed=config.seed,
+            num_responses=config.generation.num_responses,
+            temperature=config.generation.temperature,
+            top_p=config.generation.top_p,
+            max_new_tokens=config.generation.max_new_tokens,
+            pairs_per_prompt=training.pairs_per_prompt,
+            granularity=training.granularity,
+            bandit_loss=training.bandit_loss,
+            combination=config.rewards.combine,
+            candidate_pairs=config.rewards.candidate_pairs,
+            signal_weight=signal_weight(config.signal),
+        ),
+        sampling=training.sampling,
+        reference=training.reference,
+        evaluate_every=config.evaluation.every,
+        convergence_threshold=training.convergence_threshold,
+        convergence_patience=training.convergence_patience,
+        checkpoint_every=config.checkpoint.every,
+        keep_checkpoints=config.checkpoint.keep,
+    )
+
+
+def _draw(
+    prompts: list[Prompt], iteration: int, *, batch_size: int, num_batches: int | None, batching: Batching, seed: int
+) -> list[list[int]]:
+    return batches(
+        prompts, batch_size=batch_size, num_batches=num_batches, batching=batching, seed=seed, iteration=iteration
+    )
+
+
+def build_evaluation(
+    config: schema.RunConfig, generator: TransformersGenerator, dev: list[Prompt]
+) -> Callable[[], Accuracy] | None:
+    """Accuracy of greedy answers on the dev prompts; None where there are none or they have no gold answers."""
+    if not dev or all(prompt.answer is None for prompt in dev):
+        return None
+    longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
+
+    def greedy(prompts: Sequence[Prompt]) -> list[str]:
+        replies = generator.generate(
+            prompts, num_responses=1, temperature=0.0, top_p=1.0, max_new_tokens=longest, seeds=[0] * len(prompts)
+        )
+        return [reply[0].text for reply in replies]
+
+    return partial(accuracy, greedy, dev, config.evaluation.answer)

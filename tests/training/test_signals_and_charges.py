@@ -1,0 +1,175 @@
+"""What a choice earns beside the loss, and who is charged for which pairs."""
+
+import numpy as np
+import pytest
+
+from laser.bandits.feedback import ZScoreFeedback
+from laser.evaluation.answers import answer_check
+from laser.rewards.function import FunctionRM
+from laser.rewards.pool import Arm, RewardPool
+from laser.statefiles import load_state, save_state
+from laser.training.charges import Charge, make_charges
+from laser.training.pairs import Candidates, orient_by_agreement
+from laser.training.signals import (
+    AccuracyGap,
+    DevGain,
+    NoSignal,
+    PoolAgreement,
+    Probe,
+    ProbeSettings,
+    SignalInput,
+    mixed,
+)
+from laser.types import Pair, Prompt, Response, Selection
+
+IS_RIGHT = answer_check("whole")
+PROMPTS = [
+    Prompt(str(i), ({"role": "user", "content": "?"},), "even" if i % 2 == 0 else "odd", "yes") for i in range(4)
+]
+REPLIES = [[Response((1,), text, (), True) for text in ("yes", "no", "maybe not")] for _ in PROMPTS]
+
+
+def long(prompts, responses):
+    return [len(text) for text in responses]
+
+
+def short(prompts, responses):
+    return [-len(text) for text in responses]
+
+
+def knows_even(prompts, responses):
+    return [(text == "yes") == (prompt.category == "even") for prompt, text in zip(prompts, responses, strict=True)]
+
+
+def make_pool():
+    functions = {"long": long, "short": short, "knows_even": knows_even}
+    return RewardPool(
+        [Arm(name, lambda name=name, f=f: FunctionRM(f, name)) for name, f in functions.items()], max_resident=3
+    )
+
+
+def given(charges, step=0, iteration=0):
+    return SignalInput(iteration, step, PROMPTS, REPLIES, charges)
+
+
+def test_accuracy_gap_is_plus_one_for_right_over_wrong():
+    right, wrong, neither = Pair(0, 0, 1, 1, 0), Pair(0, 1, 0, 1, 0), Pair(0, 1, 2, 1, 0)
+    charges = [Charge(0, (0,), pairs, True) for pairs in ((right,), (wrong,), (neither,), (right, neither), ())]
+    values = AccuracyGap(IS_RIGHT).measure(given(charges))
+    np.testing.assert_allclose(values[:4], [1.0, 0.0, 0.5, 0.75])
+    assert np.isnan(values[4])
+
+
+class Replies:
+    """Answers every probe prompt with the same three texts."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def generate(self, prompts, *, num_responses, **rest):
+        self.calls += 1
+        assert num_responses == 3
+        return [REPLIES[0] for _ in prompts]
+
+
+def make_probe(pool, generator, every=1):
+    settings = ProbeSettings(
+        every=every, num_responses=3, temperature=1.0, max_new_tokens=4, gold_format="{answer}", seed=0
+    )
+    return Probe(pool, generator, {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}, IS_RIGHT, settings)
+
+
+def test_a_probe_is_the_pair_accuracy_in_the_categories_chosen_for(tmp_path):
+    pool, generator = make_pool(), Replies()
+    probe = make_probe(pool, generator)
+    charges = [
+        Charge(2, (0, 2), (), True),
+        Charge(2, (1,), (), True),
+        Charge(2, (0, 1, 3), (), True),
+        Charge(0, (0,), (), True),
+    ]
+    # "yes" is right; against "no" (shorter) and "maybe not" (longer), the longer wins one of two
+    np.testing.assert_allclose(probe.measure(given(charges)), [1.0, 0.0, 1 / 3, 0.5])
+    asked = pool.num_scored()
+    probe.measure(given(charges, step=1))
+    assert pool.num_scored() == asked, "an accuracy is measured once per iteration"
+    assert generator.calls == 2
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make_probe(pool, generator)
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    np.testing.assert_array_equal(again.measure(given(charges, step=1)), probe.measure(given(charges, step=1)))
+    assert (pool.num_scored(), generator.calls) == (asked, 2)
+    probe.measure(given(charges, iteration=1))
+    assert generator.calls == 4
+    assert sum(pool.num_scored().values()) == 2 * sum(asked.values())
+
+
+def test_between_probes_there_is_no_signal():
+    probe = make_probe(make_pool(), Replies(), every=3)
+    seen = [np.isnan(probe.measure(given([Charge(0, (0,), (), True)], step=step))[0]) for step in range(6)]
+    assert seen == [False, True, True, False, True, True]
+
+
+def test_pool_agreement_is_the_share_of_others_that_order_alike():
+    signal = PoolAgreement(make_pool(), every=2)
+    longer_first = (Pair(0, 2, 0, 9, 3), Pair(0, 0, 1, 3, 2))  # as "long" orders them
+    values = signal.measure(given([Charge(0, (0,), longer_first, True), Charge(0, (0,), (), True)]))
+    # "short" disagrees twice; "knows_even" prefers "yes": against the first pair, for the second
+    assert values[0] == pytest.approx(1 / 4)
+    assert np.isnan(values[1])
+    assert np.isnan(signal.measure(given([Charge(0, (0,), longer_first, True)], step=1)))[0]
+
+
+def test_dev_gain_credits_the_change_since_the_last_look():
+    readings = iter([0.5, 0.55, 0.3])
+    signal = DevGain(lambda: next(readings), every=1, span=0.1)
+    charge = [Charge(0, (0,), (), True)]
+    values = [signal.measure(given(charge))[0] for _ in range(3)]
+    assert np.isnan(values[0])
+    np.testing.assert_allclose(values[1:], [0.75, 0.0])
+
+
+def test_mixing_leaves_the_loss_where_there_is_no_signal():
+    assert mixed(np.array([0.2, 0.4]), np.array([1.0, np.nan]), 0.75).tolist() == [0.8, 0.4]
+    nothing = NoSignal().measure(given([Charge(0, (0,), (), True)] * 2))
+    assert mixed(np.array([0.2, 0.4]), nothing, 0.0).tolist() == [0.2, 0.4]
+
+
+def test_a_chosen_model_answers_for_the_pairs_trained_on_and_an_ensembles_member_for_its_own():
+    candidates = Candidates((((0, 1),), ((0, 1),)), 0, 0, 0)
+    scores = [np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([[3.0, 1.0], [1.0, 1.0]])]
+    trained = [Pair(0, 1, 0, 2, 1), Pair(1, 0, 1, 3, 1)]
+    one_hot = Selection(0, np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 2)), np.zeros((2, 2)))
+    charges = make_charges(one_hot, candidates, scores, trained)
+    assert [(c.arm, c.prompts, c.pairs) for c in charges] == [(0, (0,), (trained[0],)), (0, (1,), (trained[1],))]
+    shared = Selection(0, np.array([[0.5, 0.5]]), np.zeros((1, 2)), np.zeros((1, 2)), ((0, 0), (0, 1)))
+    first, second = make_charges(shared, candidates, scores, trained)
+    assert [(p.prompt, p.chosen) for p in first.pairs] == [(0, 1), (1, 0)]
+    assert [(p.prompt, p.chosen) for p in second.pairs] == [(0, 0)]  # a tie makes no pair
+    assert [first.trained, second.trained] == [False, False]
+
+
+def test_agreement_keeps_the_pairs_that_most_models_order_alike():
+    candidates = Candidates((((0, 1), (0, 2), (1, 2)),), 0, 0, 0)
+    scores = [np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 0.0], [3.0, 2.0, 1.0]])]
+    oriented = orient_by_agreement(candidates, scores, np.full((1, 3), 1 / 3), 2)
+    assert [(pair.chosen, pair.rejected) for pair in oriented.pairs] == [(0, 2), (1, 2)]  # unanimous; 0 > 1 is 2 to 1
+    one = orient_by_agreement(candidates, [np.array([[1.0, 1.0, np.nan]])], np.ones((1, 1)), 9)
+    assert (one.pairs, one.num_ties, one.num_unscored) == ((), 1, 2)
+
+
+def test_z_scores_compare_an_arm_with_itself():
+    feedback = ZScoreFeedback(window=3)
+    arms = np.array([0, 1])
+    for losses in ([1.0, 10.0], [2.0, 20.0], [3.0, 30.0]):
+        feedback.scale(np.array(losses), arms)
+    assert feedback.scale(np.array([2.0, 20.0]), arms).tolist() == [0.5, 0.5]
+    better = feedback.scale(np.array([1.0, 10.0]), arms)
+    assert (better > 0.5).all()
+    assert feedback.scale(np.array([np.nan]), arms[:1]).tolist() == [0.0]
+    again = ZScoreFeedback(window=3)
+    again.load_state_dict(feedback.state_dict())
+    loss = np.array([1.7, 12.0])
+    np.testing.assert_array_equal(again.scale(loss, arms), feedback.scale(loss, arms))
+    with pytest.raises(ValueError, match="window"):
+        ZScoreFeedback(window=1)
