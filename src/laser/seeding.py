@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-STREAMS = ("data", "generation", "pairs", "bandit", "policy", "dropout", "context", "rewards", "probe")
+STREAMS = ("data", "generation", "pairs", "bandit", "policy", "dropout", "context", "rewards", "evaluation", "probe")
 
 
 def stream(seed: int, name: str, *coordinates: int) -> np.random.Generator:

@@ -17,6 +17,7 @@ from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
+from laser.seeding import stream_seed
 from laser.training.batch import BatchSettings, Parts
 from laser.training.learner import Learner
 from laser.training.loop import Plan
@@ -161,6 +162,7 @@ def build_plan(config: schema.RunConfig, train: list[Prompt]) -> Plan:
             combination=config.rewards.combine,
             candidate_pairs=config.rewards.candidate_pairs,
             signal_weight=signal_weight(config.signal),
+            log_contexts=config.checkpoint.log_contexts,
         ),
         sampling=training.sampling,
         reference=training.reference,
@@ -183,15 +185,20 @@ def _draw(
 def build_evaluation(
     config: schema.RunConfig, generator: TransformersGenerator, dev: list[Prompt]
 ) -> Callable[[], Accuracy] | None:
-    """Accuracy of greedy answers on the dev prompts; None where there are none or they have no gold answers."""
+    """Accuracy of answers on the dev prompts; None where there are none or they have no gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):
         return None
     longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
 
-    def greedy(prompts: Sequence[Prompt]) -> list[str]:
+    def answer(prompts: Sequence[Prompt]) -> list[str]:
         replies = generator.generate(
-            prompts, num_responses=1, temperature=0.0, top_p=1.0, max_new_tokens=longest, seeds=[0] * len(prompts)
+            prompts,
+            num_responses=1,
+            temperature=config.evaluation.temperature,
+            top_p=1.0,
+            max_new_tokens=longest,
+            seeds=[stream_seed(config.seed, "evaluation", row) for row in range(len(prompts))],
         )
         return [reply[0].text for reply in replies]
 
-    return partial(accuracy, greedy, dev, config.evaluation.answer)
+    return partial(accuracy, answer, dev, config.evaluation.answer)

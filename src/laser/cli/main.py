@@ -78,6 +78,103 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_d
     write_starting_point(folder)
 
 
+@app.command("train-classifier")
+def train_classifier(
+    pairs: Annotated[
+        Path,
+        typer.Argument(help="Pairs (.jsonl or .parquet) of prompt, chosen, rejected.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to create.", show_default=False)],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML configuration whose policy and pool it is for; without one, the demo's.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one field. Repeatable.")
+    ] = None,
+    standardize: Annotated[
+        bool, typer.Option("--standardize", help="Compare score differences in each model's own deviations.")
+    ] = False,
+) -> None:
+    """Learn offline which reward model judges which query best: the classifier baseline, and BayesianRouter's prior.
+
+    Example: laser train-classifier pairs.jsonl --config run.toml --out router, then selector = {type = "classifier",
+    path = "router"}
+    """
+    from laser.cli.router import run_router
+
+    run_router(pairs, out, config, overrides or [], standardize=standardize)
+
+
+@app.command()
+def simulate(
+    environments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env", help="linear, stationary, abrupt, drift, digits, wine or breast_cancer. Repeatable; default: 5."
+        ),
+    ] = None,
+    selectors: Annotated[
+        list[str] | None, typer.Option("--selector", help="A selector. Repeatable; default: all of them.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every environment.")] = 20,
+    rounds: Annotated[int, typer.Option(min=10, help="Rounds of every environment.")] = 1500,
+    out: Annotated[Path, typer.Option(help="Folder for regret.json and regret.png.")] = Path("runs/simulate"),
+    run: Annotated[
+        Path | None,
+        typer.Option("--replay", help="Replay the logged choices of this run instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Run bandits alone, without a language model: regret in known environments, or replay of a run's choices.
+
+    Example: laser simulate --env drift --selector linucb-1 --selector decay --seeds 5
+    """
+    from laser.cli.simulate import run_replay, run_simulation
+
+    if run is not None:
+        run_replay(run, selectors or [])
+    else:
+        run_simulation(environments or [], selectors or [], seeds, rounds, out)
+
+
+lab = typer.Typer(help="The paper in a box: small real language models, every method, error bars, on a CPU.")
+app.add_typer(lab, name="lab", no_args_is_help=True)
+_FOLDER = Annotated[Path, typer.Option(help="The laboratory: models, questions, oracle.")]
+_WORKERS = Annotated[int, typer.Option(min=1, help="Processes at a time, one thread each.")]
+
+
+@lab.command("build")
+def lab_build(folder: _FOLDER = Path("lab"), workers: _WORKERS = 2) -> None:
+    """Train the policy and three pools of reward models from scratch, once; minutes on 2 cores.
+
+    Example: laser lab build --folder lab
+    """
+    from laser.cli.lab import build
+
+    build(folder, workers)
+
+
+@lab.command("run")
+def lab_run(
+    folder: _FOLDER = Path("lab"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs; finished ones stay.")] = Path("runs/lab"),
+    pools: Annotated[
+        list[str] | None, typer.Option("--pool", help="mixed, inconsistent or confident. Repeatable; default: all.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="A method. Repeatable; default: all of them.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds per method.")] = 5,
+    workers: _WORKERS = 2,
+) -> None:
+    """Run every method of the paper's tables, and its rivals, through the whole loop; print the tables.
+
+    Example: laser lab run --pool mixed --method laser --method random --seeds 3
+    """
+    from laser.cli.lab import run
+
+    run(folder, out, pools or [], methods or [], seeds, workers)
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from laser.cli.environment import ENVIRONMENT
 from laser.cli.progress import ClosableProgress, make_progress
 from laser.config import RunConfig, load_config
 from laser.errors import ConfigError
@@ -20,16 +21,6 @@ from laser.errors import ConfigError
 if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
     from laser.api import RunResult
-
-_ENVIRONMENT = {
-    # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 def run_training(
@@ -40,7 +31,7 @@ def run_training(
     Raises:
         LaserError: The request cannot be carried out.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     console = Console(highlight=False)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other

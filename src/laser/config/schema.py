@@ -247,10 +247,15 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Accuracy by greedy decoding."""
+    """Accuracy on the dev prompts."""
 
     every: PositiveInt = Field(1, description="Iterations between checks of the dev metric.")
     max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None: as in generation.")
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="0: greedy decoding; above: one sampled answer per prompt, the same seeds each time.",
+    )
     answer: Literal["final_answer", "whole"] = Field(
         "final_answer", description="Where an answer is: after 'Final answer:', or the whole response."
     )
@@ -261,6 +266,9 @@ class CheckpointConfig(Section):
 
     every: PositiveInt = Field(10, description="Batches between checkpoints; the end of an iteration always has one.")
     keep: PositiveInt = Field(2, description="Newest checkpoints kept.")
+    log_contexts: bool = Field(
+        False, description="Write the bandit's contexts into steps.jsonl too, for laser simulate --replay."
+    )
 
 
 class RunConfig(Section):

@@ -54,6 +54,7 @@ class BatchSettings:
         combination: How the scores of several weighted reward models become one.
         candidate_pairs: Pairs drawn per prompt for the combination "agreement" to choose from.
         signal_weight: Share of the grounded signal in the bandit reward.
+        log_contexts: Write the contexts into the record.
     """
 
     seed: int
@@ -67,6 +68,7 @@ class BatchSettings:
     combination: Combination = "raw"
     candidate_pairs: int = 100
     signal_weight: float = 0.0
+    log_contexts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,10 @@ def run_batch(
         "step": at.step,
         "category": _category(prompts),
         "prompts": [prompt.id for prompt in prompts],
-        "selection": _selection_record(selection, contexts_MD, parts.pool.names, prompts),
+        "selection": {
+            **_selection_record(selection, contexts_MD, parts.pool.names, prompts),
+            **({"contexts": contexts_MD} if settings.log_contexts else {}),
+        },
         "loss": mean_over_pairs(learned.losses_B, oriented.pairs),
         "loss_parts": learned.parts,
         "bandit_losses": losses_E,

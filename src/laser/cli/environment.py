@@ -1,0 +1,11 @@
+"""Environment of commands that load models, set before the libraries are imported; what the user has set stays."""
+
+ENVIRONMENT = {
+    # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}

@@ -1,0 +1,56 @@
+"""``laser lab``: build the laboratory, run methods in it, print the tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from laser.errors import ConfigError
+
+
+def build(folder: Path, workers: int) -> None:
+    """Train the laboratory's models where they are missing."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from laser.lab.build import build_lab
+    from laser.lab.oracle import load_oracle, measure_oracle
+
+    console = Console(highlight=False)
+    build_lab(folder, workers=workers, note=console.print)
+    measure_oracle(folder, note=console.print)
+    for pool, table in load_oracle(folder).items():
+        console.print(f"\n{pool}: pairs of the policy's responses ordered rightly")
+        for category, values in table.items():
+            console.print(f"  {category:<11}" + "  ".join(f"{name} {value:.2f}" for name, value in values.items()))
+
+
+def run(folder: Path, out: Path, pools: list[str], methods: list[str], seeds: int, workers: int) -> None:
+    """Run methods on pools and print the tables.
+
+    Raises:
+        ConfigError: The laboratory is not built, or a pool or method is unknown.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from laser.lab.build import POOLS
+    from laser.lab.methods import LASER, method_names
+    from laser.lab.oracle import load_oracle
+    from laser.lab.report import collect, table
+    from laser.lab.run import Cell, run_cells
+
+    if not (folder / "oracle.json").is_file():
+        raise ConfigError(f"{folder} holds no laboratory; build it with: laser lab build --folder {folder}")
+    pools = pools or list(POOLS)
+    for pool in pools:
+        if pool not in POOLS:
+            raise ConfigError(f"there is no pool {pool!r}; choose among {', '.join(POOLS)}")
+    for method in methods:
+        if not all(method in method_names(pool) for pool in pools):
+            raise ConfigError(f"there is no method {method!r}; choose among {', '.join(method_names(pools[0]))}")
+    console = Console(highlight=False)
+    chosen = {pool: methods or list(method_names(pool)) for pool in pools}
+    cells = [Cell(pool, method, seed) for seed in range(seeds) for pool in pools for method in chosen[pool]]
+    run_cells(folder, out, cells, workers=workers, note=console.print)
+    for pool in pools:
+        console.print(f"\n{pool}, {seeds} seeds\n")
+        console.print(table(collect(out, pool, load_oracle(folder)[pool]), reference=LASER), soft_wrap=True)

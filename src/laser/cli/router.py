@@ -1,0 +1,32 @@
+"""``laser train-classifier``: train, say how good it is and how to use it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from laser.cli.environment import ENVIRONMENT
+from laser.config import load_config
+
+
+def run_router(pairs: Path, out: Path, config: Path | None, overrides: list[str], *, standardize: bool) -> None:
+    """Train the classifier and BayesianRouter's prior.
+
+    Raises:
+        LaserError: The pairs, models or folder cannot be used.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from laser.router import train_router
+
+    console = Console(highlight=False)
+    report = train_router(load_config(config, overrides), pairs, out, standardize=standardize)
+    for name, count in report.labels.items():
+        share = report.pair_accuracy[name]
+        console.print(f"{name}: best judge of {count} queries, orders {share:.0%} of all pairs rightly", markup=False)
+    if report.num_unlabelled:
+        console.print(f"left out: {report.num_unlabelled} pairs that no reward model orders rightly")
+    console.print(f"held-out accuracy {report.accuracy:.1%}; always the most frequent label: {report.majority:.1%}")
+    console.print(f"saved: {out}   (selector.type = classifier, selector.path = {out})", markup=False)

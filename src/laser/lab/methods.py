@@ -1,0 +1,100 @@
+"""The methods that the laboratory compares: each is a patch on one base configuration, run by the same loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from laser.lab.build import pool_members
+
+Table = dict[str, Any]
+
+
+def base_config(lab: Path, pool: Sequence[str], seed: int) -> Table:
+    """What all methods share: the laboratory's policy, questions and a pool, small batches of one category."""
+    models = [{"type": "loglik", "name": name.split("-", 1)[1], "model": str(lab / name)} for name in pool]
+    return {
+        "preset": "paper",
+        "seed": seed,
+        "policy": {"model": str(lab / "policy"), "device": "cpu"},
+        "generation": {"num_responses": 12, "max_new_tokens": 6},
+        "data": {"type": "file", "train": str(lab / "train.jsonl"), "dev": str(lab / "test.jsonl")},
+        "split": {"dev": 400, "batching": "by_category"},
+        "training": {
+            "iterations": 4,
+            "batches_per_iteration": 12,
+            "batch_size": 16,
+            "pairs_per_prompt": 10,
+            "learning_rate": 1e-3,
+            "convergence_threshold": 0,
+        },
+        "evaluation": {"every": 4, "temperature": 0.8, "answer": "whole"},
+        "checkpoint": {"every": 1000, "keep": 1},
+        "rewards": {"max_resident": 8, "models": models},
+    }
+
+
+_RECOMMENDED: Table = {"preset": "recommended"}
+_ZSCORE: Table = {"feedback": {"type": "zscore"}}
+_L2: Table = {"context": {"normalization": "l2"}}
+
+METHODS: dict[str, Table] = {
+    "laser-paper": {},
+    "laser": _RECOMMENDED,
+    "laser-probe": {**_RECOMMENDED, "signal": {"type": "probe"}},
+    "laser-acc": {**_RECOMMENDED, "signal": {"type": "accuracy_gap"}},
+    "laser-exp3": {"selector": {"type": "exp3"}},
+    "laser-neural-ucb": {"selector": {"type": "neural_ucb", "forced_pulls": 1}, **_L2},
+    "thompson": {"selector": {"type": "thompson"}, **_L2},
+    "forgetting": {"selector": {"type": "forgetting"}, **_L2},
+    "bayesian-router": {"selector": {"type": "bayesian_router"}, **_ZSCORE, **_L2},
+    "random": {"selector": {"type": "random"}},
+    "sequential": {"selector": {"type": "sequential"}},
+    "classifier": {"selector": {"type": "classifier"}},
+    "score-ensemble": {"selector": {"type": "ensemble"}},
+    "score-ensemble-zscore": {"selector": {"type": "ensemble"}, "rewards": {"combine": "zscore"}},
+    "score-ensemble-rank": {"selector": {"type": "ensemble"}, "rewards": {"combine": "rank"}},
+    "agreement-ensemble": {
+        "selector": {"type": "ensemble"},
+        "rewards": {"combine": "agreement"},
+        "generation": {"num_responses": 32},
+    },
+    "online-ensemble": {"selector": {"type": "online_ensemble"}},
+}
+LASER = "laser-probe"
+
+
+def method_names(pool: str) -> tuple[str, ...]:
+    """All methods for a pool, one fixed run per reward model included."""
+    return (*METHODS, *(f"fixed-{name.split('-', 1)[1]}" for name in pool_members(pool)))
+
+
+def method_config(lab: Path, pool: str, method: str, seed: int, changes: Table | None = None) -> Table:
+    """The configuration of one method on one pool.
+
+    Args:
+        lab: The laboratory's folder.
+        pool: One of `laser.lab.build.POOLS`.
+        method: One of `method_names`.
+        seed: The run's seed.
+        changes: A further patch, for studies.
+
+    Raises:
+        KeyError: There is no such method.
+    """
+    patch = {"selector": {"type": "fixed", "arm": method[6:]}} if method.startswith("fixed-") else METHODS[method]
+    config = merged(base_config(lab, pool_members(pool), seed), patch)
+    if method in ("classifier", "bayesian-router"):
+        key = "path" if method == "classifier" else "prior"
+        config["selector"][key] = str(lab / f"router-{pool}-{method}")
+    return merged(config, changes or {})
+
+
+def merged(table: Table, patch: Table) -> Table:
+    """The table with a patch laid over it, section by section."""
+    result = dict(table)
+    for key, value in patch.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
+    return result

@@ -1,0 +1,81 @@
+"""``laser lab run``: every method on a pool, over seeds, several runs at a time; what is finished stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from laser.lab.methods import Table, method_config
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of the laboratory.
+
+    Attributes:
+        pool: The pool.
+        method: The method.
+        seed: The seed.
+        study: Name of a patch on the configuration, "" for none.
+    """
+
+    pool: str
+    method: str
+    seed: int
+    study: str = ""
+
+    def folder(self, out: Path) -> Path:
+        """Its run directory."""
+        return out / (f"{self.pool}+{self.study}" if self.study else self.pool) / self.method / f"seed-{self.seed}"
+
+
+def run_cells(
+    lab: Path,
+    out: Path,
+    cells: Sequence[Cell],
+    *,
+    workers: int,
+    changes: Table | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run what is not finished.
+
+    Args:
+        lab: The laboratory's folder.
+        out: Folder of the runs.
+        cells: What to run.
+        workers: Runs at a time, one thread each.
+        changes: The patch of the cells' study.
+        note: Told when a run is done.
+    """
+    missing = [cell for cell in cells if not (cell.folder(out) / "summary.json").is_file()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
+        running = {executor.submit(_run, lab, out, cell, changes): cell for cell in missing}
+        for number, future in enumerate(as_completed(running), 1):
+            future.result()
+            cell = running[future]
+            note(f"{cell.pool} {cell.study} {cell.method} seed {cell.seed} ({number} of {len(missing)})")
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run(lab: Path, out: Path, cell: Cell, changes: Table | None) -> None:
+    from laser.api import train
+
+    folder = cell.folder(out)
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run of seconds starts again
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    train(method_config(lab, cell.pool, cell.method, cell.seed, changes), folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
