@@ -23,10 +23,10 @@ def base_config(lab: Path, pool: Sequence[str], seed: int) -> Table:
         "split": {"dev": 400, "batching": "by_category"},
         "training": {
             "iterations": 4,
-            "batches_per_iteration": 12,
+            "batches_per_iteration": 20,
             "batch_size": 16,
             "pairs_per_prompt": 10,
-            "learning_rate": 1e-3,
+            "learning_rate": 5e-4,
             "convergence_threshold": 0,
         },
         "evaluation": {"every": 4, "temperature": 0.8, "answer": "whole"},

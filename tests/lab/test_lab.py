@@ -1,0 +1,148 @@
+"""The laboratory: its questions, its tables, and every method through the whole loop with models of a few steps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from laser.api import train
+from laser.cli.lab import run
+from laser.errors import ConfigError
+from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
+from laser.lab.methods import METHODS, merged, method_config, method_names
+from laser.lab.models import save_model, train_model
+from laser.lab.oracle import load_oracle, measure_oracle
+from laser.lab.report import Outcome, collect, interval, table
+from laser.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
+from laser.statefiles import load_state
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_right_and_wrong_answers_differ_and_the_alphabet_holds_them(task):
+    generator = np.random.default_rng(0)
+    differ = 0
+    for _ in range(200):
+        question = task.question(generator)
+        right, wrong, chance = task.right(question), task.wrong(question), task.chance(generator, question)
+        assert set(question + right + wrong + chance) <= set(ALPHABET)
+        assert len(question) + len(right) + 2 <= 16
+        differ += right != wrong
+    assert differ > 160
+
+
+def test_worked_answers():
+    answers = {task.name: task for task in TASKS}
+    assert (answers["addition"].right("34+7+"), answers["addition"].wrong("34+7+")) == ("41", "42")
+    assert (answers["reversal"].right("<abcd"), answers["reversal"].wrong("<abcd")) == ("dcba", "bcda")
+    assert (answers["sorting"].right(".cabd"), answers["sorting"].wrong(".cabd")) == ("abcd", "dcba")
+    assert (answers["comparison"].right("34>27?"), answers["comparison"].wrong("34>27?")) == ("yes", "no")
+
+
+def test_a_mixture_teaches_its_shares():
+    rows = examples(Mixture((1.0, 0.5, 0.0, 1.0), (0.0, 0.5, 1.0, 0.0)), 4000, np.random.default_rng(0))
+    for kind, task in enumerate(TASKS):
+        right = np.mean([answer == task.right(question) for question, answer in rows[kind::4]])
+        assert right == pytest.approx((1.0, 0.5, 0.0, 1.0)[kind], abs=0.06)
+
+
+def test_questions_are_distinct_and_of_all_categories():
+    records = questions(400, np.random.default_rng(0))
+    assert len({record["prompt"] for record in records}) == 400
+    assert len({record["category"] for record in records}) == 4
+
+
+def outcome(accuracy):
+    return Outcome(accuracy, 0.5, {"a": accuracy}, 100, 10.0, 0.1, 0.5)
+
+
+def test_intervals_are_of_student():
+    """Three values 1, 2, 3: mean 2, deviation 1, t(0.975, 2) = 4.3027, half-width 4.3027 / sqrt 3."""
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.3027 / np.sqrt(3)), rel=1e-4)
+    assert np.isnan(interval([1.0])[1])
+
+
+def test_the_table_pairs_seeds():
+    lines = table(
+        {"ours": {0: outcome(0.7), 1: outcome(0.8)}, "theirs": {0: outcome(0.6), 1: outcome(0.7)}}, reference="ours"
+    ).splitlines()
+    assert lines[2].startswith("| ours | 75.0")
+    assert "| -10.0 ± 0.0 |" in lines[3]  # the difference is the same for every seed, whatever the spread
+
+
+def test_a_patch_reaches_its_section_alone():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}}) == {"a": {"b": 5, "c": 2}, "d": 3}
+
+
+def test_an_unbuilt_laboratory_says_how_to_build_it(tmp_path):
+    with pytest.raises(ConfigError, match="laser lab build"):
+        run(tmp_path, tmp_path, [], [], 1, 1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Models of two steps: good for nothing, and enough to run everything."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name, recipe in RECIPES.items():
+        save_model(*train_model(recipe.mixture, hidden=16, layers=1, steps=2, seed=recipe.seed), folder / name)
+    _write_data(folder)
+    measure_oracle(folder)
+    return folder
+
+
+SHORT = {
+    "training": {"iterations": 2, "batches_per_iteration": 2, "batch_size": 4},
+    "split": {"dev": 12},
+    "evaluation": {"every": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", method_names("mixed"))
+def test_every_method_runs_through_the_loop(lab, tmp_path, method):
+    out = tmp_path / "mixed" / method / "seed-0"
+    result = train(method_config(lab, "mixed", method, 0, SHORT), out)
+    steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+    assert result.summary.num_batches == len(steps) == 4
+    for step in steps:
+        np.testing.assert_allclose(np.sum(step["selection"]["weights"], axis=1), 1.0)
+        np.testing.assert_allclose(np.sum(step["selection"]["probabilities"], axis=1), 1.0)
+        asked = {name for name, count in step["scored"].items() if count}
+        if "probe" not in method:
+            chosen = np.array(step["selection"]["weights"]).any(axis=0)
+            names = [name.split("-", 1)[1] for name in pool_members("mixed")]
+            assert asked == {name for name, weight in zip(names, chosen, strict=True) if weight}
+    outcomes = collect(tmp_path, "mixed", load_oracle(lab)["mixed"])
+    assert set(outcomes) >= {method}
+
+
+@pytest.mark.slow
+def test_a_frozen_selector_is_the_other_runs_and_does_not_learn(lab, tmp_path):
+    config = merged(method_config(lab, "mixed", "laser", 0, SHORT), {"context": {"normalization": "standardize"}})
+    train(config, tmp_path / "first")
+    frozen = merged(config, {"selector": {"type": "frozen", "run": str(tmp_path / "first")}, "seed": 3})
+    for key in ("alpha", "forced_pulls"):
+        frozen["selector"].pop(key, None)
+    train(frozen, tmp_path / "second")
+    states = [sorted((tmp_path / run / "checkpoints").iterdir())[-1] for run in ("first", "second")]
+    first, second = (load_state(state / "selector") for state in states)
+    assert (first["pulls"] == second["pulls"]).all()
+    other = merged(frozen, {"rewards": {"models": frozen["rewards"]["models"][::-1]}})
+    with pytest.raises(ConfigError, match="was trained on the pool"):
+        train(other, tmp_path / "third")
+    with pytest.raises(ConfigError, match="not a run directory"):
+        train(merged(frozen, {"selector": {"run": str(tmp_path)}}), tmp_path / "fourth")
+
+
+@pytest.mark.slow
+def test_a_classifier_of_another_pool_is_refused(lab, tmp_path):
+    config = method_config(lab, "mixed", "classifier", 0, SHORT)
+    config["rewards"]["models"] = config["rewards"]["models"][:2]
+    with pytest.raises(ConfigError, match="train it again"):
+        train(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds no classifier"):
+        train(merged(config, {"selector": {"path": str(tmp_path)}}), tmp_path / "run")
+
+
+def test_all_pools_have_four_reward_models_and_all_methods_a_configuration(tmp_path):
+    assert all(len(pool_members(pool)) == 4 for pool in POOLS)
+    assert len(METHODS) >= 17
