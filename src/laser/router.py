@@ -60,8 +60,10 @@ def train_router(config: RunConfig, pairs: str | Path, out: str | Path, *, stand
     out = Path(out)
     if out.exists():
         raise RunDirectoryError(f"{out} exists; choose a new folder with --out")
-    if config.context.normalization == "standardize":
-        raise ConfigError("context.normalization = 'standardize' changes as a run goes on; use 'none' or 'l2' here")
+    if config.context.normalization in ("standardize", "unit"):
+        raise ConfigError(
+            f"context.normalization = {config.context.normalization!r} changes as a run goes on; use 'none' or 'l2'"
+        )
     preferences = load_preferences(pairs)
     names = [model.name for model in config.rewards.models]
     embeddings_ND, differences_NK = _measure(config, preferences)

@@ -112,6 +112,17 @@ def test_l2_and_scale():
     assert np.array_equal(ContextPreparer(8, normalization="l2")(np.zeros((1, 8))), np.zeros((1, 8)))
 
 
+def test_unit_contexts_have_one_length_and_a_constant():
+    preparer = ContextPreparer(6, normalization="unit", projection=4)
+    rows = preparer(np.random.default_rng(0).normal(size=(40, 6)) * [1, 10, 100, 1, 1, 1] + 50)
+    assert preparer.output_dim == rows.shape[1] == 5
+    np.testing.assert_allclose(np.linalg.norm(rows[:, :4], axis=1), 1.0, rtol=1e-6)
+    assert (rows[:, 4] == 1).all()
+    assert abs(rows[:, :4].mean()) < 0.1  # what all rows shared is gone
+    one = ContextPreparer(6, normalization="unit")(np.ones((1, 6)))
+    assert one[0].tolist() == [0, 0, 0, 0, 0, 0, 1]  # a first row has no spread yet
+
+
 def test_standardize_equals_the_moments_of_all_rows_seen():
     preparer = ContextPreparer(8, normalization="standardize")
     preparer(ROWS[:30])

@@ -8,7 +8,7 @@ from laser.bandits.baselines import Fixed, Frozen, Sequential, UniformRandom
 from laser.bandits.classifier import ClassifierSelector, QueryClassifier, fit_prior, label_queries
 from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
 from laser.bandits.ensembles import MultiplicativeWeights, UniformEnsemble
-from laser.bandits.forgetting import ForgettingLinUCB
+from laser.bandits.forgetting import EXPERTS, ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson, probability_of_largest
@@ -21,6 +21,7 @@ MAKERS = {
     "discount": lambda seed=0: ForgettingLinUCB(K, D, rule="discount", seed=seed),
     "window": lambda seed=0: ForgettingLinUCB(K, D, rule="window", window=20, seed=seed),
     "decay": lambda seed=0: ForgettingLinUCB(K, D, rule="decay", seed=seed),
+    "adaptive": lambda seed=0: ForgettingLinUCB(K, D, rule="adaptive", seed=seed),
     "exp3": lambda seed=0: Exp3(K, seed=seed),
     "ucb1": lambda seed=0: UCB1(K, seed=seed),
     "epsilon_greedy": lambda seed=0: EpsilonGreedy(K, seed=seed),
@@ -234,6 +235,21 @@ def test_discounting_equals_the_published_recursion(dim):
             V[k] = gamma * V[k] + seen + (1 - gamma) * ridge * np.eye(dim)
             W[k] = gamma**2 * W[k] + seen + (1 - gamma**2) * ridge * np.eye(dim)
             b[k] = gamma * b[k] + (reward * c if k == arm else 0.0)
+
+
+def test_adaptive_forgetting_trusts_the_gamma_that_predicts_best():
+    """Rewards that stay favour the longest memory; rewards that flip every 60 rounds favour the shortest."""
+    favourites = []
+    for period in (10**9, 60):
+        selector = ForgettingLinUCB(2, 3, rule="adaptive", alpha=0.5)
+        generator = np.random.default_rng(0)
+        for step in range(900):
+            selection = selector.select(generator.normal(size=(1, 3)))
+            sign = 1 if (step // period) % 2 == 0 else -1
+            context = selector._open._open[selection.id].contexts_MD[0]
+            selector.update(selection.id, np.array([0.5 + 0.3 * sign * np.tanh(context[0])]))
+        favourites.append(EXPERTS[int(selector._log_weights_G.argmax())])
+    assert favourites[0] > favourites[1] == min(EXPERTS)
 
 
 def test_decay_makes_the_choices_of_paretobandit():

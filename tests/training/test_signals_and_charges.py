@@ -3,23 +3,17 @@
 import numpy as np
 import pytest
 
+from laser.bandits.baselines import UniformRandom
 from laser.bandits.feedback import ZScoreFeedback
+from laser.bandits.linucb import LinUCB
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.statefiles import load_state, save_state
 from laser.training.charges import Charge, make_charges
 from laser.training.pairs import Candidates, orient_by_agreement
-from laser.training.signals import (
-    AccuracyGap,
-    DevGain,
-    NoSignal,
-    PoolAgreement,
-    Probe,
-    ProbeSettings,
-    SignalInput,
-    mixed,
-)
+from laser.training.probe import Probe, ProbeSettings
+from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, SignalInput, mixed
 from laser.types import Pair, Prompt, Response, Selection
 
 IS_RIGHT = answer_check("whole")
@@ -72,42 +66,77 @@ class Replies:
         return [REPLIES[0] for _ in prompts]
 
 
-def make_probe(pool, generator, every=1):
-    settings = ProbeSettings(
-        every=every, num_responses=3, temperature=1.0, max_new_tokens=4, gold_format="{answer}", seed=0
+def make_probe(pool, generator, **changes):
+    settings = {
+        "labels": "gold",
+        "warm_start": False,
+        "refresh": 0,
+        "num_responses": 3,
+        "temperature": 1.0,
+        "max_new_tokens": 4,
+        "gold_format": "{answer}",
+        "seed": 0,
+    }
+    return Probe(
+        pool, generator, {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}, IS_RIGHT, ProbeSettings(**settings | changes)
     )
-    return Probe(pool, generator, {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}, IS_RIGHT, settings)
+
+
+def contexts(prompts):
+    return np.array([[1.0, float(prompt.category == "even")] for prompt in prompts])
+
+
+CHARGES = [Charge(arm, prompts, (), True) for arm, prompts in ((2, (0, 2)), (2, (1,)), (2, (0, 1, 3)), (0, (0,)))]
 
 
 def test_a_probe_is_the_pair_accuracy_in_the_categories_chosen_for(tmp_path):
     pool, generator = make_pool(), Replies()
     probe = make_probe(pool, generator)
-    charges = [
-        Charge(2, (0, 2), (), True),
-        Charge(2, (1,), (), True),
-        Charge(2, (0, 1, 3), (), True),
-        Charge(0, (0,), (), True),
-    ]
+    probe.prepare(0, UniformRandom(3), contexts)
     # "yes" is right; against "no" (shorter) and "maybe not" (longer), the longer wins one of two
-    np.testing.assert_allclose(probe.measure(given(charges)), [1.0, 0.0, 1 / 3, 0.5])
+    np.testing.assert_allclose(probe.measure(given(CHARGES)), [1.0, 0.0, 1 / 3, 0.5])
     asked = pool.num_scored()
-    probe.measure(given(charges, step=1))
-    assert pool.num_scored() == asked, "an accuracy is measured once per iteration"
-    assert generator.calls == 2
+    assert asked == {"long": 6, "short": 0, "knows_even": 12}, "asked only for what was chosen"
+    probe.prepare(5, UniformRandom(3), contexts)
+    probe.measure(given(CHARGES, step=1))
+    assert (pool.num_scored(), generator.calls) == (asked, 2), "measured once"
     save_state(tmp_path / "probe", probe.state_dict())
     again = make_probe(pool, generator)
     again.load_state_dict(load_state(tmp_path / "probe"))
-    np.testing.assert_array_equal(again.measure(given(charges, step=1)), probe.measure(given(charges, step=1)))
+    again.prepare(5, UniformRandom(3), contexts)
+    np.testing.assert_array_equal(again.measure(given(CHARGES)), probe.measure(given(CHARGES)))
     assert (pool.num_scored(), generator.calls) == (asked, 2)
-    probe.measure(given(charges, iteration=1))
-    assert generator.calls == 4
-    assert sum(pool.num_scored().values()) == 2 * sum(asked.values())
 
 
-def test_between_probes_there_is_no_signal():
-    probe = make_probe(make_pool(), Replies(), every=3)
-    seen = [np.isnan(probe.measure(given([Charge(0, (0,), (), True)], step=step))[0]) for step in range(6)]
-    assert seen == [False, True, True, False, True, True]
+def test_a_refresh_measures_again():
+    pool, generator = make_pool(), Replies()
+    probe = make_probe(pool, generator, refresh=2)
+    calls = []
+    for iteration in range(5):
+        probe.prepare(iteration, UniformRandom(3), contexts)
+        probe.measure(given(CHARGES))
+        calls.append(generator.calls)
+    assert calls == [2, 2, 4, 4, 6]
+    assert pool.num_scored()["long"] == 3 * 6
+
+
+def test_a_warm_start_teaches_every_arm_what_it_is_worth():
+    selector = LinUCB(3, 2, alpha=0.1, ridge=0.01)
+    probe = make_probe(make_pool(), Replies(), warm_start=True)
+    probe.prepare(0, selector, contexts)
+    means, _ = selector.estimates(np.array([[1.0, 1.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(means, [[0.5, 0.5, 1.0], [0.5, 0.5, 0.0]], atol=0.02)
+    assert selector.pulls_K.tolist() == [4, 4, 4]
+
+
+def test_consensus_is_the_order_of_the_summed_scores():
+    """Lengths 3, 2, 9: "long" and "short" cancel, so what "knows_even" says decides; its own agreement is perfect."""
+    pool = make_pool()
+    probe = make_probe(pool, Replies(), labels="consensus")
+    probe.prepare(0, UniformRandom(3), contexts)
+    charges = [Charge(arm, (0,), (), True) for arm in range(3)]
+    np.testing.assert_allclose(probe.measure(given(charges)), [0.5, 0.5, 1.0])
+    assert pool.num_scored() == {"long": 6, "short": 6, "knows_even": 6}
 
 
 def test_pool_agreement_is_the_share_of_others_that_order_alike():

@@ -14,7 +14,7 @@ import numpy as np
 from laser.seeding import stream
 from laser.types import FloatArray, StateDict
 
-Normalization = Literal["none", "l2", "standardize"]
+Normalization = Literal["none", "l2", "standardize", "unit"]
 
 _FLOOR = 1e-12  # a feature without spread, or a zero vector, is left at zero
 
@@ -27,7 +27,9 @@ class ContextPreparer:
     Args:
         dim: Features of an embedding.
         normalization: "none"; "l2", unit length; "standardize", each feature by its running mean and standard deviation
-            over all rows seen, those of the current call included.
+            over all rows seen, those of the current call included; "unit", standardised, then of unit length, then
+            with a constant 1 as one more feature: alpha and the ridge mean the same at every width, and the level
+            of an arm has a feature of its own instead of the direction all hidden states share.
         scale: Factor on the result.
         projection: Project to this many features by a seeded Gaussian matrix, keeping norms on average; None: no
             projection.
@@ -57,7 +59,8 @@ class ContextPreparer:
     @property
     def output_dim(self) -> int:
         """D, the features of a prepared context."""
-        return self._dim if self._projection is None else int(self._projection.shape[1])
+        width = self._dim if self._projection is None else int(self._projection.shape[1])
+        return width + (self._normalization == "unit")
 
     def __call__(self, embeddings_MD: FloatArray) -> FloatArray:
         """Prepare M embeddings; "standardize" remembers them.
@@ -72,10 +75,13 @@ class ContextPreparer:
             raise ValueError(f"{int((~np.isfinite(rows)).sum())} of {rows.size} context features are not finite")
         if self._normalization == "l2":
             rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _FLOOR)
-        elif self._normalization == "standardize":
+        elif self._normalization != "none":
             rows = self._standardize(rows)
         if self._projection is not None:
             rows = rows @ self._projection
+        if self._normalization == "unit":
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _FLOOR)
+            rows = np.hstack([rows, np.ones((len(rows), 1))])
         return (self._scale * rows).astype(np.float32).astype(np.float64)
 
     def _standardize(self, rows: FloatArray) -> FloatArray:

@@ -29,6 +29,7 @@ MAKERS: dict[str, Maker] = {
     "discount": lambda k, d, seed: ForgettingLinUCB(k, d, rule="discount", alpha=1.0, gamma=0.995, seed=seed),
     "window": lambda k, d, seed: ForgettingLinUCB(k, d, rule="window", alpha=1.0, window=400, seed=seed),
     "decay": lambda k, d, seed: ForgettingLinUCB(k, d, rule="decay", alpha=0.3, gamma=0.995, seed=seed),
+    "adaptive": lambda k, d, seed: ForgettingLinUCB(k, d, rule="adaptive", alpha=0.7, seed=seed),
     "neural-ucb": lambda k, d, seed: NeuralUCB(k, d, hidden=(32, 16), forced_pulls=1, train_steps=5, seed=seed),
     "exp3": lambda k, d, seed: Exp3(k, seed=seed),
     "ucb1": lambda k, d, seed: UCB1(k, alpha=0.3, seed=seed),

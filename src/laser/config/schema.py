@@ -15,11 +15,14 @@ from laser.config.selection import (
     FixedSelector,
     LinUCBSelector,
     NoSignal,
+    ProbeSignal,
     QuantileFeedback,
     SelectorConfig,
     SequentialSelector,
     SignalConfig,
 )
+
+_UNLEARNING = ("fixed", "random", "sequential", "classifier", "frozen", "ensemble")
 
 
 class LoraConfig(Section):
@@ -201,8 +204,9 @@ class RewardsConfig(Section):
 class ContextConfig(Section):
     """Preparation of bandit contexts."""
 
-    normalization: Literal["none", "l2", "standardize"] = Field(
-        "none", description="none (paper), unit length, or running standardisation of each feature."
+    normalization: Literal["none", "l2", "standardize", "unit"] = Field(
+        "none",
+        description="none (paper); l2: unit length; standardize: by running moments; unit: both, and a constant.",
     )
     scale: float = Field(1.0, gt=0, description="Factor on the prepared context; gives alpha its meaning.")
     projection: PositiveInt | None = Field(None, description="Seeded random projection to this many features.")
@@ -304,6 +308,11 @@ class RunConfig(Section):
         for name in [*([named] if named is not None else []), *(order or [])]:
             if name not in names:
                 raise ValueError(f"the selector names {name!r}, but the pool holds {', '.join(names)}")
+        if isinstance(self.signal, ProbeSignal) and self.selector.type in _UNLEARNING:
+            raise ValueError(
+                f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; "
+                "drop [signal] or choose a bandit"
+            )
         num_possible = self.generation.num_responses * (self.generation.num_responses - 1) // 2
         if self.training.pairs_per_prompt > num_possible:
             raise ValueError(

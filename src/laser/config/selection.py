@@ -26,12 +26,13 @@ class ForgettingSelector(Section):
     """LinUCB that forgets, for bandit rewards that drift."""
 
     type: Literal["forgetting"] = "forgetting"
-    rule: Literal["discount", "window", "decay"] = Field(
-        "decay",
+    rule: Literal["discount", "window", "decay", "adaptive"] = Field(
+        "adaptive",
         description="discount: observations fade, the prior stays (D-LinUCB); window: only the latest count; decay: "
-        "observations and prior fade alike (paretobandit's rule).",
+        "observations and prior fade alike (paretobandit's rule); adaptive: discount at several gammas, weighed "
+        "by how well each predicts.",
     )
-    alpha: Alpha = 0.3
+    alpha: Alpha = 0.7
     gamma: float = Field(0.995, gt=0, le=1, description="Factor per observation, for discount and decay.")
     window: PositiveInt = Field(200, description="Latest observations that count, over all arms, for window.")
     ridge: float = Field(1.0, gt=0, description="Prior precision of every arm.")
@@ -205,13 +206,17 @@ class AccuracyGapSignal(Section):
 
 
 class ProbeSignal(Section):
-    """Pair accuracy of the chosen reward model on a few prompts with gold answers per category."""
+    """Pair accuracy of reward models on a few prompts per category."""
 
     type: Literal["probe"] = "probe"
-    weight: Weight = 0.5
-    every: Every = 1
+    weight: Weight = 1.0
+    labels: Literal["auto", "gold", "consensus"] = Field(
+        "auto", description="gold answers; or the order of the pool's summed scores; auto: gold if there are answers."
+    )
+    warm_start: bool = Field(True, description="Test every reward model first and teach the selector the result.")
+    refresh: int = Field(0, ge=0, description="Iterations between fresh answers and measurements; 0: once.")
     prompts_per_category: PositiveInt = Field(8, description="Training prompts set aside per category.")
-    num_responses: PositiveInt = Field(8, description="Answers the policy gives to each, every iteration.")
+    num_responses: PositiveInt = Field(8, description="Answers the policy gives to each.")
 
 
 class AgreementSignal(Section):

@@ -112,6 +112,9 @@ def run_batch(
         clock: Measures the seconds of each phase.
         respond: Gives the n responses of each prompt, freshly sampled or kept from the start of the iteration.
     """
+    scored_before = parts.pool.num_scored()
+    with clock("probe"):
+        parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.policy.embed(some)))
     with clock("embed"):
         contexts_MD = parts.contexts(_rows_of(parts.policy.embed(prompts), settings.granularity))
     with clock("select"):
@@ -123,7 +126,6 @@ def run_batch(
         settings.candidate_pairs if settings.combination == "agreement" else settings.pairs_per_prompt,
         [stream(settings.seed, "pairs", at.iteration, at.step, row) for row in range(len(prompts))],
     )
-    scored_before = parts.pool.num_scored()
     with clock("score"):
         weights_BK = np.broadcast_to(selection.weights_MK, (len(prompts), selection.weights_MK.shape[1]))
         scores_BKN = _score(parts.pool, weights_BK, prompts, responses, candidates)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-PHASES = ("embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
+PHASES = ("probe", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
 
 
 class Progress(Protocol):

@@ -9,17 +9,15 @@ loss:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from laser.bandits.base import Selector
 from laser.evaluation.answers import IsRight
-from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
-from laser.seeding import stream_seed
 from laser.training.charges import Charge
 from laser.types import FloatArray, Prompt, Responses, StateDict
 
@@ -43,8 +41,16 @@ class SignalInput:
     charges: Sequence[Charge]
 
 
+Prepare = Callable[[Sequence[Prompt]], FloatArray]
+"""Bandit contexts of prompts, shape (M, D)."""
+
+
 class Signal(Protocol):
     """Judges the charges of a batch."""
+
+    def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
+        """Called before each selection; may teach the selector something first."""
+        ...
 
     def measure(self, given: SignalInput) -> FloatArray:
         """One value in [0, 1] per charge, shape (E,); NaN where there is none."""
@@ -65,8 +71,11 @@ def mixed(bandit_rewards_E: FloatArray, signals_E: FloatArray, weight: float) ->
     return np.where(np.isnan(signals_E), bandit_rewards_E, mixture)
 
 
-class _Stateless:
-    """The state of a signal without one."""
+class Stateless:
+    """What a signal without state, or without anything to prepare, inherits."""
+
+    def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
+        """Nothing to prepare."""
 
     def state_dict(self) -> StateDict:
         """Nothing."""
@@ -76,7 +85,7 @@ class _Stateless:
         """Nothing to restore."""
 
 
-class NoSignal(_Stateless):
+class NoSignal(Stateless):
     """The loss alone, as in the paper."""
 
     def measure(self, given: SignalInput) -> FloatArray:
@@ -84,7 +93,7 @@ class NoSignal(_Stateless):
         return np.full(len(given.charges), np.nan)
 
 
-class AccuracyGap(_Stateless):
+class AccuracyGap(Stateless):
     """LASeR with Acc: Acc(chosen) - Acc(rejected) over a charge's pairs, from [-1, 1] to [0, 1].
 
     Source: arXiv 2410.01735, Table 13. Needs a gold answer for every prompt, and calls no reward model.
@@ -110,144 +119,7 @@ class AccuracyGap(_Stateless):
         return 0.5 + 0.5 * float(np.mean(gaps)) if gaps else float("nan")
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeSettings:
-    """How a probe is done.
-
-    Attributes:
-        every: Batches between probes.
-        num_responses: Responses sampled per probe prompt.
-        temperature: Sampling temperature.
-        max_new_tokens: Longest response.
-        gold_format: A right response made from a gold answer, for prompts the policy never gets right.
-        seed: The run's seed.
-    """
-
-    every: int
-    num_responses: int
-    temperature: float
-    max_new_tokens: int
-    gold_format: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A probe prompt with right and wrong responses to it."""
-
-    prompt: Prompt
-    right: tuple[str, ...]
-    wrong: tuple[str, ...]
-
-
-class Probe:
-    """Tests the selected reward model on a handful of prompts with gold answers, by category.
-
-    At the start of each iteration the policy answers the probe prompts; right and wrong responses to the same prompt
-    make labelled pairs. The signal of a reward model is its accuracy on the pairs of the categories it was chosen for.
-    An accuracy is measured once per iteration, reward model and category, when first asked for: at most K times
-    categories times (prompts x responses) scores an iteration, which the step records count like any others.
-
-    Args:
-        pool: The reward models.
-        generator: Samples the answers.
-        prompts: Probe prompts with gold answers, by category.
-        is_right: Whether a response answers a prompt rightly.
-        settings: How it is done.
-    """
-
-    def __init__(
-        self,
-        pool: RewardPool,
-        generator: Generator,
-        prompts: Mapping[str, Sequence[Prompt]],
-        is_right: IsRight,
-        settings: ProbeSettings,
-    ) -> None:
-        self._pool, self._generator, self._is_right, self._settings = pool, generator, is_right, settings
-        self._prompts = {prompt.id: prompt for of_category in prompts.values() for prompt in of_category}
-        self._categories = dict(prompts)
-        self._iteration = -1
-        self._items: dict[str, list[_Item]] = {}
-        self._known: dict[str, float] = {}
-
-    def measure(self, given: SignalInput) -> FloatArray:
-        """Pair accuracy of each charge's reward model, weighted by how many prompts are of which category."""
-        if given.step % self._settings.every:
-            return np.full(len(given.charges), np.nan)
-        if given.iteration != self._iteration:
-            self._sample(given.iteration)
-        return np.array([self._of_charge(given, charge) for charge in given.charges], dtype=np.float64)
-
-    def _of_charge(self, given: SignalInput, charge: Charge) -> float:
-        counts = Counter(given.prompts[prompt].category for prompt in charge.prompts)
-        known = [(self._accuracy(charge.arm, category), count) for category, count in counts.items()]
-        known = [(accuracy, count) for accuracy, count in known if not np.isnan(accuracy)]
-        total = sum(count for _, count in known)
-        return sum(accuracy * count for accuracy, count in known) / total if total else float("nan")
-
-    def _accuracy(self, arm: int, category: str) -> float:
-        key = f"{arm}:{category}"
-        if key not in self._known:
-            self._known[key] = self._measured(arm, self._items.get(category, []))
-        return self._known[key]
-
-    def _measured(self, arm: int, items: Sequence[_Item]) -> float:
-        if not items:
-            return float("nan")
-        texts = [[*item.right, *item.wrong] for item in items]
-        scores = self._pool.score(arm, [item.prompt for item in items], texts)
-        per_prompt = []
-        for item, row in zip(items, scores, strict=True):
-            gaps = np.subtract.outer(row[: len(item.right)], row[len(item.right) :]).ravel()
-            gaps = gaps[np.isfinite(gaps)]
-            if len(gaps):
-                per_prompt.append(float(np.mean((gaps > 0) + 0.5 * (gaps == 0))))
-        return float(np.mean(per_prompt)) if per_prompt else float("nan")
-
-    def _sample(self, iteration: int) -> None:
-        self._iteration, self._known = iteration, {}
-        self._items = {category: self._answered(prompts) for category, prompts in self._categories.items()}
-
-    def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
-        settings = self._settings
-        replies = self._generator.generate(
-            prompts,
-            num_responses=settings.num_responses,
-            temperature=settings.temperature,
-            top_p=1.0,
-            max_new_tokens=settings.max_new_tokens,
-            seeds=[stream_seed(settings.seed, "probe", self._iteration, row) for row in range(len(prompts))],
-        )
-        items = []
-        for prompt, row in zip(prompts, replies, strict=True):
-            texts = sorted({response.text for response in row if response.text.strip()})
-            right = tuple(text for text in texts if self._is_right(prompt, text))
-            wrong = tuple(text for text in texts if text not in right)
-            if wrong:
-                items.append(_Item(prompt, right or (settings.gold_format.format(answer=prompt.answer),), wrong))
-        return items
-
-    def state_dict(self) -> StateDict:
-        """The answers of this iteration and what is known of the reward models."""
-        items = {
-            category: [[item.prompt.id, list(item.right), list(item.wrong)] for item in of_category]
-            for category, of_category in self._items.items()
-        }
-        known = {key: None if np.isnan(value) else value for key, value in self._known.items()}
-        return {"iteration": self._iteration, "items": items, "known": known}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`."""
-        self._iteration = int(state["iteration"])
-        self._known = {key: float("nan") if value is None else value for key, value in state["known"].items()}
-        self._items = {
-            category: [_Item(self._prompts[name], tuple(right), tuple(wrong)) for name, right, wrong in rows]
-            for category, rows in state["items"].items()
-        }
-
-
-class PoolAgreement(_Stateless):
+class PoolAgreement(Stateless):
     """How much of the pool agrees with the reward model that was chosen, on every so many batches.
 
     The other reward models score the responses of its pairs; the signal is the share of their opinions that order a
@@ -285,7 +157,7 @@ class PoolAgreement(_Stateless):
         return np.array([chosen - rejected for chosen, rejected in rows])
 
 
-class DevGain:
+class DevGain(Stateless):
     """How the dev metric moved since it was last looked at, credited to the batch that looks.
 
     Args:

@@ -1,0 +1,210 @@
+"""The probe: what the reward models are worth on a handful of prompts, before and while they are chosen.
+
+The policy answers the probe prompts; its responses to one prompt make labelled pairs, and a reward model's accuracy on
+them is its bandit reward. Labels come from gold answers ("gold": right over wrong) or, where there are none, from the
+pool itself ("consensus": the order of the summed raw scores; a reward model that knows a category has the strongest
+opinions in it, so it also dominates the sum). At the start every reward model is tested on every probe prompt and the
+selector is taught the result, as if it had chosen each of them there: it begins with K observations per prompt for a
+few scores each, and no batch has been trained on by a reward model that was only being tried.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from laser.bandits.base import Selector
+from laser.evaluation.answers import IsRight
+from laser.policy.generation import Generator
+from laser.rewards.pool import RewardPool
+from laser.seeding import stream_seed
+from laser.training.charges import Charge
+from laser.training.signals import Prepare, SignalInput
+from laser.types import FloatArray, Prompt, StateDict
+
+Labels = Literal["gold", "consensus"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How a probe is done.
+
+    Attributes:
+        labels: Where the labels of pairs come from.
+        warm_start: Teach the selector what every reward model is worth before it first chooses.
+        refresh: Iterations between fresh answers, and with them fresh measurements; 0: once, at the start.
+        num_responses: Responses sampled per probe prompt.
+        temperature: Sampling temperature.
+        max_new_tokens: Longest response.
+        gold_format: A right response made from a gold answer, for prompts the policy never gets right.
+        seed: The run's seed.
+    """
+
+    labels: Labels
+    warm_start: bool
+    refresh: int
+    num_responses: int
+    temperature: float
+    max_new_tokens: int
+    gold_format: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A probe prompt with distinct responses to it, the right ones first; with consensus labels none is known."""
+
+    prompt: Prompt
+    responses: tuple[str, ...]
+    num_right: int
+
+
+class Probe:
+    """Tests reward models on probe prompts, by category; see the module.
+
+    An accuracy is measured once per reward model and category until the next refresh, when first asked for: at most
+    K x prompts x responses scores in all, which the steps count like any others.
+
+    Args:
+        pool: The reward models.
+        generator: Samples the answers.
+        prompts: Probe prompts, by category; with gold answers if the labels are gold.
+        is_right: Whether a response answers a prompt rightly.
+        settings: How it is done.
+    """
+
+    def __init__(
+        self,
+        pool: RewardPool,
+        generator: Generator,
+        prompts: Mapping[str, Sequence[Prompt]],
+        is_right: IsRight,
+        settings: ProbeSettings,
+    ) -> None:
+        self._pool, self._generator, self._is_right, self._settings = pool, generator, is_right, settings
+        self._prompts = {prompt.id: prompt for of_category in prompts.values() for prompt in of_category}
+        self._categories = dict(prompts)
+        self._iteration = -1  # of the answers; -1: none yet
+        self._items: dict[str, list[_Item]] = {}
+        self._known: dict[str, list[float]] = {}  # "arm:category" -> accuracy on each item, NaN where it has none
+
+    def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
+        """Sample answers where they are due, and teach the selector what the reward models are worth on them."""
+        refresh = self._settings.refresh
+        if self._iteration >= 0 and not (refresh and iteration >= self._iteration + refresh):
+            return
+        self._iteration, self._known = iteration, {}
+        self._items = {category: self._answered(prompts) for category, prompts in self._categories.items()}
+        if self._settings.warm_start and any(self._items.values()):
+            self._teach(selector, contexts)
+
+    def measure(self, given: SignalInput) -> FloatArray:
+        """Pair accuracy of each charge's reward model, weighted by how many prompts are of which category."""
+        return np.array([self._of_charge(given, charge) for charge in given.charges], dtype=np.float64)
+
+    def _teach(self, selector: Selector, contexts: Prepare) -> None:
+        rows_MD = contexts([item.prompt for items in self._items.values() for item in items])
+        for arm in range(len(self._pool.names)):
+            accuracies = [value for category in self._items for value in self._accuracies(arm, category)]
+            selection = selector.select(rows_MD, np.arange(len(self._pool.names)) == arm)
+            selector.update(selection.id, np.array(accuracies))
+
+    def _of_charge(self, given: SignalInput, charge: Charge) -> float:
+        counts = Counter(given.prompts[prompt].category for prompt in charge.prompts)
+        total, weight = 0.0, 0
+        for category, count in counts.items():
+            known = [value for value in self._accuracies(charge.arm, category) if not np.isnan(value)]
+            if known:
+                total += count * float(np.mean(known))
+                weight += count
+        return total / weight if weight else float("nan")
+
+    def _accuracies(self, arm: int, category: str) -> list[float]:
+        key = f"{arm}:{category}"
+        if key not in self._known:
+            items = self._items.get(category, [])
+            if self._settings.labels == "gold":
+                scores = self._scores(arm, items)
+                self._known[key] = [_order(row, item.num_right) for row, item in zip(scores, items, strict=True)]
+            else:
+                self._ask_everyone(category, items)
+        return self._known[key]
+
+    def _ask_everyone(self, category: str, items: Sequence[_Item]) -> None:
+        """Consensus labels need all scores, so all reward models are measured at once."""
+        by_arm = [self._scores(arm, items) for arm in range(len(self._pool.names))]
+        sums = [np.sum([scores[index] for scores in by_arm], axis=0) for index in range(len(items))]
+        for arm, scores in enumerate(by_arm):
+            agreements = [_agreement(row, total) for row, total in zip(scores, sums, strict=True)]
+            self._known[f"{arm}:{category}"] = agreements
+
+    def _scores(self, arm: int, items: Sequence[_Item]) -> list[FloatArray]:
+        return (
+            self._pool.score(arm, [item.prompt for item in items], [item.responses for item in items]) if items else []
+        )
+
+    def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
+        settings = self._settings
+        replies = self._generator.generate(
+            prompts,
+            num_responses=settings.num_responses,
+            temperature=settings.temperature,
+            top_p=1.0,
+            max_new_tokens=settings.max_new_tokens,
+            seeds=[stream_seed(settings.seed, "probe", self._iteration, row) for row in range(len(prompts))],
+        )
+        items = [
+            self._item(prompt, sorted({response.text for response in row if response.text.strip()}))
+            for prompt, row in zip(prompts, replies, strict=True)
+        ]
+        return [item for item in items if len(item.responses) > max(1, item.num_right)]
+
+    def _item(self, prompt: Prompt, texts: Sequence[str]) -> _Item:
+        if self._settings.labels == "consensus":
+            return _Item(prompt, tuple(texts), 0)
+        right = [text for text in texts if self._is_right(prompt, text)]
+        wrong = [text for text in texts if text not in right]
+        right = right or [self._settings.gold_format.format(answer=prompt.answer)]
+        return _Item(prompt, (*right, *wrong), len(right))
+
+    def state_dict(self) -> StateDict:
+        """The answers and what is known of the reward models."""
+        items = {
+            category: [[item.prompt.id, list(item.responses), item.num_right] for item in of_category]
+            for category, of_category in self._items.items()
+        }
+        known = {key: [None if np.isnan(value) else value for value in row] for key, row in self._known.items()}
+        return {"iteration": self._iteration, "items": items, "known": known}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        self._iteration = int(state["iteration"])
+        self._known = {
+            key: [float("nan") if value is None else value for value in row] for key, row in state["known"].items()
+        }
+        self._items = {
+            category: [_Item(self._prompts[name], tuple(texts), num_right) for name, texts, num_right in rows]
+            for category, rows in state["items"].items()
+        }
+
+
+def _order(scores_N: FloatArray, num_right: int) -> float:
+    """Share of (right, wrong) pairs with the right response scored higher, ties half; NaN without a finite pair."""
+    return _share(np.subtract.outer(scores_N[:num_right], scores_N[num_right:]).ravel())
+
+
+def _agreement(scores_N: FloatArray, reference_N: FloatArray) -> float:
+    """Share of pairs that two sets of scores order alike, ties of the first half; NaN without such a pair."""
+    first, second = np.triu_indices(len(scores_N), 1)
+    direction = np.sign(reference_N[first] - reference_N[second])
+    gaps = (scores_N[first] - scores_N[second]) * direction
+    return _share(gaps[direction != 0])
+
+
+def _share(gaps: FloatArray) -> float:
+    gaps = gaps[np.isfinite(gaps)]
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if len(gaps) else float("nan")
