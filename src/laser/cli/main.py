@@ -68,6 +68,22 @@ def train(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory, finished or not.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: report.html in the run directory.", show_default=False)
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page: which reward model was useful where, and how sure that is.
+
+    Example: laser report runs/mine
+    """
+    from laser.analysis.report import write_report
+
+    typer.echo(f"report: {write_report(run, out)}")
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)]) -> None:
     """Write a starting point of your own: prompts.jsonl, rewards.py and run.toml, ready to train and to edit.
 

@@ -86,6 +86,8 @@ def _fresh_out(config_path: Path | None) -> Path:
 
 def report(result: RunResult, console: Console) -> None:
     """Print the dev metric before and after, who was chosen where, and what to do next."""
+    from laser.analysis.report import write_report
+
     summary = result.summary
     console.print()
     if summary.metric_before is not None:
@@ -94,9 +96,8 @@ def report(result: RunResult, console: Console) -> None:
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
-    console.print(
-        "next: laser init my-run   (a folder with prompts, reward functions and a configuration to make yours)"
-    )
+    console.print(f"report: {escape(str(write_report(result.path)))}", soft_wrap=True)
+    console.print("next: laser init my-run   (prompts, reward functions and a configuration to make yours)")
 
 
 def _metric_table(summary: RunSummary) -> Table:

@@ -13,11 +13,15 @@ Table = dict[str, Any]
 PRESETS: dict[str, Table] = {
     "paper": {},
     "recommended": {
-        "context": {"normalization": "l2"},
-        "selector": {"type": "linucb", "alpha": 1.0, "forced_pulls": 1},
+        "context": {"normalization": "unit"},
+        "selector": {"type": "linucb", "alpha": 0.1, "ridge": 0.05},
         "feedback": {"type": "quantile", "window": 50},
+        "signal": {"type": "probe"},
     },
 }
+
+UNLEARNING = ("fixed", "random", "sequential", "classifier", "frozen", "ensemble")
+"""Selectors that learn nothing, and so have no use for a signal."""
 
 
 def apply_preset(table: Table) -> Table:
@@ -28,8 +32,12 @@ def apply_preset(table: Table) -> Table:
     """
     preset = PRESETS.get(str(table.get("preset", "paper")), {})
     merged = dict(table)
+    selector = table.get("selector", {})
+    learns = not (isinstance(selector, dict) and selector.get("type") in UNLEARNING)
     for section, defaults in preset.items():
         given = table.get(section, {})
+        if section == "signal" and not learns:
+            continue
         if isinstance(given, dict) and given.get("type", defaults.get("type")) == defaults.get("type"):
             merged[section] = {**defaults, **given}
     return merged

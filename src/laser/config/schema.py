@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from laser.config.presets import UNLEARNING
 from laser.config.section import Device, PositiveInt, Section
 from laser.config.selection import (
     Feedback,
@@ -21,8 +22,6 @@ from laser.config.selection import (
     SequentialSelector,
     SignalConfig,
 )
-
-_UNLEARNING = ("fixed", "random", "sequential", "classifier", "frozen", "ensemble")
 
 
 class LoraConfig(Section):
@@ -308,7 +307,7 @@ class RunConfig(Section):
         for name in [*([named] if named is not None else []), *(order or [])]:
             if name not in names:
                 raise ValueError(f"the selector names {name!r}, but the pool holds {', '.join(names)}")
-        if isinstance(self.signal, ProbeSignal) and self.selector.type in _UNLEARNING:
+        if isinstance(self.signal, ProbeSignal) and self.selector.type in UNLEARNING:
             raise ValueError(
                 f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; "
                 "drop [signal] or choose a bandit"

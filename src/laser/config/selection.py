@@ -215,7 +215,9 @@ class ProbeSignal(Section):
     )
     warm_start: bool = Field(True, description="Test every reward model first and teach the selector the result.")
     refresh: int = Field(0, ge=0, description="Iterations between fresh answers and measurements; 0: once.")
-    prompts_per_category: PositiveInt = Field(8, description="Training prompts set aside per category.")
+    prompts_per_category: PositiveInt = Field(
+        16, description="Training prompts set aside per category, at most a quarter of it."
+    )
     num_responses: PositiveInt = Field(8, description="Answers the policy gives to each.")
 
 

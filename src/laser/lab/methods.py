@@ -38,16 +38,18 @@ def base_config(lab: Path, pool: Sequence[str], seed: int) -> Table:
 _RECOMMENDED: Table = {"preset": "recommended"}
 _ZSCORE: Table = {"feedback": {"type": "zscore"}}
 _L2: Table = {"context": {"normalization": "l2"}}
+_UNIT: Table = {"context": {"normalization": "unit"}}
 
 METHODS: dict[str, Table] = {
-    "laser-paper": {},
     "laser": _RECOMMENDED,
-    "laser-probe": {**_RECOMMENDED, "signal": {"type": "probe"}},
+    "laser-consensus": {**_RECOMMENDED, "signal": {"type": "probe", "labels": "consensus"}},
+    "laser-loss": {**_RECOMMENDED, "signal": {"type": "none"}},
+    "laser-paper": {},
     "laser-acc": {**_RECOMMENDED, "signal": {"type": "accuracy_gap"}},
     "laser-exp3": {"selector": {"type": "exp3"}},
-    "laser-neural-ucb": {"selector": {"type": "neural_ucb", "forced_pulls": 1}, **_L2},
-    "thompson": {"selector": {"type": "thompson"}, **_L2},
-    "forgetting": {"selector": {"type": "forgetting"}, **_L2},
+    "laser-neural-ucb": {"selector": {"type": "neural_ucb", "forced_pulls": 1}, **_UNIT},
+    "thompson": {"selector": {"type": "thompson", "ridge": 0.05}, **_UNIT},
+    "forgetting": {"selector": {"type": "forgetting", "ridge": 0.05}, **_UNIT},
     "bayesian-router": {"selector": {"type": "bayesian_router"}, **_ZSCORE, **_L2},
     "random": {"selector": {"type": "random"}},
     "sequential": {"selector": {"type": "sequential"}},
@@ -62,7 +64,7 @@ METHODS: dict[str, Table] = {
     },
     "online-ensemble": {"selector": {"type": "online_ensemble"}},
 }
-LASER = "laser-probe"
+LASER = "laser"
 
 
 def method_names(pool: str) -> tuple[str, ...]:

