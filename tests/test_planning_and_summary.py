@@ -45,7 +45,12 @@ def test_only_the_largest_resident_reward_models_count(config):
 
 def step(names, rewards, categories, **changed):
     record = {
-        "selection": {"reward_models": names, "categories": categories},
+        "selection": {
+            "weights": [[float(name == one) for one in ("a", "b", "c")] for name in names],
+            "charged": names,
+            "categories": categories,
+        },
+        "scored": {"a": 2, "b": 1},
         "bandit_rewards": rewards,
         "dropped": {"ties": 1},
         "pairs": 3,
@@ -71,5 +76,9 @@ def test_summary_counts_prompts_by_category_and_averages_bandit_rewards():
     assert (summary.metric_before, summary.metric_after, summary.num_evaluated) == (0.4, 0.6, 20)
     assert summary.metric_by_category == {"x": (0.3, 0.7), "y": (0.5, 0.5)}
     assert (summary.num_pairs, summary.dropped, summary.tokens) == (9, {"ties": 3}, {"sampled": 30})
+    assert summary.scored == {"a": 6, "b": 3}
+    ensemble = step([], [], [{"x": 4}])
+    ensemble["selection"]["weights"] = [[0.5, 0.25, 0.25]]
+    assert summarize([ensemble], [], ["a", "b", "c"]).utilization == {"x": {"a": 2, "b": 1, "c": 1}}
     empty = summarize([], [], ["a"])
     assert (empty.metric_before, empty.num_batches) == (None, 0)

@@ -62,8 +62,9 @@ def test_the_commands_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     from laser.cli.main import app
 
-    commands = {command.callback.__name__ for command in app.registered_commands}
-    assert set(re.findall(r"^laser (\w+)", README, re.MULTILINE)) == commands
+    commands = {(command.name or command.callback.__name__) for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    assert set(re.findall(r"^laser ([\w-]+)", README, re.MULTILINE)) == commands | groups
 
 
 def test_docs_are_current():

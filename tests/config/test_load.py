@@ -77,9 +77,15 @@ def test_a_local_model_folder_becomes_absolute_and_a_hub_id_stays(minimal):
 
 def test_recommended_preset_lies_under_what_the_user_writes(minimal):
     config = load_config(minimal, ["preset=recommended", "selector.alpha=0.3"])
-    assert (config.selector.alpha, config.selector.forced_pulls) == (0.3, 1)
-    assert config.feedback.window == 50
-    assert load_config(minimal, ["preset=recommended", "selector.type=random"]).selector.type == "random"
+    assert (config.selector.alpha, config.selector.ridge) == (0.3, 0.05)
+    assert (config.feedback.window, config.signal.type, config.context.normalization) == (50, "probe", "unit")
+    random = load_config(minimal, ["preset=recommended", "selector.type=random"])
+    assert (random.selector.type, random.signal.type) == ("random", "none")  # it learns nothing, so nothing is probed
+
+
+def test_a_probe_for_a_selector_that_learns_nothing_is_refused(minimal):
+    with pytest.raises(ConfigError, match="'random' learns nothing.*drop .signal"):
+        load_config(minimal, ["selector.type=random", "signal.type=probe"])
 
 
 def test_the_resolved_configuration_survives_json(minimal):
