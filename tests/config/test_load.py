@@ -84,7 +84,7 @@ def test_recommended_preset_lies_under_what_the_user_writes(minimal):
 
 
 def test_a_probe_for_a_selector_that_learns_nothing_is_refused(minimal):
-    with pytest.raises(ConfigError, match="'random' learns nothing.*drop .signal"):
+    with pytest.raises(ConfigError, match=r"'random' learns nothing.*drop \[signal"):
         load_config(minimal, ["selector.type=random", "signal.type=probe"])
 
 

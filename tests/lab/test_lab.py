@@ -7,9 +7,10 @@ import pytest
 
 from laser.api import train
 from laser.cli.lab import run
+from laser.config import parse_config
 from laser.errors import ConfigError
 from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
-from laser.lab.methods import METHODS, merged, method_config, method_names
+from laser.lab.methods import METHODS, STUDIES, merged, method_config, method_names
 from laser.lab.models import save_model, train_model
 from laser.lab.oracle import load_oracle, measure_oracle
 from laser.lab.report import Outcome, collect, interval, table
@@ -75,7 +76,7 @@ def test_a_patch_reaches_its_section_alone():
 
 def test_an_unbuilt_laboratory_says_how_to_build_it(tmp_path):
     with pytest.raises(ConfigError, match="laser lab build"):
-        run(tmp_path, tmp_path, [], [], 1, 1)
+        run(tmp_path, tmp_path, [], [], [], 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ SHORT = {
 @pytest.mark.parametrize("method", method_names("mixed"))
 def test_every_method_runs_through_the_loop(lab, tmp_path, method):
     out = tmp_path / "mixed" / method / "seed-0"
-    result = train(method_config(lab, "mixed", method, 0, SHORT), out)
+    result = train(merged(method_config(lab, "mixed", method, 0), SHORT), out)
     steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
     assert result.summary.num_batches == len(steps) == 4
     for step in steps:
@@ -117,7 +118,9 @@ def test_every_method_runs_through_the_loop(lab, tmp_path, method):
 
 @pytest.mark.slow
 def test_a_frozen_selector_is_the_other_runs_and_does_not_learn(lab, tmp_path):
-    config = merged(method_config(lab, "mixed", "laser", 0, SHORT), {"context": {"normalization": "standardize"}})
+    config = merged(
+        merged(method_config(lab, "mixed", "laser", 0), SHORT), {"context": {"normalization": "standardize"}}
+    )
     train(config, tmp_path / "first")
     frozen = merged(config, {"selector": {"type": "frozen", "run": str(tmp_path / "first")}, "seed": 3})
     for key in ("alpha", "forced_pulls"):
@@ -135,12 +138,18 @@ def test_a_frozen_selector_is_the_other_runs_and_does_not_learn(lab, tmp_path):
 
 @pytest.mark.slow
 def test_a_classifier_of_another_pool_is_refused(lab, tmp_path):
-    config = method_config(lab, "mixed", "classifier", 0, SHORT)
+    config = merged(method_config(lab, "mixed", "classifier", 0), SHORT)
     config["rewards"]["models"] = config["rewards"]["models"][:2]
     with pytest.raises(ConfigError, match="train it again"):
         train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no classifier"):
         train(merged(config, {"selector": {"path": str(tmp_path)}}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_is_a_valid_configuration_that_differs(study, tmp_path):
+    plain, changed = (method_config(tmp_path, "mixed", "laser", 0, name) for name in ("", study))
+    assert parse_config(changed) != parse_config(plain)
 
 
 def test_all_pools_have_four_reward_models_and_all_methods_a_configuration(tmp_path):

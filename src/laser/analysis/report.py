@@ -106,7 +106,9 @@ def _picture(draw: Callable[[Any], None], *, columns: int = 1, height: float = 3
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: dict[Any, Any] = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _TEXT)
+    style: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _TEXT
+    )
     with matplotlib.rc_context({**style, "svg.fonttype": "none", "font.size": 9, "svg.hashsalt": "laser"}):
         figure, axes = pyplot.subplots(1, columns, figsize=(7.2, height), squeeze=False)
         draw(axes[0] if columns > 1 else axes[0][0])

@@ -25,7 +25,9 @@ def build(folder: Path, workers: int) -> None:
             console.print(f"  {category:<11}" + "  ".join(f"{name} {value:.2f}" for name, value in values.items()))
 
 
-def run(folder: Path, out: Path, pools: list[str], methods: list[str], seeds: int, workers: int) -> None:
+def run(
+    folder: Path, out: Path, pools: list[str], methods: list[str], studies: list[str], seeds: int, workers: int
+) -> None:
     """Run methods on pools and print the tables.
 
     Raises:
@@ -33,7 +35,7 @@ def run(folder: Path, out: Path, pools: list[str], methods: list[str], seeds: in
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     from laser.lab.build import POOLS
-    from laser.lab.methods import LASER, method_names
+    from laser.lab.methods import LASER, STUDIES, method_names
     from laser.lab.oracle import load_oracle
     from laser.lab.report import collect, table
     from laser.lab.run import Cell, run_cells
@@ -47,10 +49,21 @@ def run(folder: Path, out: Path, pools: list[str], methods: list[str], seeds: in
     for method in methods:
         if not all(method in method_names(pool) for pool in pools):
             raise ConfigError(f"there is no method {method!r}; choose among {', '.join(method_names(pools[0]))}")
+    for study in studies:
+        if study not in STUDIES:
+            raise ConfigError(f"there is no study {study!r}; choose among {', '.join(STUDIES)}")
     console = Console(highlight=False)
     chosen = {pool: methods or list(method_names(pool)) for pool in pools}
-    cells = [Cell(pool, method, seed) for seed in range(seeds) for pool in pools for method in chosen[pool]]
+    cells = [
+        Cell(pool, method, seed, study)
+        for seed in range(seeds)
+        for pool in pools
+        for study in studies or [""]
+        for method in chosen[pool]
+    ]
     run_cells(folder, out, cells, workers=workers, note=console.print)
     for pool in pools:
-        console.print(f"\n{pool}, {seeds} seeds\n")
-        console.print(table(collect(out, pool, load_oracle(folder)[pool]), reference=LASER), soft_wrap=True)
+        for study in studies or [""]:
+            group = f"{pool}+{study}" if study else pool
+            console.print(f"\n{group}, {seeds} seeds\n")
+            console.print(table(collect(out, group, load_oracle(folder)[pool]), reference=LASER), soft_wrap=True)

@@ -179,6 +179,10 @@ def lab_run(
     methods: Annotated[
         list[str] | None, typer.Option("--method", help="A method. Repeatable; default: all of them.")
     ] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Option("--study", help="noise-0.4, inverted, irrelevant-2, rms-8, loss-dpo, ...; instead of plain runs."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per method.")] = 5,
     workers: _WORKERS = 2,
 ) -> None:
@@ -188,7 +192,7 @@ def lab_run(
     """
     from laser.cli.lab import run
 
-    run(folder, out, pools or [], methods or [], seeds, workers)
+    run(folder, out, pools or [], methods or [], studies or [], seeds, workers)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

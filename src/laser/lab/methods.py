@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from laser.lab.build import pool_members
 
 Table = dict[str, Any]
+Study = Callable[[Path, Table], Table]
 
 
 def base_config(lab: Path, pool: Sequence[str], seed: int) -> Table:
@@ -67,12 +68,55 @@ METHODS: dict[str, Table] = {
 LASER = "laser"
 
 
+def _noise(sigma: float) -> Study:
+    def apply(lab: Path, config: Table) -> Table:
+        models = [{**model, "noise": sigma} for model in config["rewards"]["models"]]
+        return merged(config, {"rewards": {"models": models}})
+
+    return apply
+
+
+def _added(count: int, corruption: str) -> Study:
+    """More arms: corrupted copies of the pool's own reward models."""
+
+    def apply(lab: Path, config: Table) -> Table:
+        models = config["rewards"]["models"]
+        extra = [{**models[k % 4], "name": f"{corruption}-{k}", "corruption": corruption} for k in range(count)]
+        return merged(config, {"rewards": {"models": [*models, *extra]}})
+
+    return apply
+
+
+def _from_other_pools(count: int) -> Study:
+    """More arms: the experts of the confident pool, then of the inconsistent one."""
+
+    def apply(lab: Path, config: Table) -> Table:
+        others = (*pool_members("confident"), *pool_members("inconsistent"))[:count]
+        extra = [{"type": "loglik", "name": name, "model": str(lab / name)} for name in others]
+        return merged(config, {"rewards": {"models": [*config["rewards"]["models"], *extra]}})
+
+    return apply
+
+
+def _with(patch: Table) -> Study:
+    return lambda lab, config: merged(config, patch)
+
+
+STUDIES: dict[str, Study] = {
+    **{f"noise-{sigma}": _noise(sigma) for sigma in (0.1, 0.2, 0.3, 0.4)},  # Fig. 12
+    **{f"irrelevant-{count}": _added(count, "random") for count in (1, 2, 4)},  # Fig. 13
+    "inverted": _added(1, "inverted"),
+    **{f"rms-{4 + count}": _from_other_pools(count) for count in (1, 2, 3, 4)},  # Fig. 11
+    **{f"loss-{loss}": _with({"training": {"loss": loss}}) for loss in ("dpo", "nll", "kto")},  # Table 13
+}
+
+
 def method_names(pool: str) -> tuple[str, ...]:
     """All methods for a pool, one fixed run per reward model included."""
     return (*METHODS, *(f"fixed-{name.split('-', 1)[1]}" for name in pool_members(pool)))
 
 
-def method_config(lab: Path, pool: str, method: str, seed: int, changes: Table | None = None) -> Table:
+def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "") -> Table:
     """The configuration of one method on one pool.
 
     Args:
@@ -80,17 +124,17 @@ def method_config(lab: Path, pool: str, method: str, seed: int, changes: Table |
         pool: One of `laser.lab.build.POOLS`.
         method: One of `method_names`.
         seed: The run's seed.
-        changes: A further patch, for studies.
+        study: One of `STUDIES`, or "" for none.
 
     Raises:
-        KeyError: There is no such method.
+        KeyError: There is no such method or study.
     """
     patch = {"selector": {"type": "fixed", "arm": method[6:]}} if method.startswith("fixed-") else METHODS[method]
     config = merged(base_config(lab, pool_members(pool), seed), patch)
     if method in ("classifier", "bayesian-router"):
         key = "path" if method == "classifier" else "prior"
         config["selector"][key] = str(lab / f"router-{pool}-{method}")
-    return merged(config, changes or {})
+    return STUDIES[study](lab, config) if study else config
 
 
 def merged(table: Table, patch: Table) -> Table:

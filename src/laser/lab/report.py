@@ -57,6 +57,8 @@ def _quality(step: Mapping[str, Any], oracle: Oracle) -> tuple[float, float, boo
     of_category = oracle[step["category"]]
     names, values = list(of_category), np.array(list(of_category.values()))
     weights = np.mean(step["selection"]["weights"], axis=0)
+    if len(weights) != len(values):  # a study's additional arms are unknown to the oracle
+        return float("nan"), float("nan"), False
     return float(values.max()), float(weights @ values), names[int(weights.argmax())] == names[int(values.argmax())]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from laser.lab.methods import Table, method_config
+from laser.lab.methods import method_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Cell:
         pool: The pool.
         method: The method.
         seed: The seed.
-        study: Name of a patch on the configuration, "" for none.
+        study: One of `laser.lab.methods.STUDIES`, "" for none.
     """
 
     pool: str
@@ -40,7 +40,6 @@ def run_cells(
     cells: Sequence[Cell],
     *,
     workers: int,
-    changes: Table | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Run what is not finished.
@@ -50,12 +49,11 @@ def run_cells(
         out: Folder of the runs.
         cells: What to run.
         workers: Runs at a time, one thread each.
-        changes: The patch of the cells' study.
         note: Told when a run is done.
     """
     missing = [cell for cell in cells if not (cell.folder(out) / "summary.json").is_file()]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
-        running = {executor.submit(_run, lab, out, cell, changes): cell for cell in missing}
+        running = {executor.submit(_run, lab, out, cell): cell for cell in missing}
         for number, future in enumerate(as_completed(running), 1):
             future.result()
             cell = running[future]
@@ -70,12 +68,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _run(lab: Path, out: Path, cell: Cell, changes: Table | None) -> None:
+def _run(lab: Path, out: Path, cell: Cell) -> None:
     from laser.api import train
 
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted run of seconds starts again
     folder.parent.mkdir(parents=True, exist_ok=True)
-    train(method_config(lab, cell.pool, cell.method, cell.seed, changes), folder)
+    train(method_config(lab, cell.pool, cell.method, cell.seed, cell.study), folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     shutil.rmtree(folder / "adapter", ignore_errors=True)
