@@ -364,10 +364,10 @@ def test_one_blas_thread_while_estimating_and_as_many_as_before_afterwards():
             threads.append({each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"})
             return super().estimate(context)
 
-    bandit = LinUCB(1, 3)
-    bandit._linear.arms[0] = Probe(np.zeros(3), 1.0)
+    bandit = LinUCB(1, 64)
+    bandit._linear.arms[0] = Probe(np.zeros(64), 1.0)
     with threadpool_limits(2, user_api="blas"):
-        bandit.update(bandit.select(np.ones((2, 3))).id, np.ones(2))
+        bandit.update(bandit.select(np.ones((2, 64))).id, np.ones(2))
         assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}
     assert threads == [{1}] * 3  # two rows selected, the second row's stale solve made again
 

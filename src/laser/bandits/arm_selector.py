@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -71,6 +72,7 @@ class ArmSelector(ABC):
     """
 
     kind: str
+    threaded_dim = 64  # features from which on BLAS would start a second thread
 
     def __init__(
         self,
@@ -91,9 +93,12 @@ class ArmSelector(ABC):
         self._open = OpenSelections()
         self._memos: dict[int, Any] = {}
         self._pulls_K = np.zeros(num_arms, dtype=np.int64)
-        # A second BLAS thread costs time at these sizes and changes the last bits. The controller is made once: making
-        # it takes 0.7 ms, its `limit` 0.01 ms. BLAS only, so that torch keeps its OpenMP threads.
-        self._threads = ThreadpoolController().select(user_api="blas")
+        # A second BLAS thread costs time at these sizes and changes the last bits; below the threshold BLAS does not
+        # start one. The controller is made once: making it takes 0.7 ms, its `limit` 0.01 ms. BLAS only, so that torch
+        # keeps its OpenMP threads.
+        self._threads = (
+            ThreadpoolController().select(user_api="blas") if dim is not None and dim >= self.threaded_dim else None
+        )
 
     @abstractmethod
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
@@ -126,7 +131,7 @@ class ArmSelector(ABC):
         """Choose arms for M contexts; see `Selector.select`."""
         contexts_MD = self._checked(contexts_MD)
         available_K = checked_available(available_K, self._num_arms)
-        with self._threads.limit(limits=1):
+        with self._one_thread():
             judgement = self.judge(contexts_MD, available_K)
         arms_M, probabilities_MK = self._draw(judgement.probabilities_MK, available_K)
         drawn_M = probabilities_MK[np.arange(len(arms_M)), arms_M]
@@ -146,7 +151,7 @@ class ArmSelector(ABC):
         seen = Observations(
             selection.contexts_MD[rows], arms_M, rewards_M[rows], selection.probabilities_M[rows], rows, memo
         )
-        with self._threads.limit(limits=1):
+        with self._one_thread():
             self.learn(seen)
         self._pulls_K += np.bincount(arms_M, minlength=self._num_arms)
 
@@ -174,6 +179,10 @@ class ArmSelector(ABC):
         self._open.load_state_dict(section(state, "open."))
         self._memos = {}
         self.load_learned_state(section(state, "learned."))
+
+    def _one_thread(self) -> AbstractContextManager[object]:
+        limit: AbstractContextManager[object] = self._threads.limit(limits=1) if self._threads else nullcontext()
+        return limit
 
     def _identity(self) -> dict[str, Any]:
         return {

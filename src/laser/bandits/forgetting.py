@@ -142,6 +142,7 @@ class ForgettingLinUCB(ArmSelector):
     """
 
     kind = "forgetting"
+    threaded_dim = 1  # its matrices grow with the observations
 
     def __init__(
         self,

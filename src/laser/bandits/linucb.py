@@ -60,7 +60,7 @@ class LinUCB(ArmSelector):
 
     def estimates(self, contexts_MD: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Means c' theta_k and widths sqrt(c' A_k^-1 c) of every arm, both of shape (M, K)."""
-        with self._threads.limit(limits=1):
+        with self._one_thread():
             estimates = self._linear.estimate(self._checked(contexts_MD))
         return estimates.means_MK, np.sqrt(estimates.variances_MK)
 

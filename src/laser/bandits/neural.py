@@ -142,6 +142,7 @@ class NeuralUCB(ArmSelector):
     """
 
     kind = "neural_ucb"
+    threaded_dim = 1  # its matrices grow with the observations
 
     def __init__(
         self,
