@@ -238,7 +238,9 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    max_batch_tokens: PositiveInt = Field(4096, description="Budget of one training micro-batch, in tokens.")
+    max_batch_tokens: PositiveInt = Field(
+        4096, description="Budget of one training micro-batch, in tokens; halved where memory runs out."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     convergence_threshold: float = Field(
         0.1, ge=0, description="Stop when the dev metric moves by less, in percentage points (paper: 0.1); 0: never."

@@ -63,7 +63,8 @@ class Learner:
         max_grad_norm: Gradients are clipped to this norm.
         epochs: Passes over a batch's pairs.
         optimizer_steps: Optimizer steps per pass; the prompts with pairs are split evenly.
-        max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds.
+        max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds. Where memory runs
+            out, it is halved, and stays so.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Learner:
         reference = self._reference_logps(prompt_ids, responses, pairs)
         for _ in range(self._epochs if pairs else 0):
             for chunk in _split_by_prompt(pairs, self._optimizer_steps):
-                parts, norm, tokens = self._optimizer_step(prompt_ids, responses, chunk, reference)
+                parts, norm, tokens = self._step_that_fits(prompt_ids, responses, chunk, reference)
                 trained.extend(zip(chunk, parts, strict=True))
                 grad_norms.append(norm)
                 num_tokens += tokens
@@ -166,6 +167,30 @@ class Learner:
                 "exp_avg": _like(parameter, state[f"exp_avg.{index}"]),
                 "exp_avg_sq": _like(parameter, state[f"exp_avg_sq.{index}"]),
             }
+
+    def _step_that_fits(
+        self,
+        prompt_ids: Sequence[TokenIds],
+        responses: Responses,
+        pairs: Sequence[Pair],
+        reference: Mapping[tuple[int, int], float],
+    ) -> tuple[list[dict[str, float]], float, int]:
+        """`_optimizer_step`, with micro-batches of half the tokens whenever memory runs out; the half is kept."""
+        while True:
+            try:
+                return self._optimizer_step(prompt_ids, responses, pairs, reference)
+            except torch.OutOfMemoryError as error:
+                self._optimizer.zero_grad(set_to_none=True)
+                smallest = min(_num_tokens(_collect(prompt_ids, responses, row)) for row in _group_by_prompt(pairs))
+                if self._max_batch_tokens <= smallest:
+                    raise TrainingError(
+                        "the device is out of memory with one prompt's responses in a micro-batch; lower "
+                        "generation.num_responses or generation.max_new_tokens, or set "
+                        "training.gradient_checkpointing = true, and resume"
+                    ) from error
+                self._max_batch_tokens //= 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
 
     def _optimizer_step(
         self,
