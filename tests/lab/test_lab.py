@@ -7,8 +7,9 @@ import pytest
 
 from laser.api import train
 from laser.cli.lab import run
+from laser.cli.router import run_router
 from laser.config import parse_config
-from laser.errors import ConfigError
+from laser.errors import ConfigError, DataError, RunDirectoryError
 from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
 from laser.lab.methods import METHODS, STUDIES, merged, method_config, method_names
 from laser.lab.models import save_model, train_model
@@ -144,6 +145,34 @@ def test_a_classifier_of_another_pool_is_refused(lab, tmp_path):
         train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no classifier"):
         train(merged(config, {"selector": {"path": str(tmp_path)}}), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path, capsys):
+    models = "".join(
+        f'[[rewards.models]]\nname = "{name}"\ntype = "loglik"\nmodel = "{lab / name}"\n'
+        for name in pool_members("mixed")
+    )
+    (tmp_path / "run.toml").write_text(
+        f'[policy]\nmodel = "{lab / "policy"}"\n[data]\ntype = "file"\ntrain = "{lab / "train.jsonl"}"\n{models}'
+    )
+    run_router(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=True)
+    out = capsys.readouterr().out
+    assert "held-out accuracy" in out
+    assert "mixed-numbers: best judge of" in out
+    assert (tmp_path / "router" / "classifier.safetensors").is_file()
+    with pytest.raises(RunDirectoryError, match="choose a new folder"):
+        run_router(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=False)
+    with pytest.raises(DataError, match="has no 'chosen' response"):
+        run_router(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml", [], standardize=False)
+    with pytest.raises(ConfigError, match="'unit' changes as a run goes on"):
+        run_router(
+            lab / "pairs.jsonl",
+            tmp_path / "other",
+            tmp_path / "run.toml",
+            ["context.normalization=unit"],
+            standardize=False,
+        )
 
 
 @pytest.mark.parametrize("study", STUDIES)

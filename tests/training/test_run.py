@@ -258,6 +258,37 @@ def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(tmp_pat
         assert evaluations[0] == evaluations[1], phase
 
 
+MEMORIES = {
+    "probe": {"preset": "recommended", "training": {"granularity": "per_prompt"}},
+    "consensus": {"preset": "recommended", "signal": {"type": "probe", "labels": "consensus", "refresh": 1}},
+    "dev_gain": {"signal": {"type": "dev_gain", "prompts": 4}},
+    "agreement": {"signal": {"type": "agreement", "every": 2}, "selector": {"type": "ucb1"}},
+    "zscore": {"feedback": {"type": "zscore"}, "selector": {"type": "exp3"}},
+    "thompson": {"selector": {"type": "thompson"}, "context": {"normalization": "standardize"}},
+    "forgetting": {"selector": {"type": "forgetting", "rule": "adaptive"}, "training": {"bandit_loss": "decrease"}},
+    "neural": {"selector": {"type": "neural_ucb", "hidden": [8, 4]}},
+    "online": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": "zscore"}},
+    "agreeing": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
+    "sequential": {"selector": {"type": "sequential", "switch": "iteration"}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEMORIES)
+def test_everything_that_remembers_is_in_the_checkpoint(tmp_path, name):
+    """Killed in the last batch, after a checkpoint inside the second iteration."""
+    sections = {key: value for key, value in MEMORIES[name].items() if isinstance(value, dict)}
+    table = make_table(tmp_path, "vowels", "short", **sections)
+    table |= {key: value for key, value in MEMORIES[name].items() if not isinstance(value, dict)}
+    laser.train(table, tmp_path / "whole")
+    done = kill_at(table, tmp_path / "run", "embed", 6)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+    assert len(steps(tmp_path / "run")) == 5
+    laser.resume(tmp_path / "run")
+    assert essence(tmp_path / "run") == essence(tmp_path / "whole")
+    assert same_adapter(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(tmp_path):
     table = make_table(tmp_path, "vowels")
