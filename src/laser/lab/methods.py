@@ -107,6 +107,7 @@ STUDIES: dict[str, Study] = {
     **{f"irrelevant-{count}": _added(count, "random") for count in (1, 2, 4)},  # Fig. 13
     "inverted": _added(1, "inverted"),
     **{f"rms-{4 + count}": _from_other_pools(count) for count in (1, 2, 3, 4)},  # Fig. 11
+    "longer": _with({"training": {"batches_per_iteration": 26}}),  # the time of a score ensemble
     **{f"loss-{loss}": _with({"training": {"loss": loss}}) for loss in ("dpo", "nll", "kto")},  # Table 13
 }
 
