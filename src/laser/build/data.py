@@ -1,0 +1,53 @@
+"""Prompts from configuration."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from laser.config import schema
+from laser.data.embedded import generate
+from laser.data.files import Fields, load_file
+from laser.data.hub import load_hub
+from laser.data.split import Splits, split
+from laser.types import Prompt
+
+
+def build_splits(config: schema.RunConfig) -> Splits:
+    """Load the prompts and split them."""
+    sizes = config.split
+    match config.data:
+        case schema.EmbeddedData(categories=categories):
+            wanted = (sizes.train or 256) + sizes.dev + sizes.test
+            prompts = generate(wanted, categories=categories, seed=config.seed)
+            return split(prompts, train=sizes.train, dev=sizes.dev, test=sizes.test, seed=config.seed)
+        case schema.JsonlData() as data:
+            fields = _fields(data)
+            files = (("dev", data.dev), ("test", data.test))
+            given = {name: load_file(path, fields) for name, path in files if path is not None}
+            return _splits(load_file(data.train, fields), given, config)
+        case schema.HubData() as data:
+            read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
+            named = (("dev", data.dev_split), ("test", data.test_split))
+            given = {name: read(chosen) for name, chosen in named if chosen is not None}
+            return _splits(read(data.train_split), given, config)
+
+
+def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
+    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template)
+
+
+def _splits(train: list[Prompt], given: dict[str, list[Prompt]], config: schema.RunConfig) -> Splits:
+    """Split off what has no file of its own; cut given splits to the size asked for."""
+    sizes = config.split
+    rest = split(
+        train,
+        train=sizes.train,
+        dev=0 if "dev" in given else sizes.dev,
+        test=0 if "test" in given else sizes.test,
+        seed=config.seed,
+    )
+    return Splits(
+        train=rest.train,
+        dev=given["dev"][: sizes.dev] if "dev" in given else rest.dev,
+        test=given["test"][: sizes.test] if "test" in given else rest.test,
+    )
