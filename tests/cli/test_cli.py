@@ -197,7 +197,14 @@ def test_an_interrupted_run_says_how_to_go_on(project, tmp_path, stop):
         str(tmp_path / "run"),
     ]
     command += ["--set", "training.iterations=500", "--set", "training.convergence_threshold=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a test run in the background of a shell would hand down that interrupts are ignored
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     steps = tmp_path / "run" / "steps.jsonl"
     deadline = time.monotonic() + 120
     while not (steps.exists() and steps.read_text().count("\n") > 2) and time.monotonic() < deadline:

@@ -103,13 +103,14 @@ SHORT = {
 def test_every_method_runs_through_the_loop(lab, tmp_path, method):
     out = tmp_path / "mixed" / method / "seed-0"
     result = train(merged(method_config(lab, "mixed", method, 0), SHORT), out)
+    probed = json.loads((out / "config.json").read_text())["signal"]["type"] == "probe"
     steps = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
     assert result.summary.num_batches == len(steps) == 4
     for step in steps:
         np.testing.assert_allclose(np.sum(step["selection"]["weights"], axis=1), 1.0)
         np.testing.assert_allclose(np.sum(step["selection"]["probabilities"], axis=1), 1.0)
         asked = {name for name, count in step["scored"].items() if count}
-        if "probe" not in method:
+        if not probed:
             chosen = np.array(step["selection"]["weights"]).any(axis=0)
             names = [name.split("-", 1)[1] for name in pool_members("mixed")]
             assert asked == {name for name, weight in zip(names, chosen, strict=True) if weight}

@@ -72,7 +72,9 @@ def _reward_builder(model: schema.RewardModelConfig) -> Callable[[], RewardModel
             return partial(_build_similarity, model)
 
 
-def _corrupted(model: schema.RewardModelConfig, build: Callable[[], RewardModel], seed: int) -> Callable[[], RewardModel]:
+def _corrupted(
+    model: schema.RewardModelConfig, build: Callable[[], RewardModel], seed: int
+) -> Callable[[], RewardModel]:
     if model.corruption == "none" and model.noise == 0:
         return build
     return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, seed=seed)

@@ -119,7 +119,9 @@ def _frozen(config: schema.RunConfig, run: Path, contexts: ContextPreparer) -> S
     theirs = parse_config(read_json(run / "config.json"), source=str(run / "config.json"))
     ours, other = ([model.name for model in one.rewards.models] for one in (config, theirs))
     if ours != other:
-        raise ConfigError(f"the selector of {run} was trained on the pool {', '.join(other)}; here it is {', '.join(ours)}")
+        raise ConfigError(
+            f"the selector of {run} was trained on the pool {', '.join(other)}; here it is {', '.join(ours)}"
+        )
     if isinstance(theirs.selector, selection.FrozenSelector):
         raise ConfigError(f"the selector of {run} is itself frozen; name the run that trained it")
     if theirs.context != config.context:
@@ -240,4 +242,3 @@ def build_signal(
                 seed=config.seed,
             )
             return Probe(pool, generator, probe, is_right, settings)
-
