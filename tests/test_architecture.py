@@ -13,14 +13,27 @@ ALLOWED = {
     "bandits": {*BASE, "bandits"},
     "lm": {*BASE, "lm"},
     "data": {*BASE, "data"},
-    "rewards": {*BASE, "lm", "rewards"},
-    "policy": {*BASE, "lm", "policy"},
+    "serving": {*BASE, "serving"},
+    "rewards": {*BASE, "lm", "serving", "rewards"},
+    "policy": {*BASE, "lm", "serving", "policy"},
     "evaluation": {*BASE, "evaluation"},
     "training": {*BASE, "bandits", "rewards", "policy", "evaluation", "training"},
     "analysis": {*BASE, "analysis"},
     "demo": {"types", "demo"},
 }
-LIGHT = ("types", "errors", "seeding", "statefiles", "config", "bandits", "data", "evaluation", "analysis", "cli")
+LIGHT = (
+    "types",
+    "errors",
+    "seeding",
+    "statefiles",
+    "serving",
+    "config",
+    "bandits",
+    "data",
+    "evaluation",
+    "analysis",
+    "cli",
+)
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -25,6 +25,10 @@ class RewardModelError(LaserError):
     """A reward model cannot be loaded, or broke its contract while scoring."""
 
 
+class ServerError(LaserError):
+    """A server cannot be reached, refuses, or answers what it should not."""
+
+
 class RunDirectoryError(LaserError):
     """A run directory is missing, occupied, not writable, damaged, or belongs to another configuration."""
 

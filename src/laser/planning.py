@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from laser.build import build_plan, build_splits, check_reward_model
+from laser.config import rewards as reward_sections
 from laser.config import schema
 from laser.data.split import Splits
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
@@ -64,7 +65,7 @@ class MemoryEstimate:
         return self.policy + self.adapters + self.rewards + max(self.activations, self.generation)
 
 
-def measure_model(section: schema.PolicyConfig | schema.ModelRewardBase, kind: type) -> ModelSize:
+def measure_model(section: schema.PolicyConfig | reward_sections.ModelRewardBase, kind: type) -> ModelSize:
     """Size a model from its configuration, on the meta device. Raises ModelError if there is none."""
     config = load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     with torch.device("meta"):
@@ -83,18 +84,18 @@ def measure_model(section: schema.PolicyConfig | schema.ModelRewardBase, kind: t
     )
 
 
-def measure_reward_model(section: schema.RewardModelConfig) -> ModelSize:
-    """Size a reward model; a Python function counts nothing."""
+def measure_reward_model(section: reward_sections.RewardModelConfig) -> ModelSize:
+    """Size a reward model; one without weights in this process counts nothing."""
     match section:
-        case schema.FunctionReward():
-            return ModelSize(0, 0)
-        case schema.ClassifierReward():
+        case reward_sections.ClassifierReward():
             return measure_model(section, AutoModelForSequenceClassification)
-        case schema.SimilarityReward():
+        case reward_sections.SimilarityReward():
             return measure_model(section, AutoModel)
-        case schema.LogLikelihoodReward():
+        case reward_sections.LogLikelihoodReward():
             size = measure_model(section, AutoModelForCausalLM)
             return ModelSize(size.num_parameters, size.num_bytes * (2 if section.reference else 1))
+        case _:
+            return ModelSize(0, 0)
 
 
 def estimate_memory(config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize]) -> MemoryEstimate:
@@ -140,7 +141,7 @@ def _models_table(config: schema.RunConfig, policy: ModelSize, rewards: list[Mod
     table = Table("role", "name", "source", "parameters", title="Models")
     table.add_row("policy", "", escape(config.policy.model), _count(policy.num_parameters))
     for section, size in zip(config.rewards.models, rewards, strict=True):
-        source = section.function if isinstance(section, schema.FunctionReward) else section.model
+        source = section.function if isinstance(section, reward_sections.FunctionReward) else section.model or ""
         table.add_row(f"RM ({section.type})", escape(section.name), escape(source), _count(size.num_parameters))
     return table
 

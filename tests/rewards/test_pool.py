@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from laser.errors import RewardModelError
-from laser.rewards.pool import Arm, RewardPool, combine_scores, score_selection
+from laser.rewards.combine import combine_scores
+from laser.rewards.pool import Arm, RewardPool, score_selection
 from tiny import make_prompt
 
 PROMPTS = [make_prompt(str(index), id=str(index)) for index in range(4)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from laser.config import schema
+from laser.config import rewards as section_of
+from laser.config.schema import RunConfig
 from laser.errors import LaserError, RewardModelError
 from laser.lm.chat import has_chat_template
 from laser.lm.sources import (
     choose_device,
     choose_dtype,
+    fetch,
     fingerprint,
     load_causal_lm,
     load_classifier,
@@ -21,21 +25,36 @@ from laser.lm.sources import (
 from laser.rewards.base import RewardModel
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.function import FunctionRM, function_fingerprint, load_function
-from laser.rewards.loglik import LogLikelihoodRM
+from laser.rewards.http import HttpRM
+from laser.rewards.judge import RUBRIC, JudgeRM
+from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
 from laser.rewards.pool import Arm, RewardPool
+from laser.rewards.quarantine import Quarantine
+from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.rewards.similarity import SimilarityRM
 from laser.rewards.wrappers import CorruptedRM
+from laser.serving.cache import CachedEndpoint
+from laser.serving.endpoint import Endpoint
 
 
-def build_pool(config: schema.RunConfig) -> RewardPool:
+def build_pool(config: RunConfig) -> RewardPool:
     """Name the reward models; each is loaded when it is first chosen, but checked now."""
     for model in config.rewards.models:
         check_reward_model(model)
-    arms = [Arm(model.name, _corrupted(model, _reward_builder(model), config.seed)) for model in config.rewards.models]
-    return RewardPool(arms, max_resident=config.rewards.max_resident)
+    section = config.rewards
+    arms = [
+        Arm(model.name, _corrupted(model, _reward_builder(model), config.seed), _fetcher(model))
+        for model in section.models
+    ]
+    return RewardPool(
+        arms,
+        max_resident=section.max_resident,
+        max_parked=section.max_parked,
+        quarantine=Quarantine(len(arms), max_failures=section.max_failures, recovery_batches=section.recovery_batches),
+    )
 
 
-def check_reward_model(model: schema.RewardModelConfig) -> None:
+def check_reward_model(model: section_of.RewardModelConfig) -> None:
     """Find out without its weights whether a reward model can be used.
 
     Raises:
@@ -43,44 +62,58 @@ def check_reward_model(model: schema.RewardModelConfig) -> None:
     """
     try:
         match model:
-            case schema.FunctionReward(function=spec):
+            case section_of.FunctionReward(function=spec):
                 load_function(spec)
-            case schema.LogLikelihoodReward() | schema.ClassifierReward():
+            case section_of.LogLikelihoodReward() | section_of.ClassifierReward():
                 load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
                 tokenizer = load_tokenizer(
                     model.model, revision=model.revision, trust_remote_code=model.trust_remote_code
                 )
-                other = "plain" if isinstance(model, schema.LogLikelihoodReward) else "pair"
+                other = "plain" if isinstance(model, section_of.LogLikelihoodReward) else "pair"
                 if model.template == "chat" and not has_chat_template(tokenizer):
                     raise RewardModelError(f"{model.model} has no chat template; set template = '{other}' for it")
-            case schema.SimilarityReward():
+            case section_of.SimilarityReward():
                 load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
+            case section_of.HttpReward() | section_of.JudgeReward() | section_of.ServedLogLikelihoodReward():
+                _reward_builder(model)().release()
     except LaserError as error:
         raise RewardModelError(f"reward model {model.name!r}: {error}") from error
 
 
-def _reward_builder(model: schema.RewardModelConfig) -> Callable[[], RewardModel]:
+def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardModel]:
     match model:
-        case schema.FunctionReward(name=name, function=spec):
-            function = load_function(spec)
-            return lambda: FunctionRM(function, name)
-        case schema.LogLikelihoodReward():
+        case section_of.FunctionReward():
+            function = load_function(model.function)
+            return lambda: FunctionRM(function, model.name, timeout=model.timeout)
+        case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model)
-        case schema.ClassifierReward():
+        case section_of.ClassifierReward():
             return partial(_build_classifier, model)
-        case schema.SimilarityReward():
+        case section_of.SimilarityReward():
             return partial(_build_similarity, model)
+        case section_of.HttpReward():
+            return partial(_build_http, model)
+        case section_of.JudgeReward():
+            return partial(_build_judge, model)
+        case section_of.ServedLogLikelihoodReward():
+            return partial(_build_served_loglik, model)
+
+
+def _fetcher(model: section_of.RewardModelConfig) -> Callable[[], None]:
+    if isinstance(model, section_of.ModelRewardBase):
+        return partial(fetch, model.model, model.revision)
+    return lambda: None
 
 
 def _corrupted(
-    model: schema.RewardModelConfig, build: Callable[[], RewardModel], seed: int
+    model: section_of.RewardModelConfig, build: Callable[[], RewardModel], seed: int
 ) -> Callable[[], RewardModel]:
     if model.corruption == "none" and model.noise == 0:
         return build
     return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, seed=seed)
 
 
-def _build_loglik(section: schema.LogLikelihoodReward) -> RewardModel:
+def _build_loglik(section: section_of.LogLikelihoodReward) -> RewardModel:
     device = choose_device(section.device)
     load = partial(
         load_causal_lm,
@@ -100,7 +133,7 @@ def _build_loglik(section: schema.LogLikelihoodReward) -> RewardModel:
     )
 
 
-def _build_classifier(section: schema.ClassifierReward) -> RewardModel:
+def _build_classifier(section: section_of.ClassifierReward) -> RewardModel:
     device = choose_device(section.device)
     model = load_classifier(
         section.model,
@@ -115,7 +148,7 @@ def _build_classifier(section: schema.ClassifierReward) -> RewardModel:
     )
 
 
-def _build_similarity(section: schema.SimilarityReward) -> RewardModel:
+def _build_similarity(section: section_of.SimilarityReward) -> RewardModel:
     device = choose_device(section.device)
     model = load_encoder(
         section.model,
@@ -128,12 +161,66 @@ def _build_similarity(section: schema.SimilarityReward) -> RewardModel:
     return SimilarityRM(model, tokenizer, max_batch_tokens=section.max_batch_tokens)
 
 
-def reward_fingerprints(config: schema.RunConfig) -> dict[str, str]:
+def build_endpoint(section: section_of.ServerRewardBase) -> Endpoint:
+    """The server of a reward model."""
+    return Endpoint(
+        section.url,
+        api_key_env=section.api_key_env,
+        timeout=section.timeout,
+        retries=section.retries,
+        concurrency=section.concurrency,
+    )
+
+
+def _build_http(section: section_of.HttpReward) -> RewardModel:
+    return HttpRM(
+        build_endpoint(section),
+        format=section.format,
+        path=section.path,
+        model=section.model,
+        max_batch=section.max_batch,
+    )
+
+
+def _build_judge(section: section_of.JudgeReward) -> RewardModel:
+    cache = Path(section.cache) if section.cache is not None else None
+    return JudgeRM(
+        CachedEndpoint(build_endpoint(section), cache),
+        model=section.model,
+        rubric=section.rubric or RUBRIC,
+        scale=section.scale,
+        use_logprobs=section.use_logprobs,
+    )
+
+
+def _build_served_loglik(section: section_of.ServedLogLikelihoodReward) -> RewardModel:
+    encoder = ResponseEncoder(
+        load_tokenizer(section.tokenizer, revision=section.revision, trust_remote_code=section.trust_remote_code),
+        context_length=section.max_context,
+        end_of_turn=section.end_of_turn,
+        template=section.template,
+        plain_format=section.plain_format,
+    )
+    return ServedLogLikelihoodRM(
+        build_endpoint(section), encoder, model=section.model, normalization=section.normalization
+    )
+
+
+def reward_fingerprints(config: RunConfig) -> dict[str, str]:
     """Identity of each reward model's weights or code, by name; a resumed run must find the same."""
     return {model.name: _fingerprint(model) for model in config.rewards.models}
 
 
-def _fingerprint(model: schema.RewardModelConfig) -> str:
-    if isinstance(model, schema.FunctionReward):
-        return function_fingerprint(model.function)
-    return fingerprint(model.model, model.revision)
+def _fingerprint(model: section_of.RewardModelConfig) -> str:
+    match model:
+        case section_of.FunctionReward():
+            return function_fingerprint(model.function)
+        case section_of.JudgeReward():
+            rubric = hashlib.sha256((model.rubric or RUBRIC).encode()).hexdigest()[:16]
+            return f"judge:{model.model}:{rubric}:{model.scale}"
+        case section_of.HttpReward():
+            return f"http:{model.format}:{model.model}:{model.path}"  # the server may move
+        case section_of.ServedLogLikelihoodReward():
+            return f"vllm:{model.model}:{fingerprint(model.tokenizer, model.revision)}"
+        case _:
+            return fingerprint(model.model, model.revision)

@@ -18,7 +18,7 @@ from laser.config.schema import RunConfig
 from laser.errors import ConfigError
 
 _SELECTOR_PATHS = {"path", "run", "prior"}
-_MODEL_KEYS = ("model", "reference")
+_MODEL_KEYS = ("model", "reference", "tokenizer")
 
 
 def demo_config_path() -> Path:
@@ -158,6 +158,8 @@ def _reward_paths(model: Any, base_dir: Path) -> Any:
     if isinstance(function, str) and ":" in function:
         path, _, name = function.rpartition(":")
         model["function"] = f"{_join(base_dir, path)}:{name}"
+    if "cache" in model:
+        model["cache"] = _join(base_dir, model["cache"])
     return model
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from laser.config.presets import UNLEARNING
+from laser.config.rewards import RewardsConfig
 from laser.config.section import Device, PositiveInt, Section
 from laser.config.selection import (
     Feedback,
@@ -112,92 +113,6 @@ class SplitConfig(Section):
     batching: Literal["shuffled", "by_category"] = Field(
         "shuffled", description="Batches over all prompts (the paper's reasoning), or of one category (its WildChat)."
     )
-
-
-class RewardModelBase(Section):
-    """What every reward model has."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", description="Name of the arm; unique in the pool.")
-    corruption: Literal["none", "inverted", "constant", "random"] = Field(
-        "none",
-        description="For robustness studies: negate the scores, or replace them by a constant or random ones.",
-    )
-    noise: float = Field(
-        0.0, ge=0, description="Standard deviation of noise added, in standard deviations of the prompt's scores."
-    )
-
-
-class ModelRewardBase(RewardModelBase):
-    """What every reward model with weights has."""
-
-    model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
-    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
-    trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")
-    device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:N.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic of forward passes.")
-    max_batch_tokens: PositiveInt = Field(8192, description="Budget of one forward pass, in tokens.")
-
-
-class LogLikelihoodReward(ModelRewardBase):
-    """Log-likelihood of the response under a causal LM (the paper's RMs)."""
-
-    type: Literal["loglik"] = "loglik"
-    normalization: Literal["sum", "per_token"] = Field(
-        "sum", description="Sum of log-probs over response tokens (paper), or their mean."
-    )
-    reference: str | None = Field(
-        None, description="Reference LM: the score becomes the implicit DPO reward log pi(y|x) - log pi_ref(y|x)."
-    )
-    end_of_turn: bool = Field(
-        True, description="Score the token that ends the turn too, so that an answer must also be complete."
-    )
-    template: Literal["chat", "plain"] = Field(
-        "chat", description="chat: the model's own chat template; plain: `plain_format`, for models without one."
-    )
-    plain_format: str = Field("{prompt}\n", description="Text before the response when template = 'plain'.")
-
-
-class ClassifierReward(ModelRewardBase):
-    """A sequence classifier over the conversation."""
-
-    type: Literal["classifier"] = "classifier"
-    label: str | None = Field(None, description="Class whose logit is the score; None: the single output.")
-    template: Literal["chat", "pair"] = Field(
-        "chat", description="chat: the model's chat template; pair: prompt and response as a sentence pair."
-    )
-
-
-class SimilarityReward(ModelRewardBase):
-    """Cosine similarity of mean-pooled sentence embeddings of prompt and response."""
-
-    type: Literal["similarity"] = "similarity"
-
-
-class FunctionReward(RewardModelBase):
-    """A Python function ``(prompts, responses) -> scores``."""
-
-    type: Literal["function"] = "function"
-    function: str = Field(description="'path.py:function'; a relative path starts at the configuration file.")
-
-
-RewardModelConfig = Annotated[
-    LogLikelihoodReward | ClassifierReward | SimilarityReward | FunctionReward, Field(discriminator="type")
-]
-
-
-class RewardsConfig(Section):
-    """The pool of reward models; its order numbers the arms."""
-
-    max_resident: PositiveInt = Field(1, description="Reward models kept loaded at once, least recently used out.")
-    combine: Literal["raw", "zscore", "rank", "agreement"] = Field(
-        "raw",
-        description="How an ensemble's scores become one: raw mean (paper), standardised or ranked first, or pair by "
-        "pair by vote.",
-    )
-    candidate_pairs: PositiveInt = Field(
-        100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."
-    )
-    models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
 
 
 class ContextConfig(Section):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -31,6 +32,7 @@ from transformers import (
 from laser.errors import ModelError
 
 PACKAGE_PREFIX = "package:"
+_READ = 2**24  # bytes at a time
 _CONVERSION = "v1"  # part of the cache key: a change in how a GGUF is converted must not find old folders
 
 
@@ -176,6 +178,23 @@ def fingerprint(source: str, revision: str | None = None) -> str:
             stream.seek(max(0, size - 4096))
             digest.update(stream.read())
     return f"folder:{digest.hexdigest()[:32]}"
+
+
+def fetch(source: str, revision: str | None = None) -> None:
+    """Read the weights behind a source into the page cache, so that loading them does not wait for the disk.
+
+    Safe beside anything else: it touches files only. What is not on this machine is left alone.
+    """
+    try:
+        folder = Path(resolve(source))
+        if not folder.is_dir():
+            folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
+        for file in folder.glob("*.safetensors"):
+            with file.open("rb", buffering=0) as stream:
+                while stream.read(_READ):
+                    pass
+    except (ModelError, OSError):
+        return  # loading will say what is wrong
 
 
 def _load_model(

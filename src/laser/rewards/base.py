@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from laser.types import FloatArray, Prompt
 
@@ -30,3 +30,32 @@ class RewardModel(Protocol):
     def release(self) -> None:
         """Drop weights and caches; the object is not used afterwards."""
         ...
+
+    def park(self) -> None:
+        """Move weights to CPU memory; `unpark` comes before the next `score`."""
+        ...
+
+    def unpark(self) -> None:
+        """Move weights back to their device."""
+        ...
+
+
+class Weightless:
+    """What a reward model without weights in this process inherits: nothing to move."""
+
+    def park(self) -> None:
+        """Nothing to move."""
+
+    def unpark(self) -> None:
+        """Nothing to move."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A reward model that a server bills by the token.
+
+    Attributes:
+        num_tokens: Billed since the pool last looked.
+    """
+
+    num_tokens: int

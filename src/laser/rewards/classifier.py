@@ -12,10 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.errors import RewardModelError
 from laser.lm.chat import encode_prompt, has_chat_template
 from laser.lm.packing import by_length, pad_right
+from laser.rewards.weights import Weighted
 from laser.types import FloatArray, Prompt
 
 
-class ClassifierRM:
+class ClassifierRM(Weighted):
     """Scores the logit of a class, or the single output of a scalar head.
 
     Args:
@@ -43,6 +44,7 @@ class ClassifierRM:
             raise RewardModelError(
                 f"{tokenizer.name_or_path or 'it'} has no chat template; set template = 'pair' for it"
             )
+        super().__init__([model])
         self._model: PreTrainedModel | None = model
         self._tokenizer = tokenizer
         self._template = template
@@ -72,6 +74,7 @@ class ClassifierRM:
 
     def release(self) -> None:
         """Drop the weights."""
+        super().release()
         self._model = None
 
     def _encode(self, prompt: Prompt, text: str) -> tuple[list[int], list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import numbers
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,23 +14,31 @@ from typing import Any
 import numpy as np
 
 from laser.errors import RewardModelError
+from laser.rewards.base import Weightless
 from laser.types import FloatArray, Prompt
 
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float | None]]
 """Called with flat lists of equal length; returns one number per response, None where it has no opinion."""
 
 
-class FunctionRM:
+class _TookTooLongError(Exception):
+    """A call did not end in time."""
+
+
+class FunctionRM(Weightless):
     """Scores with a Python function.
 
     Args:
         function: See `RewardFunction`.
         name: What error messages call it.
+        timeout: Seconds a call may take; None: any time. A call that takes longer counts as failed; Python cannot
+            stop it, so it goes on in a thread of its own.
     """
 
-    def __init__(self, function: RewardFunction, name: str) -> None:
+    def __init__(self, function: RewardFunction, name: str, *, timeout: float | None = None) -> None:
         self._function = function
         self._name = name
+        self._timeout = timeout
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN.
@@ -39,7 +49,11 @@ class FunctionRM:
         flat_prompts = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
         flat_responses = [text for row in responses for text in row]
         try:
-            returned = list(self._function(flat_prompts, flat_responses)) if flat_responses else []
+            returned = self._call(flat_prompts, flat_responses) if flat_responses else []
+        except _TookTooLongError as error:
+            raise RewardModelError(
+                f"reward function {self._name!r} took longer than {self._timeout:g} s; speed it up or raise its timeout"
+            ) from error
         except Exception as error:  # the function is the user's: whatever it raises is told with its name
             raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
         if len(returned) != len(flat_responses):
@@ -52,6 +66,26 @@ class FunctionRM:
 
     def release(self) -> None:
         """Nothing to drop."""
+
+    def _call(self, prompts: list[Prompt], responses: list[str]) -> list[float | None]:
+        if self._timeout is None:
+            return list(self._function(prompts, responses))
+        outcome: queue.Queue[list[float | None] | Exception] = queue.Queue()
+
+        def work() -> None:
+            try:
+                outcome.put(list(self._function(prompts, responses)))
+            except Exception as error:  # raised again by the caller
+                outcome.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            result = outcome.get(timeout=self._timeout)
+        except queue.Empty:
+            raise _TookTooLongError from None
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _number(self, value: Any) -> float:
         if value is None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import rankdata
 
 from laser.errors import LaserError, RewardModelError
-from laser.rewards.base import RewardModel
-from laser.types import FloatArray, Prompt
+from laser.rewards.base import Metered, RewardModel
+from laser.rewards.quarantine import Quarantine
+from laser.types import BoolArray, FloatArray, Prompt, StateDict
+
+
+class QuarantinedError(RewardModelError):
+    """A reward model failed too often in a row and is left out from now on."""
+
+
+def _nothing() -> None:
+    """What fetching a reward model without weights takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +31,12 @@ class Arm:
     Attributes:
         name: Unique in the pool.
         build: Loads the model.
+        fetch: Brings its files near, so that `build` need not wait for the disk; runs in a thread of its own.
     """
 
     name: str
     build: Callable[[], RewardModel]
+    fetch: Callable[[], None] = field(default=_nothing)
 
 
 @dataclass(slots=True)
@@ -35,31 +45,49 @@ class Usage:
 
     Attributes:
         loads: Times it was loaded.
+        unparks: Times it came back from CPU memory instead.
         calls: Times it was asked.
         responses: Responses it was asked about.
         unscored: Responses it gave no number for.
         infinite: Responses it gave an infinite score, left out as well.
+        failures: Times it failed.
+        tokens: Tokens that a server billed for it.
     """
 
     loads: int = 0
+    unparks: int = 0
     calls: int = 0
     responses: int = 0
     unscored: int = 0
     infinite: int = 0
+    failures: int = 0
+    tokens: int = 0
 
 
 class RewardPool:
     """Holds the K reward models; the order of `arms` numbers them.
 
+    Device memory is constant in K: at most `max_resident` models are on their device, the next `max_parked` least
+    recently used wait in CPU memory, the rest on disk.
+
     Args:
         arms: The reward models.
-        max_resident: How many are kept loaded; beyond it the least recently used is released.
+        max_resident: How many are kept on their device; beyond it the least recently used leaves.
+        max_parked: How many of those that left are kept in CPU memory; beyond it the longest parked is released.
+        quarantine: Who may be asked; None: the first failure stops the run.
 
     Raises:
         RewardModelError: No arm, or two of the same name.
     """
 
-    def __init__(self, arms: Sequence[Arm], *, max_resident: int = 1) -> None:
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        *,
+        max_resident: int = 1,
+        max_parked: int = 0,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         names = [arm.name for arm in arms]
         if not names:
             raise RewardModelError("the pool is empty (K = 0); add a reward model")
@@ -67,7 +95,11 @@ class RewardPool:
             raise RewardModelError(f"two reward models share a name in {', '.join(names)}; give each its own")
         self._arms = tuple(arms)
         self._max_resident = max_resident
+        self._max_parked = max_parked
+        self.quarantine = quarantine or Quarantine(len(arms), max_failures=0)
         self._resident: OrderedDict[int, RewardModel] = OrderedDict()
+        self._parked: OrderedDict[int, RewardModel] = OrderedDict()
+        self._fetching: threading.Thread | None = None
         self._usage = {name: Usage() for name in names}
 
     @property
@@ -77,15 +109,25 @@ class RewardPool:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Names of the models now loaded, least recently used first."""
+        """Names of the models now on their device, least recently used first."""
         return tuple(self._arms[index].name for index in self._resident)
+
+    @property
+    def parked(self) -> tuple[str, ...]:
+        """Names of the models now waiting in CPU memory, longest parked first."""
+        return tuple(self._arms[index].name for index in self._parked)
+
+    @property
+    def available_K(self) -> BoolArray:
+        """False for reward models in quarantine."""
+        return self.quarantine.available_K
 
     def usage(self) -> dict[str, dict[str, int]]:
         """Loads, calls and unscored responses of every reward model, by name."""
         return {name: dataclasses.asdict(usage) for name, usage in self._usage.items()}
 
     def score(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score with one reward model and hold it to its contract.
+        """Score with one reward model and hold it to its contract; a failure is tried again until it is out.
 
         Args:
             arm: Index of the reward model.
@@ -96,9 +138,63 @@ class RewardPool:
             B float64 arrays; NaN where there is no finite score.
 
         Raises:
-            RewardModelError: It cannot be loaded, fails, or returns another number of scores.
+            RewardModelError: It cannot be loaded, fails, or returns another number of scores; `QuarantinedError` if
+                it is left out from now on.
         """
-        name, usage = self._arms[arm].name, self._usage[self._arms[arm].name]
+        usage = self._usage[self._arms[arm].name]
+        if not self.available_K[arm]:
+            raise QuarantinedError(f"reward model {self._arms[arm].name!r} is in quarantine")
+        while True:
+            try:
+                scores = self._ask(arm, prompts, responses)
+                break
+            except RewardModelError as error:
+                usage.failures += 1
+                if self.quarantine.max_failures == 0:
+                    raise
+                if self.quarantine.failed(arm, str(error)):
+                    self._forget(arm)
+                    raise QuarantinedError(str(error)) from error
+        usage.calls += 1
+        usage.responses += sum(map(len, responses))
+        for row in scores:
+            usage.infinite += int(np.isinf(row).sum())
+            row[np.isinf(row)] = np.nan
+            usage.unscored += int(np.isnan(row).sum())
+        if any(np.isfinite(row).any() for row in scores):
+            self.quarantine.succeeded(arm)
+        elif any(len(row) for row in scores):
+            self.quarantine.failed(arm, f"reward model {self._arms[arm].name!r} gave no finite score for a batch")
+        return scores
+
+    def num_scored(self) -> dict[str, int]:
+        """Responses each reward model was asked about so far, by name."""
+        return {name: usage.responses for name, usage in self._usage.items()}
+
+    def prefetch(self, arms: Iterable[int]) -> None:
+        """Bring the files of models that will be asked next near, while something else goes on."""
+        wanted = [arm for arm in arms if arm not in self._resident and arm not in self._parked]
+        if wanted and (self._fetching is None or not self._fetching.is_alive()):
+            fetches = [self._arms[arm].fetch for arm in wanted[: self._max_resident]]
+            self._fetching = threading.Thread(target=lambda: [fetch() for fetch in fetches], daemon=True)
+            self._fetching.start()
+
+    def release_all(self) -> None:
+        """Release every loaded model."""
+        for held in (self._resident, self._parked):
+            while held:
+                held.popitem()[1].release()
+
+    def state_dict(self) -> StateDict:
+        """Who is in quarantine."""
+        return self.quarantine.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        self.quarantine.load_state_dict(state)
+
+    def _ask(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+        name = self._arms[arm].name
         model = self._acquire(arm)
         try:
             scores = [np.array(row, dtype=np.float64) for row in model.score(prompts, responses)]
@@ -108,38 +204,50 @@ class RewardPool:
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
-        usage.calls += 1
-        usage.responses += sum(expected)
-        for row in scores:
-            usage.infinite += int(np.isinf(row).sum())
-            row[np.isinf(row)] = np.nan
-            usage.unscored += int(np.isnan(row).sum())
+        if isinstance(model, Metered):
+            self._usage[name].tokens, model.num_tokens = self._usage[name].tokens + model.num_tokens, 0
         return scores
 
-    def num_scored(self) -> dict[str, int]:
-        """Responses each reward model was asked about so far, by name."""
-        return {name: usage.responses for name, usage in self._usage.items()}
-
-    def release_all(self) -> None:
-        """Release every loaded model."""
-        while self._resident:
-            self._resident.popitem()[1].release()
-
     def _acquire(self, arm: int) -> RewardModel:
-        """The model, loaded if need be after making room for it."""
+        """The model, loaded or fetched from CPU memory if need be, after making room for it."""
         if arm in self._resident:
             self._resident.move_to_end(arm)
             return self._resident[arm]
+        model = self._parked.pop(arm, None)  # before its place goes to the one that leaves
         while len(self._resident) >= self._max_resident:
-            self._resident.popitem(last=False)[1].release()
-        name = self._arms[arm].name
-        try:
-            model = self._arms[arm].build()
-        except LaserError as error:
-            raise RewardModelError(f"reward model {name!r}: {error}") from error
-        self._usage[name].loads += 1
+            self._make_room()
+        usage = self._usage[self._arms[arm].name]
+        if model is not None:
+            model.unpark()
+            usage.unparks += 1
+        else:
+            model = self._build(arm)
+            usage.loads += 1
         self._resident[arm] = model
         return model
+
+    def _build(self, arm: int) -> RewardModel:
+        try:
+            return self._arms[arm].build()
+        except LaserError as error:
+            raise RewardModelError(f"reward model {self._arms[arm].name!r}: {error}") from error
+
+    def _make_room(self) -> None:
+        """Park the least recently used model, or release it where none may be parked."""
+        arm, model = self._resident.popitem(last=False)
+        if self._max_parked == 0:
+            model.release()
+            return
+        while len(self._parked) >= self._max_parked:
+            self._parked.popitem(last=False)[1].release()
+        model.park()
+        self._parked[arm] = model
+
+    def _forget(self, arm: int) -> None:
+        """Let go of a model that keeps failing; should it come back, it is built afresh."""
+        model = self._resident.pop(arm, None)
+        if model is not None:
+            model.release()
 
 
 def score_selection(
@@ -165,50 +273,3 @@ def score_selection(
         for row, scores_N in zip(rows, given, strict=True):
             scores_BKN[row][arm] = scores_N
     return scores_BKN
-
-
-Combination = Literal["raw", "zscore", "rank", "agreement"]
-
-
-def combine_scores(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination = "raw") -> FloatArray:
-    """The weighted mean over reward models of one prompt's scores.
-
-    A one-hot row of weights gives that model's scores, in whatever scale. With several, raw scores let the model with
-    the widest scale dominate (the paper's RM Score Ensemble); standardised over the prompt's responses, or replaced by
-    their ranks, every model has the same say.
-
-    Args:
-        scores_KN: Raw scores, shape (K, N).
-        weights_K: Weights of the models, summing to 1.
-        combination: "raw", "zscore" or "rank"; "agreement" is decided pair by pair (`orient_by_agreement`), and the
-            mean rank is what its scores are.
-
-    Returns:
-        Shape (N,); NaN where any model with weight has no finite score.
-    """
-    arms = np.flatnonzero(weights_K)
-    if combination == "raw" or len(arms) == 1:
-        combined: FloatArray = weights_K[arms] @ scores_KN[arms]
-        return combined
-    standard = _standardised if combination == "zscore" else _ranked
-    rows = np.stack([standard(scores_KN[arm]) for arm in arms])
-    mean: FloatArray = weights_K[arms] @ rows
-    return mean
-
-
-def _standardised(scores_N: FloatArray) -> FloatArray:
-    finite = scores_N[np.isfinite(scores_N)]
-    deviation = finite.std() if len(finite) else 0.0
-    if deviation == 0.0:
-        return np.where(np.isfinite(scores_N), 0.0, np.nan)
-    standard: FloatArray = (scores_N - finite.mean()) / deviation
-    return standard
-
-
-def _ranked(scores_N: FloatArray) -> FloatArray:
-    """Mean ranks in [0, 1], ties sharing theirs."""
-    finite = np.isfinite(scores_N)
-    ranks = np.full(len(scores_N), np.nan)
-    if finite.any():
-        ranks[finite] = (rankdata(scores_N[finite]) - 0.5) / finite.sum()
-    return ranks

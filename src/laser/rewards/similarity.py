@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.lm.packing import by_length, pad_right
+from laser.rewards.weights import Weighted
 from laser.types import FloatArray, Prompt
 
 
-class SimilarityRM:
+class SimilarityRM(Weighted):
     """Scores the cosine of the mean-pooled embeddings of the last user message and the response, in [-1, 1].
 
     Args:
@@ -24,6 +25,7 @@ class SimilarityRM:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_tokens: int = 8192
     ) -> None:
+        super().__init__([model])
         self._model: PreTrainedModel | None = model
         self._tokenizer = tokenizer
         self._max_batch_tokens = max_batch_tokens
@@ -40,6 +42,7 @@ class SimilarityRM:
 
     def release(self) -> None:
         """Drop the weights."""
+        super().release()
         self._model = None
 
     @staticmethod

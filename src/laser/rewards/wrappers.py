@@ -56,6 +56,14 @@ class CorruptedRM:
         """Release the reward model."""
         self._inner.release()
 
+    def park(self) -> None:
+        """Park the reward model."""
+        self._inner.park()
+
+    def unpark(self) -> None:
+        """Unpark the reward model."""
+        self._inner.unpark()
+
     def _normal(self, prompt: Prompt, row: Sequence[str], purpose: int) -> FloatArray:
         keys = [zlib.crc32(f"{prompt.id}\0{text}".encode()) for text in row]
         return np.array([stream(self._seed, "rewards", purpose, key).standard_normal() for key in keys])

@@ -10,9 +10,11 @@ import numpy as np
 
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.context import ContextPreparer
+from laser.errors import TrainingError
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
-from laser.rewards.pool import Combination, RewardPool, combine_scores, score_selection
+from laser.rewards.combine import Combination, combine_scores
+from laser.rewards.pool import QuarantinedError, RewardPool, score_selection
 from laser.seeding import stream, stream_seed
 from laser.training.charges import BanditLoss, learn_and_charge, make_charges, mean_over_pairs
 from laser.training.learner import Learner
@@ -115,12 +117,14 @@ def run_batch(
         respond: Gives the n responses of each prompt, freshly sampled or kept from the start of the iteration.
     """
     scored_before = parts.pool.num_scored()
+    parts.pool.quarantine.next_batch()
     with clock("probe"):
         parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.policy.embed(some)))
     with clock("embed"):
         contexts_MD = parts.contexts(_rows_of(parts.policy.embed(prompts), settings.granularity))
     with clock("select"):
-        selection = parts.selector.select(contexts_MD)
+        selection = _select(parts, contexts_MD)
+        parts.pool.prefetch(np.flatnonzero(selection.weights_MK.any(axis=0)).tolist())
     with clock("sample"):
         responses = respond()
     candidates = draw_pairs(
@@ -129,9 +133,8 @@ def run_batch(
         [stream(settings.seed, "pairs", at.iteration, at.step, row) for row in range(len(prompts))],
     )
     with clock("score"):
-        weights_BK = np.broadcast_to(selection.weights_MK, (len(prompts), selection.weights_MK.shape[1]))
-        scores_BKN = _score(parts.pool, weights_BK, prompts, responses, candidates)
-        oriented = _orient(candidates, scores_BKN, weights_BK, settings)
+        selection, scores_BKN = _score_or_reselect(parts, selection, contexts_MD, prompts, responses, candidates)
+        oriented = _orient(candidates, scores_BKN, _per_prompt(selection, len(prompts)), settings)
     charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
     with clock("train"):
         prompt_ids = parts.policy.encode(prompts)
@@ -160,6 +163,7 @@ def run_batch(
         **_pair_record(candidates, oriented, responses),
         "example": _example(prompts, responses, oriented, selection, parts.pool.names),
         "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
+        "quarantined": parts.pool.quarantine.fresh(parts.pool.names),
         "grad_norm": learned.grad_norm,
         "optimizer_steps": learned.num_optimizer_steps,
         "tokens": {"sampled": _num_sampled(responses), "trained": learned.num_tokens},
@@ -170,6 +174,43 @@ def run_batch(
 def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:
     """Sec. 3.2: c(t) is the mean over the batch; per prompt, every prompt is its own row."""
     return contexts_BD if granularity == "per_prompt" else contexts_BD.mean(axis=0, keepdims=True)
+
+
+def _select(parts: Parts, contexts_MD: FloatArray) -> Selection:
+    """Select among the reward models that are not in quarantine."""
+    available_K = parts.pool.available_K
+    if available_K.all():
+        return parts.selector.select(contexts_MD)
+    try:
+        return parts.selector.select(contexts_MD, available_K)
+    except ValueError as error:
+        out = ", ".join(name for name, fine in zip(parts.pool.names, available_K, strict=True) if not fine)
+        raise TrainingError(
+            f"no reward model is left to choose: {out} failed too often in a row; mend what the messages above name "
+            "and resume"
+        ) from error
+
+
+def _score_or_reselect(
+    parts: Parts,
+    selection: Selection,
+    contexts_MD: FloatArray,
+    prompts: Sequence[Prompt],
+    responses: Responses,
+    candidates: Candidates,
+) -> tuple[Selection, list[FloatArray]]:
+    """Score by the selection; where a reward model drops out, select again among the others."""
+    while True:
+        weights_BK = _per_prompt(selection, len(prompts))
+        try:
+            return selection, _score(parts.pool, weights_BK, prompts, responses, candidates)
+        except QuarantinedError:
+            parts.selector.expire(selection.id)
+            selection = _select(parts, contexts_MD)
+
+
+def _per_prompt(selection: Selection, num_prompts: int) -> FloatArray:
+    return np.broadcast_to(selection.weights_MK, (num_prompts, selection.weights_MK.shape[1]))
 
 
 def _score(

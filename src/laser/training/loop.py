@@ -106,6 +106,8 @@ def train(
             record = run_batch(parts, batch, plan.batch, at, clock, respond)
             run.append("steps", record)
             progress.batch(record)
+            for name, reason in record["quarantined"].items():
+                progress.note(f"{name} is in quarantine: {reason}")
             cursor = cursor.after_batch()
             if cursor.step % plan.checkpoint_every == 0 and cursor.step < len(batches):
                 save(cursor)
@@ -125,6 +127,7 @@ def _stateful(parts: Parts) -> dict[str, Stateful]:
         "policy": parts.policy,
         "optimizer": parts.learner,
         "selector": parts.selector,
+        "pool": parts.pool,
         "feedback": parts.feedback,
         "signal": parts.signal,
         "contexts": parts.contexts,

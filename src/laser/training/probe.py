@@ -20,7 +20,7 @@ import numpy as np
 from laser.bandits.base import Selector
 from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
-from laser.rewards.pool import RewardPool
+from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.seeding import stream_seed
 from laser.training.charges import Charge
 from laser.training.signals import Prepare, SignalInput
@@ -108,7 +108,7 @@ class Probe:
 
     def _teach(self, selector: Selector, contexts: Prepare) -> None:
         rows_MD = contexts([item.prompt for items in self._items.values() for item in items])
-        for arm in range(len(self._pool.names)):
+        for arm in np.flatnonzero(self._pool.available_K).tolist():
             accuracies = [value for category in self._items for value in self._accuracies(arm, category)]
             selection = selector.select(rows_MD, np.arange(len(self._pool.names)) == arm)
             selector.update(selection.id, np.array(accuracies))
@@ -137,15 +137,19 @@ class Probe:
     def _ask_everyone(self, category: str, items: Sequence[_Item]) -> None:
         """Consensus labels need all scores, so all reward models are measured at once."""
         by_arm = [self._scores(arm, items) for arm in range(len(self._pool.names))]
-        sums = [np.sum([scores[index] for scores in by_arm], axis=0) for index in range(len(items))]
+        heard = np.flatnonzero(self._pool.available_K)
+        sums = [np.sum([by_arm[arm][index] for arm in heard], axis=0) for index in range(len(items))]
         for arm, scores in enumerate(by_arm):
             agreements = [_agreement(row, total) for row, total in zip(scores, sums, strict=True)]
             self._known[f"{arm}:{category}"] = agreements
 
     def _scores(self, arm: int, items: Sequence[_Item]) -> list[FloatArray]:
-        return (
-            self._pool.score(arm, [item.prompt for item in items], [item.responses for item in items]) if items else []
-        )
+        """Scores of the items' responses; NaN from a reward model that is in quarantine, or ends there."""
+        try:
+            prompts, responses = [item.prompt for item in items], [item.responses for item in items]
+            return self._pool.score(arm, prompts, responses) if items else []
+        except QuarantinedError:
+            return [np.full(len(item.responses), np.nan) for item in items]
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
         settings = self._settings

@@ -17,7 +17,7 @@ import numpy as np
 
 from laser.bandits.base import Selector
 from laser.evaluation.answers import IsRight
-from laser.rewards.pool import RewardPool
+from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.training.charges import Charge
 from laser.types import FloatArray, Prompt, Responses, StateDict
 
@@ -151,7 +151,10 @@ class PoolAgreement(Stateless):
         for pair in charge.pairs:
             needed.setdefault(pair.prompt, []).extend((pair.chosen, pair.rejected))
         texts = [[given.responses[row][index].text for index in indices] for row, indices in needed.items()]
-        scores = self._pool.score(arm, [given.prompts[row] for row in needed], texts)
+        try:
+            scores = self._pool.score(arm, [given.prompts[row] for row in needed], texts)
+        except QuarantinedError:
+            return np.full(len(charge.pairs), np.nan)
         by_prompt = {row: iter(values.reshape(-1, 2)) for row, values in zip(needed, scores, strict=True)}
         rows = [next(by_prompt[pair.prompt]) for pair in charge.pairs]
         return np.array([chosen - rejected for chosen, rejected in rows])

@@ -1,0 +1,167 @@
+"""Reward models behind HTTP: a reward server of one's own, OpenRLHF's, or vLLM's classification and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from laser.errors import RewardModelError
+from laser.rewards.base import Weightless
+from laser.serving.endpoint import Endpoint
+from laser.types import FloatArray, Prompt
+
+Format = Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"]
+_Item = tuple[Prompt, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """How one kind of server is spoken to.
+
+    Attributes:
+        path: Appended to the address.
+        single: One response per request.
+        request: Makes the payload for some responses.
+        scores: Finds their scores in the reply; KeyError, IndexError or TypeError if they are not there.
+    """
+
+    path: str
+    single: bool
+    request: Callable[[str | None, Sequence[_Item]], dict[str, Any]]
+    scores: Callable[[Any], Sequence[Any]]
+
+
+class HttpRM(Weightless):
+    """Scores with a reward server.
+
+    The contract of ``scores``, for a server of one's own: POST ``{"model", "prompts", "responses"}``, where
+    `prompts[i]` is the list of chat messages that `responses[i]` answers; the reply is ``{"scores": [...]}``, one
+    number each, null where there is none.
+
+    Args:
+        endpoint: The server.
+        format: Which contract it keeps.
+        path: Where it listens, if not at the contract's usual path.
+        model: Model name sent along; vLLM needs the one it serves.
+        max_batch: Responses per request, for contracts that take several.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        format: Format = "scores",
+        path: str | None = None,
+        model: str | None = None,
+        max_batch: int = 64,
+    ) -> None:
+        self._endpoint = endpoint
+        self._contract = _CONTRACTS[format]
+        self._path = path if path is not None else self._contract.path
+        self._model = model
+        self._max_batch = 1 if self._contract.single else max_batch
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """Score responses; see `RewardModel.score`.
+
+        Raises:
+            ServerError: The server cannot be reached, refuses, or answers no JSON.
+            RewardModelError: Its reply does not keep the contract.
+        """
+        items = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
+        chunks = list(_chunks(items, self._max_batch))
+        replies = self._endpoint.post_all(self._path, [self._contract.request(self._model, chunk) for chunk in chunks])
+        flat = [
+            score for chunk, reply in zip(chunks, replies, strict=True) for score in self._scores(reply, len(chunk))
+        ]
+        return split_rows(flat, responses)
+
+    def release(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
+    def _scores(self, reply: Any, expected: int) -> list[float]:
+        try:
+            given = list(self._contract.scores(reply))
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise RewardModelError(
+                f"{self._endpoint.url}{self._path} answered {str(reply)[:200]!r}, which holds no scores; check `format`"
+            ) from error
+        if len(given) != expected:
+            raise RewardModelError(
+                f"{self._endpoint.url}{self._path} gave {len(given)} scores for {expected} responses"
+            )
+        return [as_score(value, self._endpoint.url) for value in given]
+
+
+def as_score(value: Any, source: str) -> float:
+    """A JSON number as float, null as NaN; anything else is refused."""
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RewardModelError(f"{source} gave {value!r} for a score; a score is a number or null")
+    return float(value)
+
+
+def split_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+    """Scores in the order of the responses, split by prompt."""
+    remaining = iter(flat)
+    return [np.array([next(remaining) for _ in row], dtype=np.float64) for row in responses]
+
+
+def conversation(prompt: Prompt, response: str) -> list[Mapping[str, str]]:
+    """The prompt's messages and the response as the assistant's."""
+    return [*prompt.messages, {"role": "assistant", "content": response}]
+
+
+def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))
+
+
+def _ask_scores(model: str | None, items: Sequence[_Item]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "prompts": [list(prompt.messages) for prompt, _ in items],
+        "responses": [text for _, text in items],
+    }
+
+
+def _ask_openrlhf(model: str | None, items: Sequence[_Item]) -> dict[str, Any]:
+    """OpenRLHF's remote reward model: query is prompt and response as one text, labels are gold answers."""
+    return {
+        "query": [prompt.text + text for prompt, text in items],
+        "prompts": [prompt.text for prompt, _ in items],
+        "labels": [prompt.answer for prompt, _ in items],
+    }
+
+
+def _ask_vllm(model: str | None, items: Sequence[_Item]) -> dict[str, Any]:
+    ((prompt, text),) = items
+    return {
+        "model": model,
+        "messages": conversation(prompt, text),
+        "add_generation_prompt": False,
+        "use_activation": False,  # the raw logit, not its sigmoid
+    }
+
+
+def _last_number(value: Any) -> Any:
+    """A reward model's score is its last token's: the last number of whatever nesting the pooler gives."""
+    while isinstance(value, list):
+        value = value[-1]
+    return value
+
+
+_CONTRACTS: dict[Format, _Contract] = {
+    "scores": _Contract("", False, _ask_scores, lambda reply: reply["scores"]),
+    "openrlhf": _Contract("", False, _ask_openrlhf, lambda reply: reply["rewards"]),
+    "vllm_classify": _Contract(
+        "/classify", True, _ask_vllm, lambda reply: [_last_number(item["probs"]) for item in reply["data"]]
+    ),
+    "vllm_pooling": _Contract(
+        "/pooling", True, _ask_vllm, lambda reply: [_last_number(item["data"]) for item in reply["data"]]
+    ),
+}

@@ -1,0 +1,41 @@
+"""Moving the weights of a reward model between its device and CPU memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+
+class Weighted:
+    """What a reward model with weights in this process inherits.
+
+    Args:
+        models: Its modules, on their device.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self._modules = list(models)
+        self._device = next(models[0].parameters()).device
+
+    @torch.no_grad()
+    def park(self) -> None:
+        """Move weights to CPU memory, page-locked so that the way back is one fast copy."""
+        if self._device.type != "cpu":
+            for tensor in self._tensors():
+                tensor.data = tensor.data.cpu().pin_memory() if self._device.type == "cuda" else tensor.data.cpu()
+
+    @torch.no_grad()
+    def unpark(self) -> None:
+        """Move weights back to their device."""
+        for tensor in self._tensors():
+            tensor.data = tensor.data.to(self._device, non_blocking=True)
+
+    def release(self) -> None:
+        """Drop the weights."""
+        self._modules.clear()
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return chain.from_iterable(chain(module.parameters(), module.buffers()) for module in self._modules)

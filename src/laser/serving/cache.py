@@ -1,0 +1,71 @@
+"""Replies of a server kept on disk by the content of the request, so that nothing is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from laser.serving.endpoint import Endpoint
+
+
+class CachedEndpoint:
+    """Asks a server only what it has not been asked before.
+
+    The key is the SHA-256 of address, path and payload; the API key is no part of it. SQLite, so that several
+    processes may share a file and a kill loses at most the replies under way.
+
+    Args:
+        endpoint: The server.
+        path: File of the cache; None: ask every time.
+    """
+
+    def __init__(self, endpoint: Endpoint, path: Path | None) -> None:
+        self._endpoint = endpoint
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+            self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+
+    def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """`Endpoint.post_all`, known replies from the cache; each distinct payload is asked once."""
+        keys = [self._key(path, payload) for payload in payloads]
+        known = self._read(keys)
+        asked = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
+        fresh = dict(zip(asked, self._endpoint.post_all(path, list(asked.values())), strict=True))
+        self._write(fresh)
+        return [known[key] if key in known else fresh[key] for key in keys]
+
+    def close(self) -> None:
+        """Close the file and the connections."""
+        if self._database is not None:
+            self._database.close()
+        self._endpoint.close()
+
+    def _key(self, path: str, payload: Mapping[str, Any]) -> str:
+        content = json.dumps([self._endpoint.url, path, payload], sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Any]:
+        if self._database is None:
+            return {}
+        found = {}
+        with self._lock:
+            for key in dict.fromkeys(keys):
+                row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+                if row is not None:
+                    found[key] = json.loads(row[0])
+        return found
+
+    def _write(self, replies: Mapping[str, Any]) -> None:
+        if self._database is None or not replies:
+            return
+        with self._lock, self._database:
+            rows = [(key, json.dumps(reply)) for key, reply in replies.items()]
+            self._database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)

@@ -1,0 +1,161 @@
+"""Reward models behind a real HTTP server: contracts, ratings, and what nonsense gets."""
+
+import math
+
+import numpy as np
+import pytest
+
+from laser.errors import RewardModelError
+from laser.rewards.http import HttpRM
+from laser.rewards.judge import JudgeRM, expected_rating, fill, parsed_rating
+from laser.rewards.loglik import ResponseEncoder
+from laser.rewards.served_loglik import ServedLogLikelihoodRM
+from laser.serving.cache import CachedEndpoint
+from laser.serving.endpoint import Endpoint
+from servers import rate, serving
+from tiny import make_prompt, make_tokenizer
+
+PROMPTS = [make_prompt("2+2=", id="a", answer="4"), make_prompt("colour?", id="b"), make_prompt("c", id="c")]
+RESPONSES = [["4", "five"], ["blue"], []]
+
+
+def length(path, payload, number):
+    return {"scores": [len(text) for text in payload["responses"]]}
+
+
+def openrlhf(path, payload, number):
+    return {"rewards": [len(query) for query in payload["query"]]}
+
+
+def classify(path, payload, number):
+    assert path == "/classify"
+    assert not payload["use_activation"]
+    return {"data": [{"index": 0, "probs": [len(payload["messages"][-1]["content"])]}]}
+
+
+def pooling(path, payload, number):
+    return {"data": [{"data": [[0.0], [len(payload["messages"][-1]["content"])]]}]}
+
+
+@pytest.mark.parametrize(
+    ("format", "answer", "expected"),
+    [
+        ("scores", length, [[1, 4], [4], []]),
+        ("openrlhf", openrlhf, [[5, 8], [11], []]),
+        ("vllm_classify", classify, [[1, 4], [4], []]),
+        ("vllm_pooling", pooling, [[1, 4], [4], []]),
+    ],
+)
+@pytest.mark.parametrize("max_batch", [1, 2, 64])
+def test_every_contract(format, answer, expected, max_batch):
+    with serving(answer) as server:
+        scores = HttpRM(Endpoint(server.url), format=format, max_batch=max_batch).score(PROMPTS, RESPONSES)
+    assert [row.tolist() for row in scores] == expected
+
+
+def test_gold_answers_and_messages_are_sent():
+    with serving(length) as server:
+        HttpRM(Endpoint(server.url), path="/score", model="rm").score(PROMPTS, RESPONSES)
+        (path, payload), *_ = server.asked
+    assert path == "/score"
+    assert payload["prompts"][0] == [{"role": "user", "content": "2+2="}]
+    assert payload["model"] == "rm"
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ({"scores": [1]}, "1 scores for 3"),
+        ({"points": [1, 2, 3]}, "holds no scores"),
+        ([1, 2, 3], "holds no scores"),
+        ({"scores": None}, "holds no scores"),
+        ({"scores": ["good", 1, 2]}, "'good' for a score"),
+        ({"scores": [True, 1, 2]}, "True for a score"),
+    ],
+)
+def test_a_broken_contract_is_a_sentence(reply, words):
+    with serving(lambda path, payload, number: reply) as server, pytest.raises(RewardModelError, match=words):
+        HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
+
+
+def test_null_and_nan_are_no_scores():
+    with serving(lambda path, payload, number: b'{"scores": [null, NaN, 3]}') as server:
+        first, second, _ = HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
+    assert np.isnan(first).all()
+    assert second.tolist() == [3]
+
+
+def judge(server, **options):
+    return JudgeRM(CachedEndpoint(Endpoint(server.url), None), model="judge", **options)
+
+
+def test_a_judge_is_read_by_its_probabilities_or_its_words():
+    def answer(path, payload, number):
+        text = payload["messages"][0]["content"]
+        if "[Response]\n4\n" in text:
+            top = [("4", 0.5), ("5", 0.3), ("x", 0.2)]
+            content = [{"token": "4", "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
+            return {"choices": [{"message": {"content": "4"}, "logprobs": {"content": content}}]}
+        return rate("Rating: 2.5 of 5") if "five" in text else rate("I refuse")
+
+    with serving(answer) as server:
+        rm = judge(server)
+        scores = rm.score(PROMPTS, RESPONSES)
+    assert np.allclose(scores[0], [(4 * 0.5 + 5 * 0.3) / 0.8, 2.5])
+    assert np.isnan(scores[1]).all()
+    assert rm.num_tokens == 20
+
+
+@pytest.mark.parametrize("reply", [{}, {"choices": []}, {"choices": [{"text": "4"}]}, [], "4"])
+def test_no_chat_completion_is_a_sentence(reply):
+    with (
+        serving(lambda path, payload, number: reply) as server,
+        pytest.raises(RewardModelError, match="no chat completion"),
+    ):
+        judge(server).score(PROMPTS, RESPONSES)
+
+
+def test_ratings():
+    assert parsed_rating("4", (1, 5)) == 4
+    assert parsed_rating("Score: 3.5/5", (1, 5)) == 3.5
+    assert math.isnan(parsed_rating("17", (1, 5)))
+    assert math.isnan(parsed_rating("", (1, 5)))
+    assert math.isnan(expected_rating([{"token": "The", "logprob": -0.1}, {"token": "4", "logprob": -2}], (1, 5)))
+    assert math.isnan(expected_rating([], (1, 5)))
+    assert fill("{a}{b}", {"a": "{b}", "b": "x"}) == "{b}x"
+
+
+def test_a_rubric_and_scale_that_make_no_sense():
+    with serving(length) as server:
+        with pytest.raises(RewardModelError, match="no .response"):
+            judge(server, rubric="Rate {prompt}")
+        with pytest.raises(RewardModelError, match="scale"):
+            judge(server, scale=(5, 1))
+
+
+def served(server, **options):
+    encoder = ResponseEncoder(make_tokenizer(), context_length=100)
+    return ServedLogLikelihoodRM(Endpoint(server.url), encoder, model="m", **options)
+
+
+def test_served_log_likelihood_sums_the_response_tokens():
+    def answer(path, payload, number):
+        entries = [None, *({str(token): {"logprob": -float(token)}} for token in payload["prompt"][1:])]
+        return {"choices": [{"prompt_logprobs": entries}]}
+
+    encoder = ResponseEncoder(make_tokenizer(), context_length=100)
+    _, ids = encoder.encode(PROMPTS, RESPONSES)
+    with serving(answer) as server:
+        total = served(server).score(PROMPTS, RESPONSES)
+        mean = served(server, normalization="per_token").score(PROMPTS, RESPONSES)
+    assert total[0].tolist() == [-sum(tokens) for tokens in ids[0]]
+    assert np.allclose(mean[0], [-np.mean(tokens) for tokens in ids[0]])
+
+
+def test_log_probs_of_other_tokens_are_refused():
+    reply = {"choices": [{"prompt_logprobs": [None, {"1": {"logprob": -1}}, {"1": {"logprob": -1}}]}]}
+    with (
+        serving(lambda path, payload, number: reply) as server,
+        pytest.raises(RewardModelError, match="same tokenizer"),
+    ):
+        served(server).score(PROMPTS, RESPONSES)
