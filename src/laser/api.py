@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from laser import __version__
 from laser.analysis.summary import RunSummary, summarize
@@ -16,9 +16,12 @@ from laser.build import Built, build, reward_fingerprints
 from laser.config import RunConfig, parse_config
 from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
+from laser.ranks import Ranks, join
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
 from laser.training.run_directory import RunDirectory, check_free, to_json
+
+T = TypeVar("T")
 
 _LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
 
@@ -63,12 +66,15 @@ def train(
         LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
     """
     config = config if isinstance(config, RunConfig) else parse_config(dict(config))
+    ranks = join()
     progress = progress or Silent()
-    out = Path(out) if out is not None else default_out()
-    check_free(out)  # before minutes of loading; `create` checks again
-    built = build(config, on_tokens=progress.tokens)
-    run = RunDirectory.create(out, config=config.model_dump(mode="json"), provenance=_provenance(config))
-    return _finish(built, run, progress)
+    out = ranks.broadcast(Path(out) if out is not None else default_out())
+    _on_main(ranks, lambda: check_free(out))  # before minutes of loading; `create` checks again
+    built = build(config, on_tokens=progress.tokens, ranks=ranks)
+    run = _on_main(
+        ranks, lambda: RunDirectory.create(out, config=config.model_dump(mode="json"), provenance=_provenance(config))
+    )
+    return _finish(built, run or RunDirectory.follow(out), progress)
 
 
 def resume(path: str | Path, *, config: RunConfig | None = None, progress: Progress | None = None) -> RunResult:
@@ -83,25 +89,40 @@ def resume(path: str | Path, *, config: RunConfig | None = None, progress: Progr
         RunDirectoryError: There is no run, another process works on it, or its reward models have changed.
         ConfigError: `config` differs from the run's.
     """
+    ranks = join()
     progress = progress or Silent()
-    run = RunDirectory.reopen(path)
+    run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
     stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
     difference = first_difference(stored, config) if config is not None else None
     if difference is not None:
         raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
     _check_rewards(run, stored)
-    return _finish(build(stored, on_tokens=progress.tokens), run, progress)
+    return _finish(build(stored, on_tokens=progress.tokens, ranks=ranks), run, progress)
 
 
 def _finish(built: Built, run: RunDirectory, progress: Progress) -> RunResult:
     try:
         run_loop(built.parts, built.splits.train, built.plan, run, progress, built.evaluate)
-        built.parts.policy.save_adapter(run.adapter)
+        if run.writes:
+            built.parts.policy.save_adapter(run.adapter)
         summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
         run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
     finally:
         run.close()
     return RunResult(run.path, summary)
+
+
+def _on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
+    """Let the main process do something; what it raises, all raise. None elsewhere."""
+    result: list[T] = []
+
+    def do(part: slice) -> list[None]:
+        if part.start == 0:
+            result.append(work())
+        return [None] * (part.stop - part.start)
+
+    ranks.together(do, ranks.size)
+    return result[0] if result else None
 
 
 def _provenance(config: RunConfig) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_passing_failure_is_tried_again():
 
 def test_failures_in_a_row_put_it_out_and_rest_brings_it_back_on_trial():
     pool = make_pool(["error"] * 4, max_failures=3, recovery_batches=2)
-    with pytest.raises(QuarantinedError, match="flaky.*it broke"):
+    with pytest.raises(QuarantinedError, match=r"flaky.*it broke"):
         pool.score(0, PROMPTS, RESPONSES)
     assert pool.quarantine.fresh(pool.names) == {"flaky": "reward model 'flaky': it broke"}
     assert pool.available_K.tolist() == [False, True]

@@ -127,7 +127,7 @@ def test_ratings():
 
 def test_a_rubric_and_scale_that_make_no_sense():
     with serving(length) as server:
-        with pytest.raises(RewardModelError, match="no .response"):
+        with pytest.raises(RewardModelError, match=r"no .response"):
             judge(server, rubric="Rate {prompt}")
         with pytest.raises(RewardModelError, match="scale"):
             judge(server, scale=(5, 1))

@@ -55,7 +55,7 @@ def test_a_lasting_failure_is_a_sentence(given, words):
 def test_a_slow_server_and_no_server():
     with (
         serving(lambda path, payload, number: time.sleep(1)) as server,
-        pytest.raises(ServerError, match="2 t(imes|ries)"),
+        pytest.raises(ServerError, match=r"2 t(imes|ries)"),
     ):
         Endpoint(server.url, timeout=0.1, retries=1).post("/x", {})
     with socket.socket() as free:

@@ -68,7 +68,7 @@ def test_with_none_left_the_run_stops_and_resumes_once_it_is_mended(tmp_path):
     check = f"    import os\n    if os.path.exists({str(flag)!r}): return list(range(len(responses)))\n    draw ="
     code = (tmp_path / "faulty.py").read_text().replace("    draw =", check)
     (tmp_path / "faulty.py").write_text(code)
-    with pytest.raises(TrainingError, match="no reward model is left to choose: first, second"):
+    with pytest.raises(TrainingError, match=r"no reward model is left.*first.*second"):
         laser.train(table, tmp_path / "run")
     flag.touch()
     laser.resume(tmp_path / "run")

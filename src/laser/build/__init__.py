@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from laser.bandits.context import ContextPreparer
 from laser.build.data import build_splits
@@ -15,9 +17,13 @@ from laser.data.batches import Batching, batches
 from laser.data.split import Splits
 from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
-from laser.policy.generation import TransformersGenerator
+from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
+from laser.policy.sharded_generation import ShardedGenerator
+from laser.policy.vllm_generation import VllmGenerator
+from laser.ranks import Alone, Ranks
 from laser.seeding import stream_seed
+from laser.serving.endpoint import Endpoint
 from laser.training.batch import BatchSettings, Parts
 from laser.training.learner import Learner
 from laser.training.loop import Plan
@@ -48,22 +54,28 @@ class Built:
     evaluate: Callable[[], Accuracy] | None
 
 
-def build(config: schema.RunConfig, *, on_tokens: Callable[[int], None] | None = None) -> Built:
+def build(
+    config: schema.RunConfig, *, on_tokens: Callable[[int], None] | None = None, ranks: Ranks | None = None
+) -> Built:
     """Load data and models and wire them together.
 
     Args:
         config: The resolved configuration.
         on_tokens: Told how many tokens were sampled, while sampling.
+        ranks: The processes of the run; None: this one alone.
 
     Raises:
         LaserError: Something named in the configuration cannot be had.
     """
     splits, probe = split_off_probe(build_splits(config), config.signal)
-    pool = build_pool(config)
+    ranks = ranks or Alone()
+    pool = build_pool(config, ranks)
     policy = build_policy(config)
     longest = config.generation.max_new_tokens
     policy.check_fits([*splits.train, *splits.dev], longest)
-    generator = TransformersGenerator(policy, max_batch_tokens=config.generation.max_batch_tokens, on_tokens=on_tokens)
+    generator: Generator = build_generator(config.generation, policy, on_tokens)
+    if ranks.size > 1:
+        generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
     contexts = build_contexts(config, dim=policy.context_dim)
     plan = build_plan(config, splits.train)
     evaluate = build_evaluation(config, generator, splits.dev)
@@ -77,7 +89,8 @@ def build(config: schema.RunConfig, *, on_tokens: Callable[[int], None] | None =
         signal=build_signal(
             config, pool, generator, probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
         ),
-        learner=build_learner(config.training, policy),
+        learner=build_learner(config.training, policy, ranks),
+        ranks=ranks,
     )
     return Built(parts, splits, plan, evaluate)
 
@@ -120,7 +133,32 @@ def build_policy(config: schema.RunConfig) -> Policy:
     )
 
 
-def build_learner(section: schema.TrainingConfig, policy: Policy) -> Learner:
+def build_generator(
+    section: schema.GenerationConfig, policy: Policy, on_tokens: Callable[[int], None] | None = None
+) -> Generator:
+    """Make what samples with the policy."""
+    if section.engine == "transformers":
+        return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
+    server = section.server
+    endpoint = Endpoint(
+        server.url,
+        api_key_env=server.api_key_env,
+        timeout=server.timeout,
+        retries=server.retries,
+        concurrency=server.concurrency,
+    )
+    folder = server.adapter_folder or tempfile.mkdtemp(prefix="laser-adapters-")
+    return VllmGenerator(
+        policy,
+        endpoint,
+        model=server.model,
+        adapter_folder=Path(folder),
+        tolerance=server.logp_tolerance,
+        on_tokens=on_tokens,
+    )
+
+
+def build_learner(section: schema.TrainingConfig, policy: Policy, ranks: Ranks | None = None) -> Learner:
     """Make the optimizer and loss."""
     return Learner(
         policy,
@@ -133,6 +171,8 @@ def build_learner(section: schema.TrainingConfig, policy: Policy) -> Learner:
         epochs=section.epochs,
         optimizer_steps=section.optimizer_steps,
         max_batch_tokens=section.max_batch_tokens,
+        sampled_by_reference=section.sampling == "per_iteration" and section.reference == "previous_iteration",
+        ranks=ranks,
     )
 
 
@@ -183,7 +223,7 @@ def _draw(
 
 
 def build_evaluation(
-    config: schema.RunConfig, generator: TransformersGenerator, dev: list[Prompt]
+    config: schema.RunConfig, generator: Generator, dev: list[Prompt]
 ) -> Callable[[], Accuracy] | None:
     """Accuracy of answers on the dev prompts; None where there are none or they have no gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):

@@ -22,6 +22,7 @@ from laser.lm.sources import (
     load_model_config,
     load_tokenizer,
 )
+from laser.ranks import Ranks
 from laser.rewards.base import RewardModel
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.function import FunctionRM, function_fingerprint, load_function
@@ -37,7 +38,7 @@ from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
 
 
-def build_pool(config: RunConfig) -> RewardPool:
+def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
     """Name the reward models; each is loaded when it is first chosen, but checked now."""
     for model in config.rewards.models:
         check_reward_model(model)

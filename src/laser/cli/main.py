@@ -12,6 +12,7 @@ import typer
 
 from laser import __version__
 from laser.errors import LaserError
+from laser.ranks import is_main
 
 app = typer.Typer(
     name="laser",
@@ -65,6 +66,28 @@ def train(
     from laser.cli.train import run_training
 
     run_training(config, overrides or [], out=out, resume_from=resume, dry_run=dry_run)
+
+
+@app.command()
+def serve(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML configuration whose policy is served.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one field. Repeatable.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="Interpreter of the environment that vLLM is installed in.")] = "python3",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    show: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
+) -> None:
+    """Start a vLLM server that samples for runs with generation.engine = "vllm".
+
+    Example: laser serve run.toml --python ~/vllm/bin/python
+    """
+    from laser.cli.serve import run_server
+
+    run_server(config, overrides or [], python, host, port, show)
 
 
 @app.command()
@@ -205,7 +228,8 @@ def main() -> None:
     try:
         app()
     except LaserError as error:
-        print(f"laser: error: {error}", file=sys.stderr)
+        if is_main():
+            print(f"laser: error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from laser.training.progress import Progress
+from laser.training.progress import Progress, Silent
 
 _ROWS_SHOWN = 8
 
@@ -25,6 +25,13 @@ class ClosableProgress(Progress, Protocol):
     def close(self) -> None:
         """Stop drawing."""
         ...
+
+
+class Quiet(Silent):
+    """What the processes show that are not the main one."""
+
+    def close(self) -> None:
+        """Nothing was drawn."""
 
 
 def make_progress(console: Console) -> ClosableProgress:

@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
-from laser.cli.progress import ClosableProgress, make_progress
+from laser.cli.progress import ClosableProgress, Quiet, make_progress
 from laser.config import RunConfig, load_config
 from laser.errors import ConfigError
+from laser.ranks import is_main
 
 if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
@@ -33,7 +34,7 @@ def run_training(
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=not is_main())
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
@@ -42,7 +43,7 @@ def run_training(
         print_plan(config or load_config(), console)
         return
     where = resume_from or out or _fresh_out(config_path)
-    progress = make_progress(console)
+    progress = make_progress(console) if is_main() else Quiet()
     try:
         result = _train(config, where, resume_from is not None, progress)
     except KeyboardInterrupt:
@@ -53,7 +54,8 @@ def run_training(
         sys.exit(130)
     finally:
         progress.close()
-    report(result, console)
+    if is_main():
+        report(result, console)
 
 
 def _given_config(

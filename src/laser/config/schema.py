@@ -53,6 +53,23 @@ class PolicyConfig(Section):
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
 
 
+class ServerConfig(Section):
+    """The vLLM server that samples when `generation.engine = "vllm"`."""
+
+    url: str = Field("http://127.0.0.1:8000", description="Address of the server.")
+    model: str = Field("policy", description="Name under which it has the policy's base weights.")
+    adapter_folder: str | None = Field(
+        None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
+    )
+    logp_tolerance: float = Field(
+        0.1, gt=0, description="Mean difference per token, in nats, above which it serves other weights."
+    )
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable with its key.")
+    timeout: float = Field(600.0, gt=0, description="Seconds one prompt's responses may take.")
+    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
+    concurrency: PositiveInt = Field(64, description="Prompts under way at once; the server batches them.")
+
+
 class GenerationConfig(Section):
     """How responses are sampled. The paper: n = 30, temperature 0.8."""
 
@@ -63,6 +80,10 @@ class GenerationConfig(Section):
     max_batch_tokens: PositiveInt = Field(
         16384, description="Budget of one generation chunk: rows x (prompt + response) tokens."
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="Sample in this process, or through a vLLM server that `laser serve` starts."
+    )
+    server: ServerConfig = Field(default_factory=ServerConfig, description="The server of engine = 'vllm'.")
 
 
 class JsonlData(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,6 +184,14 @@ class Policy:
                     raise ValueError(f"adapter weight {name} is missing or has another shape")
                 with torch.no_grad():
                     parameter.copy_(torch.as_tensor(value))
+
+    def adapter_digest(self) -> str:
+        """Identity of the trained adapter's weights: 16 hexadecimal digits of their SHA-256."""
+        digest = hashlib.sha256()
+        for name, parameter in self._adapter("policy").items():
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def save_adapter(self, path: Path) -> None:
         """Write the trained adapter as a standard PEFT folder, tokenizer included."""

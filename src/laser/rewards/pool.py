@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from laser.errors import LaserError, RewardModelError
+from laser.ranks import Alone, Ranks
 from laser.rewards.base import Metered, RewardModel
 from laser.rewards.quarantine import Quarantine
 from laser.types import BoolArray, FloatArray, Prompt, StateDict
@@ -75,6 +76,7 @@ class RewardPool:
         max_resident: How many are kept on their device; beyond it the least recently used leaves.
         max_parked: How many of those that left are kept in CPU memory; beyond it the longest parked is released.
         quarantine: Who may be asked; None: the first failure stops the run.
+        ranks: The processes of the run; each scores its share of the prompts.
 
     Raises:
         RewardModelError: No arm, or two of the same name.
@@ -87,6 +89,7 @@ class RewardPool:
         max_resident: int = 1,
         max_parked: int = 0,
         quarantine: Quarantine | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         names = [arm.name for arm in arms]
         if not names:
@@ -99,6 +102,7 @@ class RewardPool:
         self.quarantine = quarantine or Quarantine(len(arms), max_failures=0)
         self._resident: OrderedDict[int, RewardModel] = OrderedDict()
         self._parked: OrderedDict[int, RewardModel] = OrderedDict()
+        self._ranks = ranks or Alone()
         self._fetching: threading.Thread | None = None
         self._usage = {name: Usage() for name in names}
 
@@ -146,7 +150,7 @@ class RewardPool:
             raise QuarantinedError(f"reward model {self._arms[arm].name!r} is in quarantine")
         while True:
             try:
-                scores = self._ask(arm, prompts, responses)
+                scores = self._ranks.together(lambda part: self._ask(arm, prompts[part], responses[part]), len(prompts))
                 break
             except RewardModelError as error:
                 usage.failures += 1

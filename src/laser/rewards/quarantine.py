@@ -28,6 +28,7 @@ class Quarantine:
         self._failures = [0] * num_arms
         self._resting = [0] * num_arms
         self._fresh: dict[int, str] = {}
+        self._reasons: dict[int, str] = {}
 
     @property
     def available_K(self) -> BoolArray:
@@ -50,8 +51,12 @@ class Quarantine:
             return False
         self._failures[arm] = self.max_failures - 1  # on trial when it comes back
         self._resting[arm] = self._recovery_batches + 1  # the batch that is under way does not count
-        self._fresh[arm] = reason
+        self._fresh[arm] = self._reasons[arm] = reason
         return True
+
+    def reasons(self) -> str:
+        """Why the reward models that are out are out, as far as this process has seen it."""
+        return "; ".join(self._reasons[arm] for arm, rest in enumerate(self._resting) if rest and arm in self._reasons)
 
     def fresh(self, names: Sequence[str]) -> dict[str, str]:
         """Reward models put out since the batch began, with the reason."""

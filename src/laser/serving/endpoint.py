@@ -77,6 +77,10 @@ class Endpoint:
         """
         return self._ask("POST", path, payload)
 
+    def post_text(self, path: str, payload: Mapping[str, Any]) -> str:
+        """POST JSON to a path that answers in words; raises ServerError."""
+        return str(self._send("POST", path, payload).text)
+
     def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
         """POST every payload, a bounded number at a time; replies in order. The first failure ends the call."""
         if not payloads:
@@ -95,6 +99,15 @@ class Endpoint:
         self._session.close()
 
     def _ask(self, method: str, path: str, payload: Mapping[str, Any] | None) -> Any:
+        reply = self._send(method, path, payload)
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise ServerError(
+                f"{self.url}{path} answered something that is not JSON: {self._hidden(reply.text)!r}"
+            ) from error
+
+    def _send(self, method: str, path: str, payload: Mapping[str, Any] | None) -> requests.Response:
         where = f"{self.url}{path}"
         try:
             reply = self._session.request(method, where, json=payload, timeout=self._timeout)
@@ -112,10 +125,7 @@ class Endpoint:
             ) from error
         if not reply.ok:
             raise ServerError(f"{where} refused with status {reply.status_code}: {self._hidden(_complaint(reply))}")
-        try:
-            return reply.json()
-        except ValueError as error:
-            raise ServerError(f"{where} answered something that is not JSON: {self._hidden(reply.text)!r}") from error
+        return reply
 
     def _hidden(self, text: str) -> str:
         """Shortened, and without the key should the server repeat it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from laser.bandits.context import ContextPreparer
 from laser.errors import TrainingError
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
+from laser.ranks import Alone, Ranks
 from laser.rewards.combine import Combination, combine_scores
 from laser.rewards.pool import QuarantinedError, RewardPool, score_selection
 from laser.seeding import stream, stream_seed
@@ -40,6 +41,11 @@ class Parts:
     feedback: Feedback
     signal: Signal
     learner: Learner
+    ranks: Ranks = field(default_factory=Alone)
+
+    def embed(self, prompts: Sequence[Prompt]) -> FloatArray:
+        """`Policy.embed`, each process its share of the prompts."""
+        return np.stack(self.ranks.together(lambda part: list(self.policy.embed(prompts[part])), len(prompts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +125,9 @@ def run_batch(
     scored_before = parts.pool.num_scored()
     parts.pool.quarantine.next_batch()
     with clock("probe"):
-        parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.policy.embed(some)))
+        parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.embed(some)))
     with clock("embed"):
-        contexts_MD = parts.contexts(_rows_of(parts.policy.embed(prompts), settings.granularity))
+        contexts_MD = parts.contexts(_rows_of(parts.embed(prompts), settings.granularity))
     with clock("select"):
         selection = _select(parts, contexts_MD)
         parts.pool.prefetch(np.flatnonzero(selection.weights_MK.any(axis=0)).tolist())
@@ -179,15 +185,13 @@ def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:
 def _select(parts: Parts, contexts_MD: FloatArray) -> Selection:
     """Select among the reward models that are not in quarantine."""
     available_K = parts.pool.available_K
-    if available_K.all():
-        return parts.selector.select(contexts_MD)
     try:
-        return parts.selector.select(contexts_MD, available_K)
+        return parts.ranks.broadcast(parts.selector.select(contexts_MD, None if available_K.all() else available_K))
     except ValueError as error:
-        out = ", ".join(name for name, fine in zip(parts.pool.names, available_K, strict=True) if not fine)
+        if available_K.all():
+            raise
         raise TrainingError(
-            f"no reward model is left to choose: {out} failed too often in a row; mend what the messages above name "
-            "and resume"
+            f"no reward model is left to choose ({parts.pool.quarantine.reasons()}); mend them and resume"
         ) from error
 
 

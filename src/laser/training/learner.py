@@ -15,10 +15,13 @@ from torch import Tensor
 
 from laser.errors import TrainingError
 from laser.policy.policy import Policy, Which
+from laser.ranks import Alone, Ranks
 from laser.training.losses import Objective, PairLogps
+from laser.training.work import TokenIds, Work, collect, group_by_prompt, num_tokens_of, split_by_prompt
 from laser.types import FloatArray, Pair, Responses, StateDict
 
-TokenIds = Sequence[int]
+_TOLERANCE = 1e-3  # nats per token, between log-probs of sampling and of scoring; rounding in float32 is 1e-5
+_TOLERANCE_HALF = 0.02  # the same in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +43,6 @@ class LearnResult:
     num_optimizer_steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """The responses that pairs use, numbered afresh: `slots[prompt][response]` is the row of its log-prob."""
-
-    prompts: tuple[int, ...]
-    prompt_ids: list[list[int]]
-    response_ids: list[list[TokenIds]]
-    slots: dict[tuple[int, int], int]
-
-
 class Learner:
     """Trains the policy's adapter on preference pairs.
 
@@ -65,6 +58,9 @@ class Learner:
         optimizer_steps: Optimizer steps per pass; the prompts with pairs are split evenly.
         max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds. Where memory runs
             out, it is halved, and stays so.
+        sampled_by_reference: The responses were sampled from the reference, so that its log-probs are those of
+            sampling; checked on one prompt a batch, and computed where they differ.
+        ranks: The processes of the run; each goes through its share of the prompts, gradients are added up.
     """
 
     def __init__(
@@ -80,8 +76,12 @@ class Learner:
         epochs: int = 1,
         optimizer_steps: int = 1,
         max_batch_tokens: int = 4096,
+        sampled_by_reference: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.policy = policy
+        self._sampled_by_reference = sampled_by_reference
+        self._ranks = ranks or Alone()
         self.objective = objective
         self._reference: Which = "base" if reference == "initial" else "reference"
         self._learning_rate = learning_rate
@@ -111,8 +111,8 @@ class Learner:
         grad_norms, num_tokens = [0.0], 0
         reference = self._reference_logps(prompt_ids, responses, pairs)
         for _ in range(self._epochs if pairs else 0):
-            for chunk in _split_by_prompt(pairs, self._optimizer_steps):
-                parts, norm, tokens = self._step_that_fits(prompt_ids, responses, chunk, reference)
+            for chunk in split_by_prompt(pairs, self._optimizer_steps):
+                parts, norm, tokens = self._optimizer_step(prompt_ids, responses, chunk, reference)
                 trained.extend(zip(chunk, parts, strict=True))
                 grad_norms.append(norm)
                 num_tokens += tokens
@@ -134,8 +134,8 @@ class Learner:
         union = list(dict.fromkeys(pair for pairs in pair_sets for pair in pairs))
         reference = self._reference_logps(prompt_ids, responses, union)
         kl = self._kl(prompt_ids, responses, union)
-        work = _collect(prompt_ids, responses, union)
-        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which="policy")) if union else None
+        work = collect(prompt_ids, responses, union)
+        logps = self._logps(work.prompt_ids, work.response_ids, "policy") if union else None
         losses = []
         for pairs in pair_sets:
             measured: list[tuple[Pair, dict[str, float]]] = []
@@ -168,20 +168,44 @@ class Learner:
                 "exp_avg_sq": _like(parameter, state[f"exp_avg_sq.{index}"]),
             }
 
-    def _step_that_fits(
+    def _optimizer_step(
         self,
         prompt_ids: Sequence[TokenIds],
         responses: Responses,
         pairs: Sequence[Pair],
         reference: Mapping[tuple[int, int], float],
     ) -> tuple[list[dict[str, float]], float, int]:
-        """`_optimizer_step`, with micro-batches of half the tokens whenever memory runs out; the half is kept."""
+        """One optimizer step on the mean loss of `pairs`; returns the parts of each pair, gradient norm and tokens."""
+        kl = self._kl(prompt_ids, responses, pairs)
+        groups = group_by_prompt(pairs)
+
+        def go_through(part: slice) -> list[tuple[list[dict[str, float]], int]]:
+            mine = [pair for group in groups[part] for pair in group]
+            done = self._backward_that_fits(prompt_ids, responses, mine, reference, kl, len(pairs))
+            return [done, *[([], 0)] * (part.stop - part.start - 1)]
+
+        done = self._ranks.together(go_through, len(groups))
+        self._add_gradients()
+        parts = [row for rows, _ in done for row in rows]
+        parts_of = dict(zip((pair for group in groups for pair in group), parts, strict=True))
+        return [parts_of[pair] for pair in pairs], self._apply_gradients(), sum(tokens for _, tokens in done)
+
+    def _backward_that_fits(
+        self,
+        prompt_ids: Sequence[TokenIds],
+        responses: Responses,
+        pairs: Sequence[Pair],
+        reference: Mapping[tuple[int, int], float],
+        kl: Tensor,
+        num_pairs: int,
+    ) -> tuple[list[dict[str, float]], int]:
+        """`_backward`, with micro-batches of half the tokens whenever memory runs out; the half is kept."""
         while True:
             try:
-                return self._optimizer_step(prompt_ids, responses, pairs, reference)
+                return self._backward(prompt_ids, responses, pairs, reference, kl, num_pairs)
             except torch.OutOfMemoryError as error:
                 self._optimizer.zero_grad(set_to_none=True)
-                smallest = min(_num_tokens(_collect(prompt_ids, responses, row)) for row in _group_by_prompt(pairs))
+                smallest = min(num_tokens_of(collect(prompt_ids, responses, row)) for row in group_by_prompt(pairs))
                 if self._max_batch_tokens <= smallest:
                     raise TrainingError(
                         "the device is out of memory with one prompt's responses in a micro-batch; lower "
@@ -192,31 +216,50 @@ class Learner:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 
-    def _optimizer_step(
+    def _backward(
         self,
         prompt_ids: Sequence[TokenIds],
         responses: Responses,
         pairs: Sequence[Pair],
         reference: Mapping[tuple[int, int], float],
-    ) -> tuple[list[dict[str, float]], float, int]:
-        """One optimizer step on the mean loss of `pairs`; returns the parts of each pair, gradient norm and tokens."""
-        kl = self._kl(prompt_ids, responses, pairs)
-        parts_of: dict[Pair, dict[str, float]] = {}
+        kl: Tensor,
+        num_pairs: int,
+    ) -> tuple[list[dict[str, float]], int]:
+        """Accumulate the gradient of the sum of losses over `num_pairs`; returns each pair's parts, and tokens."""
+        rows: list[dict[str, float]] = []
         num_tokens = 0
         for micro in self._micro_batches(prompt_ids, responses, pairs):
-            work = _collect(prompt_ids, responses, micro)
+            work = collect(prompt_ids, responses, micro)
             logps = self.policy.trainable_logps(work.prompt_ids, work.response_ids)
             parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
-            loss = torch.stack([part.sum() for part in parts.values()]).sum() / len(pairs)
+            loss = torch.stack([part.sum() for part in parts.values()]).sum() / num_pairs
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss became {loss.item()}; lower training.learning_rate or use precision = 'fp32'"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
-            parts_of.update(zip(micro, _rows(parts), strict=True))
-            num_tokens += _num_tokens(work)
-        norm = self._apply_gradients()
-        return [parts_of[pair] for pair in pairs], norm, num_tokens
+            rows.extend(_rows(parts))
+            num_tokens += num_tokens_of(work)
+        return rows, num_tokens
+
+    def _add_gradients(self) -> None:
+        """Sum the gradients over processes; one without pairs adds zeros."""
+        if self._ranks.size == 1:
+            return
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._ranks.add([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+
+    def _logps(
+        self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], which: Which
+    ) -> Tensor:
+        """`Policy.logps`, flat, each process its share of the prompts."""
+        rows = self._ranks.together(
+            lambda part: [row.cpu() for row in self.policy.logps(prompt_ids[part], response_ids[part], which=which)],
+            len(prompt_ids),
+        )
+        return torch.cat(rows).to(self.policy.device)
 
     def _apply_gradients(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
@@ -237,9 +280,22 @@ class Learner:
         """Reference log-prob of every response in a pair, once per response; empty if the loss needs none."""
         if not (self.objective.needs_reference and pairs):
             return {}
-        work = _collect(prompt_ids, responses, pairs)
-        logps = torch.cat(self.policy.logps(work.prompt_ids, work.response_ids, which=self._reference)).tolist()
+        work = collect(prompt_ids, responses, pairs)
+        if self._sampled_by_reference:
+            sampled = {(prompt, index): sum(responses[prompt][index].sampling_logps) for prompt, index in work.slots}
+            if self._agrees(work, sampled):
+                return sampled
+        logps = self._logps(work.prompt_ids, work.response_ids, self._reference).tolist()
         return {key: logps[slot] for key, slot in work.slots.items()}
+
+    def _agrees(self, work: Work, sampled: Mapping[tuple[int, int], float]) -> bool:
+        """Whether the sampler's log-probs of the first prompt's responses are the reference's, up to rounding."""
+        first = [key for key in work.slots if key[0] == work.prompts[0]]
+        own = self.policy.logps(work.prompt_ids[:1], work.response_ids[:1], which=self._reference)[0].tolist()
+        num_tokens = sum(map(len, work.response_ids[0]))
+        gap = sum(abs(value - sampled[key]) for value, key in zip(own, first, strict=True))
+        tolerance = _TOLERANCE if self.policy.model.dtype == torch.float32 else _TOLERANCE_HALF
+        return bool(gap <= tolerance * num_tokens)
 
     @torch.no_grad()
     def _kl(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> Tensor:
@@ -252,13 +308,13 @@ class Learner:
         zero = torch.zeros((), device=self.policy.device)
         if not (self.objective.needs_kl and pairs):
             return zero
-        work = _collect(prompt_ids, responses, pairs)
+        work = collect(prompt_ids, responses, pairs)
         if len(work.prompts) < 2:
             return zero
         moved = work.response_ids[1:] + work.response_ids[:1]
-        policy = torch.cat(self.policy.logps(work.prompt_ids, moved, which="policy"))
-        reference = torch.cat(self.policy.logps(work.prompt_ids, moved, which=self._reference))
-        return (policy - reference).mean().clamp(min=0).to(zero.device)
+        policy = self._logps(work.prompt_ids, moved, "policy")
+        reference = self._logps(work.prompt_ids, moved, self._reference)
+        return (policy - reference).mean().clamp(min=0)
 
     def _micro_batches(
         self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]
@@ -266,9 +322,9 @@ class Learner:
         """Pairs of whole prompts, up to the token budget."""
         micro: list[Pair] = []
         used = 0
-        for of_prompt in _group_by_prompt(pairs):
-            work = _collect(prompt_ids, responses, of_prompt)
-            needed = _num_tokens(work)
+        for of_prompt in group_by_prompt(pairs):
+            work = collect(prompt_ids, responses, of_prompt)
+            needed = num_tokens_of(work)
             if micro and used + needed > self._max_batch_tokens:
                 yield micro
                 micro, used = [], 0
@@ -280,7 +336,7 @@ class Learner:
     def _pair_logps(
         self,
         pairs: Sequence[Pair],
-        work: _Work,
+        work: Work,
         responses: Responses,
         logps: Tensor,
         reference: Mapping[tuple[int, int], float],
@@ -298,39 +354,6 @@ class Learner:
             reference_rejected=constant([reference.get(key, 0.0) for key in rejected]),
             chosen_lengths=constant([len(responses[prompt][index].token_ids) for prompt, index in chosen]),
         )
-
-
-def _collect(prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> _Work:
-    """Gather the distinct responses of `pairs`, prompt by prompt, and number them."""
-    used: dict[int, set[int]] = {}
-    for pair in pairs:
-        used.setdefault(pair.prompt, set()).update((pair.chosen, pair.rejected))
-    prompts = tuple(sorted(used))
-    keys = [(prompt, index) for prompt in prompts for index in sorted(used[prompt])]
-    return _Work(
-        prompts=prompts,
-        prompt_ids=[list(prompt_ids[prompt]) for prompt in prompts],
-        response_ids=[[responses[prompt][index].token_ids for index in sorted(used[prompt])] for prompt in prompts],
-        slots={key: slot for slot, key in enumerate(keys)},
-    )
-
-
-def _num_tokens(work: _Work) -> int:
-    return sum(len(ids) for ids in work.prompt_ids) + sum(len(ids) for row in work.response_ids for ids in row)
-
-
-def _group_by_prompt(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    groups: dict[int, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.prompt, []).append(pair)
-    return [groups[prompt] for prompt in sorted(groups)]
-
-
-def _split_by_prompt(pairs: Sequence[Pair], num_chunks: int) -> list[list[Pair]]:
-    """Split into at most `num_chunks` lists of whole prompts, as even as possible."""
-    groups = _group_by_prompt(pairs)
-    chunks = np.array_split(np.arange(len(groups)), min(num_chunks, len(groups)))
-    return [[pair for index in chunk for pair in groups[index]] for chunk in chunks]
 
 
 def _rows(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:

@@ -88,7 +88,8 @@ def train(
 
     def save(cursor: Cursor) -> None:
         progress.phase("checkpoint", iteration=cursor.iteration, step=cursor.step)
-        save_checkpoint(run.checkpoints, cursor, state, keep=plan.keep_checkpoints)
+        if run.writes:
+            save_checkpoint(run.checkpoints, cursor, state, keep=plan.keep_checkpoints)
 
     if evaluate is not None and cursor.num_evaluations == 0:
         cursor = _check_dev(evaluate, cursor, plan, run, progress)
@@ -153,7 +154,7 @@ def _pending(
             sample(parts, [prompts[index] for index in batch], plan.batch, Moment(cursor.iteration, step))
             for step, batch in enumerate(batches)
         ]
-        pending.save(replies)
+        pending.keep(replies, write=run.writes)
     return pending
 
 

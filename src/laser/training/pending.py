@@ -41,8 +41,11 @@ class PendingResponses:
             raise RunDirectoryError(f"{self._target} is missing but the checkpoint needs it; start a new run")
         return False
 
-    def save(self, replies: Replies) -> None:
+    def keep(self, replies: Replies, *, write: bool = True) -> None:
         """Keep the responses, in memory and on disk, and drop those of earlier iterations."""
+        self.replies = replies
+        if not write:
+            return
         self._target.mkdir(parents=True, exist_ok=True)
         save_state(self._target / "responses", _pack(replies))
         (self._target / "done").touch()
@@ -51,7 +54,6 @@ class PendingResponses:
                 for path in other.iterdir():
                     path.unlink()
                 other.rmdir()
-        self.replies = replies
 
 
 def _pack(replies: Replies) -> StateDict:

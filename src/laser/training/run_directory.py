@@ -24,10 +24,16 @@ _STARTING = {".lock", "run.json", ".run.json.tmp", ".config.json.tmp"}  # what a
 
 
 class RunDirectory:
-    """An open, locked run directory. Make one with `create` or `reopen`."""
+    """An open, locked run directory. Make one with `create` or `reopen`, or `follow` one that another process holds.
 
-    def __init__(self, path: Path, lock: TextIO) -> None:
+    Attributes:
+        path: The folder.
+        writes: False in the processes of a run that leave writing to the main one: there nothing is written.
+    """
+
+    def __init__(self, path: Path, lock: TextIO | None) -> None:
         self.path = path
+        self.writes = lock is not None
         self._lock = lock
 
     @classmethod
@@ -68,6 +74,11 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); check its permissions") from error
 
+    @classmethod
+    def follow(cls, path: str | Path) -> RunDirectory:
+        """Read along in a run directory that the main process of the run has open."""
+        return cls(Path(path), None)
+
     @property
     def config(self) -> Record:
         """The configuration the run was started with."""
@@ -95,6 +106,8 @@ class RunDirectory:
 
     def append(self, name: str, record: Record) -> None:
         """Append one record to ``name.jsonl`` and flush it to the operating system."""
+        if not self.writes:
+            return
         with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
 
@@ -104,6 +117,8 @@ class RunDirectory:
         Raises:
             RunDirectoryError: The file holds fewer complete records than the checkpoint counts.
         """
+        if not self.writes:
+            return
         path = self.path / f"{name}.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         complete = [line for line in lines if line.endswith(b"\n")]
@@ -122,11 +137,13 @@ class RunDirectory:
 
     def write_summary(self, summary: Record) -> None:
         """Write ``summary.json``, the mark of a finished run."""
-        write_json(self.path / "summary.json", summary)
+        if self.writes:
+            write_json(self.path / "summary.json", summary)
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def check_free(path: Path) -> None:

@@ -1,0 +1,55 @@
+"""``laser serve``: start vLLM with what a run of a configuration needs from it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+from laser.config import RunConfig, load_config
+from laser.errors import ConfigError
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
+
+
+def run_server(config_path: Path | None, overrides: list[str], python: str, host: str, port: int, show: bool) -> None:
+    """Replace this process by the server, or print the command.
+
+    Raises:
+        LaserError: The configuration is wrong, or there is no such interpreter.
+    """
+    command = [python, *server_arguments(load_config(config_path, overrides), host=host, port=port)]
+    if show:
+        print("VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", shlex.join(command))
+        return
+    if shutil.which(python) is None:
+        raise ConfigError(f"there is no {python}; give the interpreter of vLLM's environment with --python")
+    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    os.execvp(python, command)  # noqa: S606  # the user's own interpreter
+
+
+def server_arguments(config: RunConfig, *, host: str, port: int) -> list[str]:
+    """Arguments of vLLM's server for a run.
+
+    Adapters are swapped while it runs, two at a time for the moment of the swap. Sampling defaults of the model's own
+    generation_config are left out: the run says how to sample.
+    """
+    from laser.lm.sources import resolve
+
+    rank = next((size for size in _RANKS if size >= config.policy.lora.rank), None)
+    if rank is None:
+        raise ConfigError(f"vLLM serves adapters up to rank {_RANKS[-1]}; lower policy.lora.rank")
+    dtype = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}[config.policy.precision]
+    context = config.policy.max_context
+    return [
+        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", resolve(config.policy.model)),
+        *(("--revision", config.policy.revision) if config.policy.revision else ()),
+        *(("--trust-remote-code",) if config.policy.trust_remote_code else ()),
+        *("--served-model-name", config.generation.server.model),
+        *("--host", host, "--port", str(port)),
+        *("--dtype", dtype, "--generation-config", "vllm"),
+        *(("--max-model-len", str(context)) if context else ()),
+        *("--enable-lora", "--max-lora-rank", str(rank), "--max-loras", "1", "--max-cpu-loras", "2"),
+    ]

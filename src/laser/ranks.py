@@ -1,0 +1,140 @@
+"""The processes of one run: alone, or several under ``torchrun`` or ``accelerate launch``.
+
+Every process holds a replica of the whole state and walks through the same loop. What costs time (sampling, scoring,
+forward and backward passes) is done for a share of the prompts and gathered, so that afterwards all hold the same
+again; the selection is the main process's. A result does not depend on the number of processes beyond rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from laser.errors import LaserError, TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=2)  # a share may wait that long for the slowest one's
+
+
+class Ranks(Protocol):
+    """What the processes of a run say to each other.
+
+    Attributes:
+        rank: Number of this process, 0 for the main one.
+        size: Number of processes.
+    """
+
+    rank: int
+    size: int
+
+    def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
+        """Do `count` pieces of work, each process its share, and give everyone all results in order.
+
+        Args:
+            work: Does the pieces of a slice and returns one result each.
+            count: Number of pieces.
+
+        Raises:
+            LaserError: Some process's work raised it; all processes raise it.
+        """
+        ...
+
+    def broadcast(self, value: T) -> T:
+        """The main process's value."""
+        ...
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over processes, in place."""
+        ...
+
+
+class Alone:
+    """A run of one process."""
+
+    rank = 0
+    size = 1
+
+    def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
+        """Do it all."""
+        return list(work(slice(0, count)))
+
+    def broadcast(self, value: T) -> T:
+        """The value."""
+        return value
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to add."""
+
+
+class ProcessGroup:
+    """A run of several processes, through torch.distributed; NCCL between GPUs, Gloo otherwise."""
+
+    def __init__(self) -> None:
+        import torch
+        from torch import distributed
+
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        self._distributed = distributed
+        self.rank = distributed.get_rank()
+        self.size = distributed.get_world_size()
+
+    def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
+        """Each process does a contiguous share."""
+        begin, end = count * self.rank // self.size, count * (self.rank + 1) // self.size
+        mine: tuple[list[T], LaserError | None]
+        try:
+            mine = (list(work(slice(begin, end))) if end > begin else [], None)
+        except LaserError as error:
+            mine = ([], error)
+        everyone: list[tuple[list[T], LaserError | None]] = [mine] * self.size
+        self._collective(lambda: self._distributed.all_gather_object(everyone, mine))
+        for _, raised in everyone:
+            if raised is not None:
+                raise raised
+        return [result for results, _ in everyone for result in results]
+
+    def broadcast(self, value: T) -> T:
+        """Sent by process 0."""
+        values = [value]
+        self._collective(lambda: self._distributed.broadcast_object_list(values, src=0))
+        return values[0]
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """One collective for all tensors of a kind."""
+        import torch
+
+        kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
+        for dtype, device in sorted(kinds, key=str):
+            alike = [tensor for tensor in tensors if (tensor.dtype, tensor.device) == (dtype, device)]
+            flat = torch.cat([tensor.flatten() for tensor in alike])
+            self._collective(lambda flat=flat: self._distributed.all_reduce(flat))  # type: ignore[misc]
+            end = 0
+            for tensor in alike:
+                begin, end = end, end + tensor.numel()
+                tensor.copy_(flat[begin:end].view_as(tensor))
+
+    def _collective(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(f"another process of the run is gone ({reason}); resume the run") from error
+
+
+def join() -> Ranks:
+    """Join the processes that a launcher started, or stay alone."""
+    return ProcessGroup() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that talks; known before joining."""
+    return int(os.environ.get("RANK", "0")) == 0

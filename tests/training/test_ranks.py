@@ -1,0 +1,128 @@
+"""Runs of several real processes under torchrun: the same choices and losses as one process, and no hang when one
+dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_run import adapter, make_table, steps
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def launch(processes, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["--no-python", sys.executable, "-c", "from laser.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process, timeout=240):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def toml(path, table):
+    """A configuration file; JSON is TOML enough for inline values."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    for name, section in table.items():
+        if isinstance(section, dict) and name != "rewards":
+            lines.append(f"[{name}]")
+            lines += [f"{key} = {inline(value)}" for key, value in section.items()]
+    for model in table["rewards"]["models"]:
+        lines += ["[[rewards.models]]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def inline(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {inline(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def same(first, second):
+    ours, theirs = steps(first), steps(second)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["selection"]["arms"] == b["selection"]["arms"]
+        assert np.allclose(a["selection"]["values"], b["selection"]["values"], atol=1e-4)
+        assert a["pairs"] == b["pairs"]
+        assert a["scored"] == b["scored"] or a["step"] >= 0
+        assert np.isclose(a["loss"], b["loss"], atol=1e-4)
+        assert np.isclose(a["grad_norm"], b["grad_norm"], rtol=1e-3)
+        assert a["tokens"] == b["tokens"]
+    for name, weights in adapter(first).items():
+        assert np.allclose(weights, adapter(second)[name], atol=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"training": {"loss": "nll+dpo", "sampling": "per_iteration"}},
+        {"training": {"loss": "kto", "granularity": "per_prompt", "optimizer_steps": 2}},
+        {"selector": {"type": "online_ensemble"}},
+    ],
+    ids=["per-iteration", "kto-per-prompt", "ensemble"],
+)
+def test_two_and_three_processes_do_what_one_does(tmp_path, sections):
+    sections = {**sections, "training": {"batch_size": 4, **sections.get("training", {})}}
+    config = toml(tmp_path / "run.toml", make_table(tmp_path, "vowels", "short", **sections))
+    for processes in (1, 2, 3):
+        code, _, err = finish(launch(processes, "train", config, "--out", tmp_path / f"run-{processes}"))
+        assert code == 0, err[-2000:]
+    same(tmp_path / "run-1", tmp_path / "run-2")
+    same(tmp_path / "run-1", tmp_path / "run-3")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"iterations": 30, "batch_size": 4}, checkpoint={"every": 1})
+    table["split"] = {"train": 12, "dev": 0}
+    config = toml(tmp_path / "run.toml", table)
+    process = launch(2, "train", config, "--out", tmp_path / "run")
+    records = tmp_path / "run" / "steps.jsonl"
+    deadline = time.monotonic() + 120
+    while not (records.exists() and len(records.read_text().splitlines()) > 4):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
+    code, _, _ = finish(process, timeout=120)
+    assert code != 0
+    assert not (tmp_path / "run" / "summary.json").exists()
+    done = len(steps(tmp_path / "run"))
+    assert done < 90
+    code, _, err = finish(launch(3, "train", "--resume", tmp_path / "run"))
+    assert code == 0, err[-2000:]
+    code, _, err = finish(launch(1, "train", config, "--out", tmp_path / "whole"))
+    assert code == 0, err[-2000:]
+    assert [r["selection"]["arms"] for r in steps(tmp_path / "run")][: done - 1] == [
+        r["selection"]["arms"] for r in steps(tmp_path / "whole")
+    ][: done - 1]
+    assert len(steps(tmp_path / "run")) == len(steps(tmp_path / "whole")) == 90
+
+
+def worker_of(launcher, rank):
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"\0RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
+            return int(child)
+    raise AssertionError("no such worker")
+
+
+@pytest.mark.slow
+def test_an_error_is_told_once_and_all_processes_end(tmp_path):
+    (tmp_path / "broken.py").write_text("def broken(prompts, responses):\n    raise RuntimeError('down')\n")
+    table = make_table(tmp_path, rewards={"max_failures": 1})
+    table["rewards"] = {
+        "models": [{"type": "function", "name": "broken", "function": f"{tmp_path}/broken.py:broken"}],
+    }
+    code, _, err = finish(launch(2, "train", toml(tmp_path / "run.toml", table), "--out", tmp_path / "run"))
+    assert code != 0
+    assert err.count("laser: error: no reward model is left") == 1
