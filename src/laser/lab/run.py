@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from laser.lab.methods import method_config
+from laser.lab.methods import COLD_START, method_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,15 @@ def run_cells(
         note: Told when a run is done.
     """
     missing = [cell for cell in cells if not (cell.folder(out) / "summary.json").is_file()]
+    waves = ([cell for cell in missing if (cell.method == COLD_START) == last] for last in (False, True))
+    done = 0
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
-        running = {executor.submit(_run, lab, out, cell): cell for cell in missing}
-        for number, future in enumerate(as_completed(running), 1):
-            future.result()
-            cell = running[future]
-            note(f"{cell.pool} {cell.study} {cell.method} seed {cell.seed} ({number} of {len(missing)})")
+        for wave in waves:  # a cold start needs the run whose selector it takes
+            running = {executor.submit(_run, lab, out, cell): cell for cell in wave}
+            for future in as_completed(running):
+                future.result()
+                cell, done = running[future], done + 1
+                note(f"{cell.pool} {cell.study} {cell.method} seed {cell.seed} ({done} of {len(missing)})")
 
 
 def _one_thread() -> None:
@@ -74,6 +77,8 @@ def _run(lab: Path, out: Path, cell: Cell) -> None:
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted run of seconds starts again
     folder.parent.mkdir(parents=True, exist_ok=True)
-    train(method_config(lab, cell.pool, cell.method, cell.seed, cell.study), folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    train(method_config(lab, cell.pool, cell.method, cell.seed, cell.study, runs=out), folder)
+    for part in ("policy", "optimizer"):  # the selector stays, for cold starts
+        for path in (folder / "checkpoints").glob(f"*/{part}.*"):
+            path.unlink()
     shutil.rmtree(folder / "adapter", ignore_errors=True)

@@ -38,10 +38,12 @@ def collect(prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequenc
 
 
 def num_tokens_of(work: Work) -> int:
+    """Prompt and response tokens, each prompt once."""
     return sum(len(ids) for ids in work.prompt_ids) + sum(len(ids) for row in work.response_ids for ids in row)
 
 
 def group_by_prompt(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs of each prompt that has any, in the order of the prompts."""
     groups: dict[int, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(pair.prompt, []).append(pair)
