@@ -9,20 +9,22 @@ Prints whether the losses agree and the ratio of seconds, both sides in turn, me
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
 import warnings
 
+import datasets
 import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from laser.data.embedded import generate
-from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
-from laser.policy.generation import TransformersGenerator
+from common import load_policy, make_prompts, make_responses
+from laser.lm.sources import choose_device, choose_dtype, load_causal_lm
 from laser.policy.policy import Policy
 from laser.training.learner import Learner
 from laser.training.losses import Objective
@@ -32,19 +34,13 @@ from laser.types import Pair
 BETA, RATE = 0.1, 1e-5
 
 
-def sample(model_name: str, num_prompts: int, num_responses: int, num_pairs: int):
-    """Prompts, their token ids, responses and pairs, oriented by length."""
-    device = choose_device("auto")
-    policy = Policy(
-        load_causal_lm(model_name, device=device, dtype=choose_dtype("auto", device)), load_tokenizer(model_name)
-    )
-    prompts = generate(num_prompts)
-    replies = TransformersGenerator(policy).generate(
-        prompts, num_responses=num_responses, temperature=0.8, top_p=1.0, max_new_tokens=32, seeds=range(num_prompts)
-    )
-    candidates = draw_pairs(replies, num_pairs, [np.random.default_rng(row) for row in range(num_prompts)])
+def make_work(policy: Policy, options: argparse.Namespace):
+    """Prompts' token ids, distinct responses and pairs of them."""
+    prompts = make_prompts(policy, options.prompts, options.prompt_tokens)
+    replies = make_responses(policy, options.prompts, options.responses, options.response_tokens)
+    candidates = draw_pairs(replies, options.pairs, [np.random.default_rng(row) for row in range(options.prompts)])
     pairs = [Pair(row, i, j, 1.0, 0.0) for row, drawn in enumerate(candidates.pairs) for i, j in drawn]
-    return policy, prompts, policy.encode(prompts), replies, pairs
+    return policy.encode(prompts), replies, pairs
 
 
 def ours(policy: Policy, ids, replies, pairs) -> tuple[float, float]:
@@ -84,6 +80,7 @@ def theirs(model_name: str, policy: Policy, ids, replies, pairs, batch: int) -> 
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
         )
+        trainer.remove_callback(PrinterCallback)
         begin = time.perf_counter()
         output = trainer.train()
         return time.perf_counter() - begin, float(output.training_loss)
@@ -97,10 +94,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--responses", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--prompt-tokens", type=int, default=60)
+    parser.add_argument("--response-tokens", type=int, default=32)
     parser.add_argument("--batch", type=int, default=8, help="TRL's per-device batch of pairs")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    policy, _, ids, replies, pairs = sample(options.model, options.prompts, options.responses, options.pairs)
+    datasets.disable_progress_bars()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    policy = load_policy(options.model)
+    ids, replies, pairs = make_work(policy, options)
     distinct = len({(pair.prompt, index) for pair in pairs for index in (pair.chosen, pair.rejected)})
     print(
         f"{len(pairs)} pairs of {distinct} distinct responses, {policy.device.type}, {policy.model.dtype}", flush=True

@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from test_run import make_table, steps
 
 import laser
 from laser.errors import TrainingError
+from runs import make_table, steps
 
 FAULTY = """
 import random, time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -142,6 +143,55 @@ def train_classifier(
     from laser.cli.router import run_router
 
     run_router(pairs, out, config, overrides or [], standardize=standardize)
+
+
+class _Format(StrEnum):
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+_CONFIG = Annotated[
+    Path | None, typer.Argument(help="TOML configuration; without one, the demo's.", show_default=False)
+]
+_SET = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one field. Repeatable.")]
+
+
+@app.command()
+def label(
+    config: _CONFIG = None,
+    overrides: _SET = None,
+    out: Annotated[Path, typer.Option(help="Folder of the data set; an interrupted one is continued.")] = Path("pairs"),
+    format: Annotated[_Format, typer.Option(help="JSON Lines or Parquet.")] = _Format.jsonl,
+) -> None:
+    """Write a preference data set for offline training: sample, select, score, pair; nothing is trained.
+
+    Example: laser label run.toml --out pairs, then datasets.load_dataset("json", data_files="pairs/part-*")
+    """
+    from laser.cli.labelling import run_label
+
+    run_label(config, overrides or [], out, format.value)
+
+
+@app.command()
+def rewardbench(
+    pairs: Annotated[
+        list[Path],
+        typer.Argument(help="Preference files (.jsonl, .parquet) of prompt, chosen, rejected.", show_default=False),
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML configuration with the pool; without one, the demo's.")
+    ] = None,
+    overrides: _SET = None,
+    select: Annotated[bool, typer.Option("--select", help="Measure the configuration's selector too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON.", show_default=False)] = None,
+) -> None:
+    """Measure how often each reward model orders labelled pairs rightly, by category, and how much they agree.
+
+    Example: laser rewardbench pairs.jsonl --config run.toml --out bench.json
+    """
+    from laser.cli.labelling import run_rewardbench
+
+    run_rewardbench(config, overrides or [], pairs, select, out)
 
 
 @app.command()

@@ -81,7 +81,7 @@ def accuracy(
     )
 
 
-def wilson_interval(num_right: int, num_total: int) -> tuple[float, float]:
+def wilson_interval(num_right: float, num_total: int) -> tuple[float, float]:
     """95% score interval of a proportion (Wilson 1927); within [0, 1] and sensible at 0 and 1."""
     share, z2 = num_right / num_total, _Z95**2
     centre = (share + z2 / (2 * num_total)) / (1 + z2 / num_total)

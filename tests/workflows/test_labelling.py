@@ -1,0 +1,119 @@
+"""Offline labelling and benchmarks of reward models, on tiny real models."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+from trl import DPOConfig, DPOTrainer
+
+from laser.config import parse_config
+from laser.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
+from laser.labelling import label
+from laser.rewardbench import LENGTH, SELECTED, rewardbench
+from runs import make_table
+from tiny import make_model, make_tokenizer
+
+
+@pytest.fixture
+def config(tmp_path):
+    return parse_config(make_table(tmp_path, "vowels", "short", split={"train": 6, "dev": 0}))
+
+
+def rows(folder):
+    return [json.loads(line) for path in sorted(folder.glob("part-*")) for line in path.read_text().splitlines()]
+
+
+def test_a_data_set_in_the_standard_format(config, tmp_path):
+    report = label(config, tmp_path / "pairs")
+    written = rows(tmp_path / "pairs")
+    assert report.num_pairs == len(written) > 0
+    assert report.num_prompts == len({row["prompt_id"] for row in written}) > 2
+    assert sum(report.chosen.values()) == len(written)
+    for row in written:
+        assert row["prompt"][-1]["role"] == "user"
+        assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
+        assert row["chosen_score"] > row["rejected_score"]
+        assert 0 < row["probability"] <= 1
+        assert row["reward_model"] in ("likelihood", "vowels", "short")
+
+
+def test_an_interrupted_job_goes_on_to_the_same_rows(config, tmp_path):
+    label(config, tmp_path / "whole")
+    label(config, tmp_path / "again")
+    (tmp_path / "again" / "part-000001.jsonl").unlink()
+    before = (tmp_path / "again" / "part-000000.jsonl").stat().st_mtime_ns
+    label(config, tmp_path / "again")
+    assert rows(tmp_path / "again") == rows(tmp_path / "whole")
+    assert (tmp_path / "again" / "part-000000.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_configuration_or_folder_is_refused(config, tmp_path):
+    label(config, tmp_path / "pairs")
+    with pytest.raises(ConfigError, match="another configuration"):
+        label(config.model_copy(update={"seed": 9}), tmp_path / "pairs")
+    with pytest.raises(ConfigError, match="format"):
+        label(config, tmp_path / "pairs", format="parquet")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(RunDirectoryError, match="not empty"):
+        label(config, tmp_path / "mine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_trl_trains_on_it_directly(config, tmp_path, format):
+    report = label(config, tmp_path / "pairs", format=format)
+    builder = {"jsonl": "json"}.get(format, format)
+    files = sorted(str(path) for path in (tmp_path / "pairs").glob("part-*"))
+    data = datasets.load_dataset(builder, data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(data) == report.num_pairs
+    options = DPOConfig(
+        output_dir=str(tmp_path / "trl"), max_steps=2, per_device_train_batch_size=2, use_cpu=True, report_to=[],
+        save_strategy="no", bf16=False, gradient_checkpointing=False,
+    )  # fmt: skip
+    model = make_model().requires_grad_(True)
+    output = DPOTrainer(model=model, args=options, train_dataset=data, processing_class=make_tokenizer()).train()
+    assert np.isclose(output.metrics["train_loss"], np.log(2), atol=0.2)
+
+
+def write_pairs(path):
+    pairs = [
+        {"prompt": "q1", "chosen": "aeiou", "rejected": "bcdfghjk", "category": "vowels"},
+        {"prompt": "q2", "chosen": "aa", "rejected": "bbb", "category": "vowels"},
+        {"prompt": "q3", "chosen": "bcdfghjkl", "rejected": "ae", "category": "length"},
+        {"prompt": "q4", "chosen": "bbbb", "rejected": "c", "category": "length"},
+    ]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return path
+
+
+def test_accuracy_by_category_and_agreement(config, tmp_path):
+    result = rewardbench(config, [write_pairs(tmp_path / "pairs.jsonl")], select=True)
+    assert result.num_pairs == 4
+    assert result.counts == {"length": 2, "vowels": 2}
+    assert result.by_category["vowels"] == {"vowels": 1.0, "length": 0.0}
+    assert result.by_category["short"] == {"vowels": 1.0, "length": 0.0}
+    assert result.by_category[LENGTH] == {"vowels": 0.0, "length": 1.0}
+    assert result.agreement["vowels"]["short"] == 1.0
+    assert result.agreement["vowels"]["likelihood"] == result.agreement["likelihood"]["vowels"]
+    assert 0 <= result.accuracy[SELECTED] <= 1
+    low, high = result.interval["vowels"]
+    assert low < 0.5 < high
+
+
+def test_a_reward_model_that_fails_is_left_out_and_named(tmp_path):
+    table = make_table(tmp_path, "vowels", "silent")
+    (tmp_path / "bad.py").write_text("def bad(prompts, responses):\n    raise RuntimeError('down')\n")
+    bad = {"type": "function", "name": "bad", "function": f"{tmp_path}/bad.py:bad"}
+    table["rewards"]["models"] = [bad, *table["rewards"]["models"]]
+    result = rewardbench(parse_config(table), [write_pairs(tmp_path / "pairs.jsonl")])
+    assert result.failed.keys() == {"bad"}
+    assert result.unscored["silent"] == 8
+    assert result.accuracy["silent"] == 0
+    table["rewards"]["models"] = [bad]
+    with pytest.raises(RewardModelError, match="no reward model could be used"):
+        rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"])
+    (tmp_path / "half.jsonl").write_text('{"prompt": "q", "chosen": "a"}\n')
+    with pytest.raises(DataError, match="no 'rejected' response"):
+        rewardbench(parse_config(table), [tmp_path / "half.jsonl"])
