@@ -91,12 +91,10 @@ def main() -> None:
         plain = ARMS * seconds(lambda replies=replies: plain_scores(options.model, policy, prompts, replies))
         shared = sampling + one["embed"] + one["train"]
         row = {"laser": shared + one["score"], "ensemble": shared + every["score"], "plain": shared + plain}
-        print(
-            f"  shares of LASeR's batch: sample {sampling / row['laser']:.0%}, "
-            f"score {one['score'] / row['laser']:.0%}, train {one['train'] / row['laser']:.0%}; ensemble {row['ensemble'] / row['laser']:.2f} times, "
-            f"plain ensemble {row['plain'] / row['laser']:.2f} times",
-            flush=True,
-        )
+        shares = {"sample": sampling, "score": one["score"], "train": one["train"]}
+        spent = ", ".join(f"{name} {value / row['laser']:.0%}" for name, value in shares.items())
+        times = ", ".join(f"{name} {row[name] / row['laser']:.2f}" for name in ("ensemble", "plain"))
+        print(f"  LASeR's batch: {spent}; times as long: {times}", flush=True)
         if repeat:
             for name, value in row.items():
                 totals[name].append(value)

@@ -18,7 +18,7 @@ from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.errors import ConfigError, RunDirectoryError
-from laser.training.batch import Judged, Moment, Parts, judge_batch, sample
+from laser.training.batch import Judged, Moment, Parts, choose, judge_batch, sample
 from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.run_directory import atomic_write, read_json, to_json, write_json
 from laser.types import Prompt
@@ -70,9 +70,10 @@ def label(
     progress.started(iterations=1, batches_per_iteration=len(batches), iteration=0, step=0)
     for step, batch in enumerate(batches):
         target = out / f"part-{step:06d}.{format}"
-        if target.exists():
-            continue
         at, clock = Moment(0, step), PhaseClock(progress, iteration=0, step=step)
+        if target.exists():  # the selector draws as if it had just been done
+            built.parts.selector.expire(choose(built.parts, batch, settings, at, clock)[1].id)
+            continue
         respond = partial(sample, built.parts, batch, settings, at)
         judged = judge_batch(built.parts, batch, settings, at, clock, respond)
         built.parts.selector.expire(judged.selection.id)

@@ -182,6 +182,21 @@ class Judged:
     oriented: OrientedPairs
 
 
+def choose(
+    parts: Parts, prompts: Sequence[Prompt], settings: BatchSettings, at: Moment, clock: PhaseClock
+) -> tuple[FloatArray, Selection]:
+    """Prepare the contexts of a batch and select among the reward models; see `run_batch` for the arguments."""
+    parts.pool.quarantine.next_batch()
+    with clock("probe"):
+        parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.embed(some)))
+    with clock("embed"):
+        contexts_MD = parts.contexts(_rows_of(parts.embed(prompts), settings.granularity))
+    with clock("select"):
+        selection = _select(parts, contexts_MD)
+        parts.pool.prefetch(np.flatnonzero(selection.weights_MK.any(axis=0)).tolist())
+    return contexts_MD, selection
+
+
 def judge_batch(
     parts: Parts,
     prompts: Sequence[Prompt],
@@ -191,14 +206,7 @@ def judge_batch(
     respond: Callable[[], Reply],
 ) -> Judged:
     """The first half of a batch: contexts, selection, responses, scores, pairs. Arguments as in `run_batch`."""
-    parts.pool.quarantine.next_batch()
-    with clock("probe"):
-        parts.signal.prepare(at.iteration, parts.selector, lambda some: parts.contexts(parts.embed(some)))
-    with clock("embed"):
-        contexts_MD = parts.contexts(_rows_of(parts.embed(prompts), settings.granularity))
-    with clock("select"):
-        selection = _select(parts, contexts_MD)
-        parts.pool.prefetch(np.flatnonzero(selection.weights_MK.any(axis=0)).tolist())
+    contexts_MD, selection = choose(parts, prompts, settings, at, clock)
     with clock("sample"):
         responses = respond()
     candidates = draw_pairs(
