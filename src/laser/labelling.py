@@ -71,13 +71,17 @@ def label(
     for step, batch in enumerate(batches):
         target = out / f"part-{step:06d}.{format}"
         at, clock = Moment(0, step), PhaseClock(progress, iteration=0, step=step)
-        if target.exists():  # the selector draws as if it had just been done
+        if target.exists() or target.with_suffix(".empty").exists():  # the selector draws as if it had just been done
             built.parts.selector.expire(choose(built.parts, batch, settings, at, clock)[1].id)
             continue
         respond = partial(sample, built.parts, batch, settings, at)
         judged = judge_batch(built.parts, batch, settings, at, clock, respond)
         built.parts.selector.expire(judged.selection.id)
-        _write(target, list(_rows(built.parts, batch, judged)), format)
+        rows = list(_rows(built.parts, batch, judged))
+        if rows:
+            _write(target, rows, format)
+        else:
+            target.with_suffix(".empty").touch()  # readers of Parquet refuse a file without rows
     return summarize_labels(out, format)
 
 

@@ -34,6 +34,8 @@ __all__ = [
     "Built",
     "build",
     "build_contexts",
+    "build_feedback",
+    "build_generator",
     "build_plan",
     "build_policy",
     "build_pool",

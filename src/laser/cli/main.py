@@ -172,6 +172,25 @@ def label(
     run_label(config, overrides or [], out, format.value)
 
 
+@app.command("best-of-n")
+def best_of_n(
+    config: _CONFIG = None,
+    overrides: _SET = None,
+    out: Annotated[Path, typer.Option(help="Folder of responses, scores and results.")] = Path("runs/best-of-n"),
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method, as the table names them. Repeatable; default: all of them."),
+    ] = None,
+) -> None:
+    """Learn which reward model to rerank n responses with, the policy untouched, and compare with every baseline.
+
+    Example: laser best-of-n run.toml --set split.test=100 --set generation.num_responses=8 --out runs/bon
+    """
+    from laser.cli.best_of_n import run_best_of_n
+
+    run_best_of_n(config, overrides or [], out, methods or [])
+
+
 @app.command()
 def rewardbench(
     pairs: Annotated[

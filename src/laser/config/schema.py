@@ -200,6 +200,20 @@ class EvaluationConfig(Section):
     answer: Literal["final_answer", "whole"] = Field(
         "final_answer", description="Where an answer is: after 'Final answer:', or the whole response."
     )
+    metric: Literal["accuracy", "f1", "rouge_l"] = Field(
+        "accuracy", description="What `laser best-of-n` and `laser eval` measure against gold answers."
+    )
+
+
+class BestOfNConfig(Section):
+    """`laser best-of-n`: the bandit learns which reward model to rerank with; the policy stays as it is (Sec. 3.3)."""
+
+    epochs: PositiveInt = Field(1, description="Passes of the bandit over the training prompts.")
+    reward: Literal["nll", "gold_nll", "metric"] = Field(
+        "nll",
+        description="What the bandit is fed: minus the NLL per token of the picked response (paper), or of the gold "
+        "answer after it, or the metric of the picked response.",
+    )
 
 
 class CheckpointConfig(Section):
@@ -231,6 +245,7 @@ class RunConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    best_of_n: BestOfNConfig = Field(default_factory=BestOfNConfig)
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

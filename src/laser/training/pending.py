@@ -35,7 +35,7 @@ class PendingResponses:
             RunDirectoryError: They are missing although batches of this iteration are already done.
         """
         if (self._target / "done").exists():
-            self.replies = _unpack(load_state(self._target / "responses"))
+            self.replies = unpack_responses(load_state(self._target / "responses"))
             return True
         if not may_be_missing:
             raise RunDirectoryError(f"{self._target} is missing but the checkpoint needs it; start a new run")
@@ -47,7 +47,7 @@ class PendingResponses:
         if not write:
             return
         self._target.mkdir(parents=True, exist_ok=True)
-        save_state(self._target / "responses", _pack(replies))
+        save_state(self._target / "responses", pack_responses(replies))
         (self._target / "done").touch()
         for other in self._folder.iterdir():
             if other != self._target:
@@ -56,7 +56,8 @@ class PendingResponses:
                 other.rmdir()
 
 
-def _pack(replies: Replies) -> StateDict:
+def pack_responses(replies: Replies) -> StateDict:
+    """Responses as arrays and JSON values."""
     flat = [response for batch in replies for row in batch for response in row]
     return {
         "shape": [[len(row) for row in batch] for batch in replies],
@@ -68,7 +69,8 @@ def _pack(replies: Replies) -> StateDict:
     }
 
 
-def _unpack(state: StateDict) -> Replies:
+def unpack_responses(state: StateDict) -> Replies:
+    """Undo `pack_responses`."""
     ends = np.cumsum(state["lengths"])
     flat = [
         Response(

@@ -1,0 +1,83 @@
+"""How good one response is: exact answers, token F1, Rouge-L."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+from laser.errors import DataError
+from laser.evaluation.answers import AnswerFormat, answer_check
+from laser.types import Prompt
+
+MetricName = Literal["accuracy", "f1", "rouge_l"]
+Metric = Callable[[Prompt, str], float]
+"""Value of a response in [0, 1]."""
+
+
+def make_metric(name: MetricName, answer_format: AnswerFormat) -> Metric:
+    """Make a metric against gold answers.
+
+    Args:
+        name: "accuracy" of the final answer; "f1" of tokens and "rouge_l", as LongBench measures them: against the
+            best of several gold answers, which a prompt may list as `metadata["answers"]`.
+        answer_format: Where in a response its answer is, for accuracy.
+
+    Raises:
+        DataError: Rouge-L without the package rouge-score.
+    """
+    if name == "accuracy":
+        is_right = answer_check(answer_format)
+        return lambda prompt, text: float(is_right(prompt, text))
+    compare = token_f1 if name == "f1" else rouge_l()
+    return lambda prompt, text: max(compare(text, gold) for gold in gold_answers(prompt))
+
+
+def gold_answers(prompt: Prompt) -> list[str]:
+    """All gold answers of a prompt.
+
+    Raises:
+        DataError: It has none.
+    """
+    several = prompt.metadata.get("answers")
+    if isinstance(several, list | tuple) and several:
+        return [str(one) for one in several]
+    if prompt.answer is None:
+        raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; set data.answer_field")
+    return [prompt.answer]
+
+
+def token_f1(text: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over words; case, punctuation and English articles aside (SQuAD)."""
+    words, gold_words = normalized_words(text), normalized_words(gold)
+    if not words or not gold_words:
+        return float(words == gold_words)
+    common = sum((Counter(words) & Counter(gold_words)).values())
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(words), common / len(gold_words)
+    return 2 * precision * recall / (precision + recall)
+
+
+def normalized_words(text: str) -> list[str]:
+    """Lower-case words without punctuation and articles (the normalisation of SQuAD's evaluation)."""
+    plain = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def rouge_l() -> Callable[[str, str], float]:
+    """Rouge-L F-measure by the package rouge-score.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise DataError(
+            "Rouge-L needs the package rouge-score; install it with: pip install 'laser-rm[eval]'"
+        ) from error
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    return lambda text, gold: float(scorer.score(gold, text)["rougeL"].fmeasure)
