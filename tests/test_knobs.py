@@ -17,6 +17,7 @@ READERS = "".join(
     for path in (
         *(ROOT / "build").glob("*.py"),
         ROOT / "planning.py",
+        ROOT / "best_of_n.py",
         ROOT / "config/presets.py",
         ROOT / "config/load.py",
     )

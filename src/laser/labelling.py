@@ -71,7 +71,8 @@ def label(
     for step, batch in enumerate(batches):
         target = out / f"part-{step:06d}.{format}"
         at, clock = Moment(0, step), PhaseClock(progress, iteration=0, step=step)
-        if target.exists() or target.with_suffix(".empty").exists():  # the selector draws as if it had just been done
+        nothing = out / f".part-{step:06d}.empty"
+        if target.exists() or nothing.exists():  # the selector draws as if the batch had just been done
             built.parts.selector.expire(choose(built.parts, batch, settings, at, clock)[1].id)
             continue
         respond = partial(sample, built.parts, batch, settings, at)
@@ -81,7 +82,7 @@ def label(
         if rows:
             _write(target, rows, format)
         else:
-            target.with_suffix(".empty").touch()  # readers of Parquet refuse a file without rows
+            nothing.touch()  # readers of Parquet refuse a file without rows
     return summarize_labels(out, format)
 
 

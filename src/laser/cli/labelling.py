@@ -35,7 +35,7 @@ def run_label(config_path: Path | None, overrides: list[str], out: Path, format:
     decided = ", ".join(f"{name} {count}" for name, count in report.chosen.items())
     console.print(f"{report.num_pairs} pairs of {report.num_prompts} prompts in {escape(str(report.path))}")
     console.print(f"decided by: {escape(decided)}")
-    console.print(f'load with: datasets.load_dataset("{_builder(format)}", data_files="{report.path}/part-*")')
+    console.print(f'load with: datasets.load_dataset("{_builder(format)}", data_files="{report.path}/part-*.{format}")')
 
 
 def run_rewardbench(
