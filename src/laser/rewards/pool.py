@@ -13,6 +13,7 @@ import numpy as np
 from laser.errors import LaserError, RewardModelError
 from laser.ranks import Alone, Ranks
 from laser.rewards.base import Metered, RewardModel
+from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
 from laser.types import BoolArray, FloatArray, Prompt, StateDict
 
@@ -104,6 +105,7 @@ class RewardPool:
         self._parked: OrderedDict[int, RewardModel] = OrderedDict()
         self._ranks = ranks or Alone()
         self._fetching: threading.Thread | None = None
+        self._overlap: Overlap | None = None
         self._usage = {name: Usage() for name in names}
 
     @property
@@ -169,7 +171,14 @@ class RewardPool:
             self.quarantine.succeeded(arm)
         elif any(len(row) for row in scores):
             self.quarantine.failed(arm, f"reward model {self._arms[arm].name!r} gave no finite score for a batch")
+        if self._overlap is not None:
+            self._overlap.add(arm, prompts, responses, scores)
         return scores
+
+    def observe(self) -> Overlap:
+        """Begin to keep all scores, for a comparison of the models; what was kept before is let go."""
+        self._overlap = Overlap(self.names)
+        return self._overlap
 
     def num_scored(self) -> dict[str, int]:
         """Responses each reward model was asked about so far, by name."""

@@ -18,6 +18,7 @@ from laser.rewards.combine import Combination, combine_scores
 from laser.rewards.pool import QuarantinedError, RewardPool, score_selection
 from laser.seeding import stream, stream_seed
 from laser.training.charges import BanditLoss, learn_and_charge, make_charges, mean_over_pairs
+from laser.training.describe import TEXT_LENGTH, describe_overlap, describe_scores
 from laser.training.learner import Learner
 from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
 from laser.training.progress import PhaseClock
@@ -25,8 +26,6 @@ from laser.training.signals import Signal, SignalInput, mixed
 from laser.types import FloatArray, Prompt, Response, Responses, Selection
 
 Reply = list[list[Response]]
-
-_EXAMPLE_LENGTH = 600  # characters kept of a text in the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def run_batch(
         clock: Measures the seconds of each phase.
         respond: Gives the n responses of each prompt, freshly sampled or kept from the start of the iteration.
     """
-    scored_before = parts.pool.num_scored()
+    scored_before, overlap = parts.pool.num_scored(), parts.pool.observe()
     judged = judge_batch(parts, prompts, settings, at, clock, respond)
     selection, responses, candidates, oriented = judged.selection, judged.responses, judged.candidates, judged.oriented
     charges = make_charges(selection, candidates, judged.scores_BKN, oriented.pairs)
@@ -151,6 +150,8 @@ def run_batch(
         "bandit_signals": signals_E,
         "bandit_rewards": bandit_rewards_E,
         **_pair_record(candidates, oriented, responses),
+        "distributions": describe_scores(selection, judged.scores_BKN, oriented.pairs, responses, parts.pool.names),
+        **describe_overlap(overlap),
         "example": _example(prompts, responses, oriented, selection, parts.pool.names),
         "scored": {name: count - scored_before[name] for name, count in parts.pool.num_scored().items()},
         "quarantined": parts.pool.quarantine.fresh(parts.pool.names),
@@ -339,9 +340,9 @@ def _example(
     row = responses[pair.prompt]
     arms = selection.arms_M
     return {
-        "prompt": prompts[pair.prompt].text[-_EXAMPLE_LENGTH:],
-        "chosen": row[pair.chosen].text[:_EXAMPLE_LENGTH],
-        "rejected": row[pair.rejected].text[:_EXAMPLE_LENGTH],
+        "prompt": prompts[pair.prompt].text[-TEXT_LENGTH:],
+        "chosen": row[pair.chosen].text[:TEXT_LENGTH],
+        "rejected": row[pair.rejected].text[:TEXT_LENGTH],
         "scores": [pair.chosen_score, pair.rejected_score],
         "reward_model": names[arms[pair.prompt if len(arms) > 1 else 0]],
     }
