@@ -17,6 +17,9 @@ from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.errors import ConfigError
 
+RUN_REFERENCE = "{run:"
+"""How a path begins that stands for the run of another cell of a suite."""
+
 _SELECTOR_PATHS = {"path", "run", "prior"}
 _MODEL_KEYS = ("model", "reference", "tokenizer")
 
@@ -41,9 +44,9 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         ConfigError: The file is missing or malformed, a key is unknown, or values are impossible together.
     """
     path = Path(path) if path is not None else demo_config_path()
-    table = _read_toml(path)
+    table = read_toml(path)
     for override in overrides:
-        _apply_override(table, override)
+        apply_override(table, override)
     return parse_config(table, base_dir=path.parent, source=str(path))
 
 
@@ -60,15 +63,16 @@ def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "con
     """
     table = apply_preset(table)
     _default_types(table)
-    _absolute_paths(table, Path(base_dir).resolve())
+    absolute_paths(table, Path(base_dir).resolve())
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(_explain(item) for item in error.errors(include_url=False))
+        problems = "; ".join(explain(item) for item in error.errors(include_url=False))
         raise ConfigError(f"{source}: {problems}") from error
 
 
-def _read_toml(path: Path) -> Table:
+def read_toml(path: Path) -> Table:
+    """Read a TOML file. Raises ConfigError where it cannot be read or is malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -83,7 +87,8 @@ def _read_toml(path: Path) -> Table:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _apply_override(table: Table, override: str) -> None:
+def apply_override(table: Table, override: str) -> None:
+    """Set one value, ``key.path=value``, in a nested dict. Raises ConfigError where it names no place in it."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r} has no '='; write --set section.key=value")
@@ -125,7 +130,7 @@ def _default_types(table: Table) -> None:
             table[section] = {"type": default, **table[section]}
 
 
-def _absolute_paths(table: Table, base_dir: Path) -> None:
+def absolute_paths(table: Table, base_dir: Path) -> None:
     """Make local paths absolute, in fresh copies of the tables that hold them."""
     data = table.get("data")
     if isinstance(data, dict):
@@ -144,6 +149,9 @@ def _absolute_paths(table: Table, base_dir: Path) -> None:
             **selector,
             **{key: _join(base_dir, selector[key]) for key in _SELECTOR_PATHS & set(selector)},
         }
+    for section in ("selector", "feedback", "signal", "generation"):
+        if isinstance(table.get(section), dict):
+            table[section] = _with_function(table[section], "factory", base_dir)
     rewards = table.get("rewards")
     if isinstance(rewards, dict) and isinstance(rewards.get("models"), list | tuple):
         models = [_reward_paths(model, base_dir) for model in rewards["models"]]
@@ -154,13 +162,17 @@ def _reward_paths(model: Any, base_dir: Path) -> Any:
     if not isinstance(model, dict):
         return model
     model = _with_local_models(model, base_dir)
-    function = model.get("function")
-    if isinstance(function, str) and ":" in function:
-        path, _, name = function.rpartition(":")
-        model["function"] = f"{_join(base_dir, path)}:{name}"
+    for key in ("function", "factory"):
+        model = _with_function(model, key, base_dir)
     if "cache" in model:
         model["cache"] = _join(base_dir, model["cache"])
     return model
+
+
+def _with_function(section: Table, key: str, base_dir: Path) -> Table:
+    """A copy in which the file of ``path.py:function`` is absolute."""
+    path, colon, name = str(section.get(key, "")).rpartition(":")
+    return {**section, key: f"{_join(base_dir, path)}:{name}"} if colon else dict(section)
 
 
 def _with_local_models(section: Table, base_dir: Path) -> Table:
@@ -169,7 +181,9 @@ def _with_local_models(section: Table, base_dir: Path) -> Table:
 
 
 def _join(base_dir: Path, value: Any) -> Any:
-    return str(base_dir / Path(value).expanduser()) if isinstance(value, str) else value
+    if not isinstance(value, str) or value.startswith(RUN_REFERENCE):
+        return value
+    return str(base_dir / Path(value).expanduser())
 
 
 def _join_existing(base_dir: Path, value: Any) -> Any:
@@ -181,20 +195,20 @@ def _join_existing(base_dir: Path, value: Any) -> Any:
     return str(path) if looks_local or path.exists() else value
 
 
-def _explain(item: Any) -> str:
-    """One clause for one validation error, with the nearest known key or the allowed values."""
+def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:
+    """One clause for one validation error of a model, with the nearest known key or the allowed values."""
     location = tuple(item["loc"])
-    where = _dotted(location)
+    where = _dotted(location, root)
     match item["type"]:
         case "extra_forbidden":
-            known = _keys_at(location[:-1])
+            known = _keys_at(location[:-1], root)
             nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
             return f"unknown key {where!r}; {hint}"
         case "missing":
             return f"{where!r} is missing; add it"
         case "union_tag_not_found":
-            return f"{where}.type is missing; choose one of {_tags(location)}"
+            return f"{where}.type is missing; choose one of {_tags(location, root)}"
         case "union_tag_invalid":
             return f"{where}.type is {item['ctx']['tag']!r}; choose one of {item['ctx']['expected_tags']}"
         case "value_error":
@@ -204,10 +218,10 @@ def _explain(item: Any) -> str:
             return f"{where}: {message}, got {item['input']!r}"
 
 
-def _dotted(location: Iterable[Any]) -> str:
+def _dotted(location: Iterable[Any], root: type[BaseModel]) -> str:
     """The location as the user writes it: union tags that validation inserts are left out."""
     parts: list[str] = []
-    annotation: Any = RunConfig
+    annotation: Any = root
     for part in location:
         if _is_union_tag(annotation, part):
             annotation = _member(annotation, part)
@@ -217,15 +231,15 @@ def _dotted(location: Iterable[Any]) -> str:
     return ".".join(parts)
 
 
-def _keys_at(location: Iterable[Any]) -> list[str]:
-    annotation: Any = RunConfig
+def _keys_at(location: Iterable[Any], root: type[BaseModel]) -> list[str]:
+    annotation: Any = root
     for part in location:
         annotation = _member(annotation, part) if _is_union_tag(annotation, part) else _child(annotation, part)
     return sorted(annotation.model_fields) if _is_model(annotation) else []
 
 
-def _tags(location: Iterable[Any]) -> str:
-    annotation: Any = RunConfig
+def _tags(location: Iterable[Any], root: type[BaseModel]) -> str:
+    annotation: Any = root
     for part in location:
         annotation = _child(annotation, part)
     return ", ".join(repr(member.model_fields["type"].default) for member in union_members(annotation))
@@ -259,4 +273,6 @@ def _child(annotation: Any, part: Any) -> Any:
         return field.annotation if field is not None else None
     if typing.get_origin(annotation) is tuple:
         return typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is dict:
+        return typing.get_args(annotation)[1]
     return None
