@@ -29,7 +29,7 @@ from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.errors import ConfigError, DataError, RunDirectoryError
-from laser.evaluation.metrics import gold_answers, make_metric
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, gold_answers, make_metric
 from laser.lm.chat import encode_text
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
@@ -40,7 +40,6 @@ from laser.training.run_directory import read_json, write_json
 from laser.types import FloatArray, IntArray, Prompt, Response
 
 _CHUNK = 64  # prompts of one file of responses
-ORACLE, ONE_SAMPLE = "oracle", "one sample"
 
 
 @dataclass(frozen=True, slots=True)

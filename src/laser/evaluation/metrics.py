@@ -16,6 +16,9 @@ MetricName = Literal["accuracy", "f1", "rouge_l"]
 Metric = Callable[[Prompt, str], float]
 """Value of a response in [0, 1]."""
 
+ORACLE, ONE_SAMPLE = "oracle", "one sample"
+"""Rows beside the methods of a best-of-n comparison: the best response of all, and one at random."""
+
 
 def make_metric(name: MetricName, answer_format: AnswerFormat) -> Metric:
     """Make a metric against gold answers.
