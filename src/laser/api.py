@@ -20,6 +20,7 @@ from laser.ranks import Ranks, join
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
 from laser.training.run_directory import RunDirectory, check_free, to_json
+from laser.training.signature import is_ours, powers, sign
 
 T = TypeVar("T")
 
@@ -77,16 +78,20 @@ def train(
     return _finish(built, run or RunDirectory.follow(out), progress)
 
 
-def resume(path: str | Path, *, config: RunConfig | None = None, progress: Progress | None = None) -> RunResult:
+def resume(
+    path: str | Path, *, config: RunConfig | None = None, trust: bool = False, progress: Progress | None = None
+) -> RunResult:
     """Continue an interrupted run to the result it would have had without the interruption.
 
     Args:
         path: The run directory.
         config: If given, it must equal the configuration the run was started with.
+        trust: Do what the run's ``config.json`` says although this user's laser has not signed it.
         progress: Told what happens; None: silence.
 
     Raises:
-        RunDirectoryError: There is no run, another process works on it, or its reward models have changed.
+        RunDirectoryError: There is no run, another process works on it, its reward models have changed, or it is
+            somebody else's and neither `config` nor `trust` vouches for it.
         ConfigError: `config` differs from the run's.
     """
     ranks = join()
@@ -96,6 +101,8 @@ def resume(path: str | Path, *, config: RunConfig | None = None, progress: Progr
     difference = first_difference(stored, config) if config is not None else None
     if difference is not None:
         raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
+    if config is None and not trust:
+        _on_main(ranks, lambda: _check_ours(run))
     _check_rewards(run, stored)
     return _finish(build(stored, on_tokens=progress.tokens, ranks=ranks), run, progress)
 
@@ -126,12 +133,25 @@ def _on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
 
 
 def _provenance(config: RunConfig) -> dict[str, Any]:
-    return {
+    provenance: dict[str, Any] = {
         "laser": __version__,
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "reward_models": reward_fingerprints(config),
     }
+    return provenance | {"signature": sign(config.model_dump(mode="json"), provenance)}
+
+
+def _check_ours(run: RunDirectory) -> None:
+    """A folder that came from elsewhere must not make laser do things; see `laser.training.signature`."""
+    if is_ours(run.config, run.provenance):
+        return
+    does = "; ".join(powers(run.config)) or "only compute"
+    raise RunDirectoryError(
+        f"{run.path} was not started by your laser here, or its config.json has changed since; resuming it would: "
+        f"{does}. Give the configuration it was started with (laser train CONFIG.toml --resume {run.path}), or read "
+        f"{run.path / 'config.json'} and add --trust"
+    )
 
 
 def _check_rewards(run: RunDirectory, config: RunConfig) -> None:

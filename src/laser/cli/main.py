@@ -59,6 +59,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and a plan; train nothing.")
     ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
+    ] = False,
 ) -> None:
     """Train a policy with a pool of reward models (Algorithm 1 of arXiv 2410.01735).
 
@@ -66,7 +69,7 @@ def train(
     """
     from laser.cli.train import run_training
 
-    run_training(config, overrides or [], out=out, resume_from=resume, dry_run=dry_run)
+    run_training(config, overrides or [], out=out, resume_from=resume, dry_run=dry_run, trust=trust)
 
 
 @app.command()

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def run_training(
-    config_path: Path | None, overrides: list[str], *, out: Path | None, resume_from: Path | None, dry_run: bool
+    config_path: Path | None,
+    overrides: list[str],
+    *,
+    out: Path | None,
+    resume_from: Path | None,
+    dry_run: bool,
+    trust: bool = False,
 ) -> None:
     """Do what the command line asks.
 
@@ -45,7 +51,7 @@ def run_training(
     where = resume_from or out or _fresh_out(config_path)
     progress = make_progress(console) if is_main() else Quiet()
     try:
-        result = _train(config, where, resume_from is not None, progress)
+        result = _train(config, where, resume_from is not None, trust, progress)
     except KeyboardInterrupt:
         progress.close()
         begun = (where / "config.json").exists()
@@ -71,12 +77,12 @@ def _given_config(
     return load_config(config_path, overrides) if config_path is not None else None
 
 
-def _train(config: RunConfig | None, where: Path, resuming: bool, progress: ClosableProgress) -> RunResult:
+def _train(config: RunConfig | None, where: Path, resuming: bool, trust: bool, progress: ClosableProgress) -> RunResult:
     progress.note("loading libraries, models and prompts")
     from laser import api
 
     if resuming:
-        return api.resume(where, config=config, progress=progress)
+        return api.resume(where, config=config, trust=trust, progress=progress)
     assert config is not None
     return api.train(config, where, progress=progress)
 

@@ -93,6 +93,11 @@ class Policy:
         """D, the width of the hidden states that `embed` returns."""
         return int(self.model.config.get_text_config().hidden_size)
 
+    @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary that the embeddings cover."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Render prompts with the chat template, the assistant's turn opened; B sequences of token ids."""
         return [encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt) for prompt in prompts]

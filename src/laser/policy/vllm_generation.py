@@ -12,7 +12,7 @@ import torch
 from laser.errors import LaserError, ServerError
 from laser.lm.packing import TokenIds
 from laser.policy.policy import Policy
-from laser.serving.endpoint import Endpoint
+from laser.serving.endpoint import MALFORMED, Endpoint
 from laser.types import Prompt, Response
 
 _CHECKED = 8  # responses whose log-probs are compared after a swap
@@ -121,8 +121,8 @@ class VllmGenerator:
 
     def _models(self) -> list[dict[str, Any]]:
         try:
-            return list(self._endpoint.get("/v1/models")["data"])
-        except (KeyError, TypeError) as error:
+            return [dict(entry) for entry in self._endpoint.get("/v1/models")["data"]]
+        except MALFORMED as error:
             raise ServerError(f"{self._endpoint.url} lists no models; is it a vLLM server?") from error
 
     def _load(self, name: str, folder: Path) -> None:
@@ -147,13 +147,13 @@ class VllmGenerator:
             choices = sorted(reply["choices"], key=lambda choice: choice["index"])
             rows = [
                 (
-                    tuple(choice["token_ids"]),
+                    tuple(map(self._token, choice["token_ids"])),
                     tuple(map(float, choice["logprobs"]["token_logprobs"])),
                     choice["finish_reason"] == "stop",
                 )
                 for choice in choices
             ]
-        except (KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise ServerError(
                 f"{self._endpoint.url} gave no token ids or log-probs; it must be vLLM 0.11 or newer"
             ) from error
@@ -161,6 +161,12 @@ class VllmGenerator:
             raise ServerError(f"{self._endpoint.url} gave {len(rows)} responses of {num_responses}, or broken ones")
         texts = self._policy.tokenizer.batch_decode([list(ids) for ids, _, _ in rows], skip_special_tokens=True)
         return [Response(ids, text, logps, finished) for (ids, logps, finished), text in zip(rows, texts, strict=True)]
+
+    def _token(self, value: Any) -> int:
+        """A token id of the policy; raises ValueError for anything else."""
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < self._policy.num_tokens:
+            raise ValueError(f"{value!r} is no token of the policy")
+        return value
 
     def _compare(self, prompt_ids: Sequence[TokenIds], responses: Sequence[Sequence[Response]]) -> None:
         """Make sure that the server samples from the policy; a stale adapter has other log-probs."""

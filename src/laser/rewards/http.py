@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from laser.addresses import check_path
 from laser.errors import RewardModelError
 from laser.rewards.base import Weightless
-from laser.serving.endpoint import Endpoint
+from laser.serving.endpoint import MALFORMED, Endpoint, shown
 from laser.types import FloatArray, Prompt
 
 Format = Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"]
@@ -25,7 +27,7 @@ class _Contract:
         path: Appended to the address.
         single: One response per request.
         request: Makes the payload for some responses.
-        scores: Finds their scores in the reply; KeyError, IndexError or TypeError if they are not there.
+        scores: Finds their scores in the reply; raises one of `MALFORMED` if they are not there.
     """
 
     path: str
@@ -47,6 +49,9 @@ class HttpRM(Weightless):
         path: Where it listens, if not at the contract's usual path.
         model: Model name sent along; vLLM needs the one it serves.
         max_batch: Responses per request, for contracts that take several.
+
+    Raises:
+        RewardModelError: The path has a query, where a key could hide, or is none.
     """
 
     def __init__(
@@ -60,7 +65,10 @@ class HttpRM(Weightless):
     ) -> None:
         self._endpoint = endpoint
         self._contract = _CONTRACTS[format]
-        self._path = path if path is not None else self._contract.path
+        try:
+            self._path = check_path(path) if path is not None else self._contract.path
+        except ValueError as error:
+            raise RewardModelError(str(error)) from error
         self._model = model
         self._max_batch = 1 if self._contract.single else max_batch
 
@@ -86,9 +94,9 @@ class HttpRM(Weightless):
     def _scores(self, reply: Any, expected: int) -> list[float]:
         try:
             given = list(self._contract.scores(reply))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise RewardModelError(
-                f"{self._endpoint.url}{self._path} answered {str(reply)[:200]!r}, which holds no scores; check `format`"
+                f"{self._endpoint.url}{self._path} answered {shown(reply)}, which holds no scores; check `format`"
             ) from error
         if len(given) != expected:
             raise RewardModelError(
@@ -102,8 +110,11 @@ def as_score(value: Any, source: str) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RewardModelError(f"{source} gave {value!r} for a score; a score is a number or null")
-    return float(value)
+        raise RewardModelError(f"{source} gave {shown(value)} for a score; a score is a number or null")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the largest float
+        return math.copysign(math.inf, value)
 
 
 def split_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[FloatArray]:

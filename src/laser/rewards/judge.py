@@ -11,6 +11,7 @@ from laser.errors import RewardModelError
 from laser.rewards.base import Weightless
 from laser.rewards.http import split_rows
 from laser.serving.cache import CachedEndpoint
+from laser.serving.endpoint import MALFORMED, shown
 from laser.types import FloatArray, Prompt
 
 RUBRIC = """\
@@ -97,11 +98,11 @@ class JudgeRM(Weightless):
             text = choice["message"]["content"] or ""
             logprobs = choice.get("logprobs") or {}
             self.num_tokens += int((reply.get("usage") or {}).get("total_tokens", 0))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise RewardModelError(f"the judge answered {str(reply)[:200]!r}, which is no chat completion") from error
-        first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
-        expected = expected_rating(first, self._scale)
-        return expected if not math.isnan(expected) else parsed_rating(text, self._scale)
+            first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
+            expected = expected_rating(first, self._scale)
+            return expected if not math.isnan(expected) else parsed_rating(text, self._scale)
+        except MALFORMED as error:
+            raise RewardModelError(f"the judge answered {shown(reply)}, which is no chat completion") from error
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:
