@@ -141,9 +141,17 @@ def _models_table(config: schema.RunConfig, policy: ModelSize, rewards: list[Mod
     table = Table("role", "name", "source", "parameters", title="Models")
     table.add_row("policy", "", escape(config.policy.model), _count(policy.num_parameters))
     for section, size in zip(config.rewards.models, rewards, strict=True):
-        source = section.function if isinstance(section, reward_sections.FunctionReward) else section.model or ""
-        table.add_row(f"RM ({section.type})", escape(section.name), escape(source), _count(size.num_parameters))
+        source = escape(_source(section))
+        table.add_row(f"RM ({section.type})", escape(section.name), source, _count(size.num_parameters))
     return table
+
+
+def _source(section: reward_sections.RewardModelConfig) -> str:
+    match section:
+        case reward_sections.FunctionReward(function=spec) | reward_sections.PythonReward(factory=spec):
+            return spec
+        case _:
+            return section.model or ""
 
 
 def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from laser.bandits.context import ContextPreparer
 from laser.build.data import build_splits
+from laser.build.own import own_generator
 from laser.build.rewards import build_pool, check_reward_model, reward_fingerprints
 from laser.build.selection import build_feedback, build_selector, build_signal, signal_weight, split_off_probe
 from laser.config import schema
@@ -141,6 +142,8 @@ def build_generator(
     """Make what samples with the policy."""
     if section.engine == "transformers":
         return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
+    if section.engine == "python":
+        return own_generator(section.factory or "", policy)
     server = section.server
     endpoint = Endpoint(
         server.url,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from laser.build.own import own_reward_model
 from laser.config import rewards as section_of
 from laser.config.schema import RunConfig
 from laser.errors import LaserError, RewardModelError
@@ -65,6 +66,8 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
         match model:
             case section_of.FunctionReward(function=spec):
                 load_function(spec)
+            case section_of.PythonReward(factory=spec):
+                load_function(spec)
             case section_of.LogLikelihoodReward() | section_of.ClassifierReward():
                 load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
                 tokenizer = load_tokenizer(
@@ -86,6 +89,8 @@ def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardM
         case section_of.FunctionReward():
             function = load_function(model.function)
             return lambda: FunctionRM(function, model.name, timeout=model.timeout)
+        case section_of.PythonReward():
+            return partial(own_reward_model, model.name, model.factory)
         case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model)
         case section_of.ClassifierReward():
@@ -216,6 +221,8 @@ def _fingerprint(model: section_of.RewardModelConfig) -> str:
     match model:
         case section_of.FunctionReward():
             return function_fingerprint(model.function)
+        case section_of.PythonReward():
+            return function_fingerprint(model.factory)
         case section_of.JudgeReward():
             rubric = hashlib.sha256((model.rubric or RUBRIC).encode()).hexdigest()[:16]
             return f"judge:{model.model}:{rubric}:{model.scale}"

@@ -17,6 +17,7 @@ from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
+from laser.build.own import own_feedback, own_selector, own_signal
 from laser.config import parse_config, schema, selection
 from laser.data.split import Splits
 from laser.errors import ConfigError, DataError, RunDirectoryError
@@ -59,6 +60,8 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
             return UniformEnsemble(num)
         case selection.OnlineEnsembleSelector(eta=eta):
             return MultiplicativeWeights(num, eta=eta)
+        case selection.PythonSelector(factory=factory):
+            return own_selector(factory, num, dim, seed)
         case selection.FrozenSelector(run=run):
             return _frozen(config, Path(run), contexts)
         case selection.ClassifierSelector(path=path):
@@ -124,6 +127,10 @@ def _frozen(config: schema.RunConfig, run: Path, contexts: ContextPreparer) -> S
         )
     if isinstance(theirs.selector, selection.FrozenSelector):
         raise ConfigError(f"the selector of {run} is itself frozen; name the run that trained it")
+    if isinstance(theirs.selector, selection.PythonSelector):
+        raise ConfigError(
+            f"the selector of {run} is Python code of that run, which is not run from here; freeze another"
+        )
     if theirs.context != config.context:
         raise ConfigError(f"the selector of {run} was trained with other [context] settings; copy them from its config")
     folder = newest_checkpoint(run / "checkpoints")
@@ -159,6 +166,8 @@ def build_feedback(section: selection.Feedback) -> Feedback:
             return QuantileFeedback(low=low, high=high, window=window)
         case selection.ZScoreFeedback(window=window):
             return ZScoreFeedback(window=window)
+        case selection.PythonFeedback(factory=factory):
+            return own_feedback(factory)
 
 
 def signal_weight(section: selection.SignalConfig) -> float:
@@ -221,6 +230,8 @@ def build_signal(
             return NoSignal()
         case selection.AccuracyGapSignal():
             return AccuracyGap(is_right)
+        case selection.PythonSignal(factory=factory):
+            return own_signal(factory, pool)
         case selection.AgreementSignal(every=every):
             return PoolAgreement(pool, every=every)
         case selection.DevGainSignal(every=every, prompts=num, span=span):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from laser.config.section import Device, PositiveInt, Section
+from laser.config.section import Device, Factory, PositiveInt, Section
 
 
 class RewardModelBase(Section):
@@ -76,6 +76,13 @@ class FunctionReward(RewardModelBase):
     timeout: float | None = Field(None, gt=0, description="Seconds a call may take; None: any time.")
 
 
+class PythonReward(RewardModelBase):
+    """A reward model of one's own with weights or state, from a Python factory ``() -> RewardModel``."""
+
+    type: Literal["python"] = "python"
+    factory: Factory
+
+
 class ServerRewardBase(RewardModelBase):
     """What every reward model behind a server has."""
 
@@ -135,6 +142,7 @@ RewardModelConfig = Annotated[
     | ClassifierReward
     | SimilarityReward
     | FunctionReward
+    | PythonReward
     | HttpReward
     | JudgeReward
     | ServedLogLikelihoodReward,

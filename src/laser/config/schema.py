@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
-from laser.config.section import Device, PositiveInt, Section
+from laser.config.section import Device, Factory, PositiveInt, Section
 from laser.config.selection import (
     Feedback,
     FixedSelector,
@@ -80,8 +80,12 @@ class GenerationConfig(Section):
     max_batch_tokens: PositiveInt = Field(
         16384, description="Budget of one generation chunk: rows x (prompt + response) tokens."
     )
-    engine: Literal["transformers", "vllm"] = Field(
-        "transformers", description="Sample in this process, or through a vLLM server that `laser serve` starts."
+    engine: Literal["transformers", "vllm", "python"] = Field(
+        "transformers",
+        description="Sample in this process, through a vLLM server that `laser serve` starts, or by `factory`.",
+    )
+    factory: Factory | None = Field(
+        None, description="'path.py:function' ``(policy) -> Generator`` for engine = 'python'; see docs/extend.md."
     )
     server: ServerConfig = Field(default_factory=ServerConfig, description="The server of engine = 'vllm'.")
 
@@ -272,6 +276,8 @@ class RunConfig(Section):
                 f"{self.generation.num_responses} responses make only {num_possible} pairs; "
                 "lower it or raise generation.num_responses"
             )
+        if (self.generation.engine == "python") != (self.generation.factory is not None):
+            raise ValueError("generation.engine = 'python' and generation.factory go together; set both or neither")
         if isinstance(self.feedback, QuantileFeedback) and self.feedback.low >= self.feedback.high:
             raise ValueError("feedback.low must be below feedback.high")
         if self.training.optimizer_steps > self.training.batch_size:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from laser.config.section import PositiveInt, Section
+from laser.config.section import Factory, PositiveInt, Section
 
 Alpha = Annotated[float, Field(ge=0, description="Width of the confidence bound.")]
 ForcedPulls = Annotated[int, Field(ge=0, description="Pulls every arm gets before the rule decides.")]
@@ -146,6 +146,13 @@ class OnlineEnsembleSelector(Section):
     eta: float = Field(0.5, gt=0, le=1, description="Step of the multiplicative update.")
 
 
+class PythonSelector(Section):
+    """A selector of one's own, from a Python factory ``(num_arms, dim, seed) -> Selector``."""
+
+    type: Literal["python"] = "python"
+    factory: Factory
+
+
 SelectorConfig = Annotated[
     LinUCBSelector
     | ForgettingSelector
@@ -161,7 +168,8 @@ SelectorConfig = Annotated[
     | ClassifierSelector
     | FrozenSelector
     | EnsembleSelector
-    | OnlineEnsembleSelector,
+    | OnlineEnsembleSelector
+    | PythonSelector,
     Field(discriminator="type"),
 ]
 
@@ -186,7 +194,14 @@ class ZScoreFeedback(Section):
     window: Window | None = Field(50, description="Number of an arm's latest losses that count; None: all.")
 
 
-Feedback = Annotated[QuantileFeedback | ZScoreFeedback, Field(discriminator="type")]
+class PythonFeedback(Section):
+    """A feedback of one's own, from a Python factory ``() -> Feedback``."""
+
+    type: Literal["python"] = "python"
+    factory: Factory
+
+
+Feedback = Annotated[QuantileFeedback | ZScoreFeedback | PythonFeedback, Field(discriminator="type")]
 
 Weight = Annotated[float, Field(ge=0, le=1, description="Share of the signal in the bandit reward.")]
 Every = Annotated[int, Field(ge=1, description="Batches between measurements; in between the loss counts alone.")]
@@ -239,6 +254,15 @@ class DevGainSignal(Section):
     span: float = Field(0.1, gt=0, le=1, description="Gain in accuracy that counts as a full bandit reward.")
 
 
+class PythonSignal(Section):
+    """A signal of one's own, from a Python factory ``(pool) -> Signal``."""
+
+    type: Literal["python"] = "python"
+    factory: Factory
+    weight: Weight = 0.5
+
+
 SignalConfig = Annotated[
-    NoSignal | AccuracyGapSignal | ProbeSignal | AgreementSignal | DevGainSignal, Field(discriminator="type")
+    NoSignal | AccuracyGapSignal | ProbeSignal | AgreementSignal | DevGainSignal | PythonSignal,
+    Field(discriminator="type"),
 ]

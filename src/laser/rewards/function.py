@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import numbers
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,9 +113,11 @@ def load_function(spec: str) -> RewardFunction:
     if module_spec is None or module_spec.loader is None:
         raise RewardModelError(f"{path} is not a Python file; write path.py:function")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # where dataclasses look up the names in their annotations
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:  # a user's module raises what it likes
+        del sys.modules[module_spec.name]
         raise RewardModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if function is None:
@@ -133,10 +136,10 @@ def function_fingerprint(spec: str) -> str:
 def _parts(spec: str) -> tuple[Path, str]:
     file, separator, name = spec.rpartition(":")
     if not separator or not file or not name:
-        raise RewardModelError(f"reward function {spec!r} is not of the form path.py:function")
+        raise RewardModelError(f"{spec!r} is not of the form path.py:function")
     path = Path(file)
     if not path.is_file():
-        raise RewardModelError(f"reward function file {path} does not exist; check the path")
+        raise RewardModelError(f"Python file {path} does not exist; check the path")
     return path, name
 
 

@@ -1,0 +1,26 @@
+"""A signal: 1 for a reward model that is indifferent to length, 0 for one that always prefers longer or shorter."""
+
+import numpy as np
+
+from laser.rewards.pool import RewardPool
+from laser.training.charges import Charge
+from laser.training.signals import SignalInput, Stateless
+from laser.types import FloatArray
+
+
+class LengthSignal(Stateless):  # nothing to prepare, no state
+    def measure(self, given: SignalInput) -> FloatArray:
+        return np.array([self._indifference(given, charge) for charge in given.charges])
+
+    def _indifference(self, given: SignalInput, charge: Charge) -> float:
+        if not charge.pairs:
+            return float("nan")  # no value: the scaled loss counts alone
+        longer = []
+        for pair in charge.pairs:
+            texts = [response.text for response in given.responses[pair.prompt]]
+            longer.append(len(texts[pair.chosen]) > len(texts[pair.rejected]))
+        return 1.0 - abs(2.0 * float(np.mean(longer)) - 1.0)
+
+
+def make(pool: RewardPool) -> LengthSignal:
+    return LengthSignal()

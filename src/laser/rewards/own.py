@@ -1,0 +1,47 @@
+"""Reward models that the user wrote as a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from laser.errors import LaserError, RewardModelError
+from laser.rewards.base import RewardModel
+from laser.types import FloatArray, Prompt
+
+
+class OwnRM:
+    """Tells what a user's reward model raises with its name, so that the pool can count it as a failure.
+
+    Args:
+        inner: The user's reward model.
+        name: What error messages call it.
+    """
+
+    def __init__(self, inner: RewardModel, name: str) -> None:
+        self._inner = inner
+        self._name = name
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """Score responses; see `RewardModel.score`.
+
+        Raises:
+            RewardModelError: The reward model raised.
+        """
+        try:
+            return self._inner.score(prompts, responses)
+        except LaserError:
+            raise
+        except Exception as error:  # the class is the user's: whatever it raises is told with its name
+            raise RewardModelError(f"reward model {self._name!r} raised {type(error).__name__}: {error}") from error
+
+    def release(self) -> None:
+        """Release the reward model."""
+        self._inner.release()
+
+    def park(self) -> None:
+        """Park the reward model."""
+        self._inner.park()
+
+    def unpark(self) -> None:
+        """Unpark the reward model."""
+        self._inner.unpark()
