@@ -105,9 +105,9 @@ def report(
 
     Example: laser report runs/mine
     """
-    from laser.analysis.report import write_report
+    from laser.cli.report import run_report
 
-    typer.echo(f"report: {write_report(run, out)}")
+    run_report(run, out, pictures, bench)
 
 
 @app.command()
@@ -192,6 +192,41 @@ def best_of_n(
     from laser.cli.best_of_n import run_best_of_n
 
     run_best_of_n(config, overrides or [], out, methods or [])
+
+
+@app.command()
+def compare(
+    suite: Annotated[Path, typer.Argument(help="TOML file of methods, tasks and seeds.", show_default=False)],
+    overrides: _SET = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of runs and results; default: runs/NAME.", show_default=False)
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Instead of the suite's: auto, cpu, or cuda:0,cuda:1.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time on each device.", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="method=M,task=T,seed=N", help="Only these cells and what they need. Repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List cells with state and cost; run nothing.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Write the tables of what is finished; run nothing.")
+    ] = False,
+) -> None:
+    """Run methods x tasks x seeds where missing or interrupted, and compare them in one table with tests.
+
+    Example: laser compare configs/lab/smoke.toml --out runs/smoke --devices cpu --workers 2
+    """
+    from laser.cli.compare import CompareOptions, run_compare
+
+    code = run_compare(suite, overrides or [], CompareOptions(out, devices, workers, only or [], dry_run, tables))
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

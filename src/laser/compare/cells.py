@@ -1,0 +1,208 @@
+"""The cells of a suite: one run, or one best-of-n comparison, each with its configuration and what it waits for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from laser.config import RunConfig, parse_config
+from laser.config.patch import Table, merged, nearest
+from laser.config.suite import SuiteConfig
+from laser.errors import ConfigError
+
+BEST_OF_N = "best-of-n"
+"""Stands for the method of a best-of-n cell, in which all methods share responses and scores."""
+
+_REFERENCE = re.compile(r"\{run:([^{}@]+)(?:@([^{}]+))?\}")
+_SHARED = ("policy", "generation", "data", "split", "evaluation", "preset")  # by the methods of a best-of-n cell
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which cell."""
+
+    task: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.method} seed {self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Its directory in the suite's."""
+        return out / self.task / self.method / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is run on its own.
+
+    Attributes:
+        key: Which cell.
+        config: What `laser train` is given; for best-of-n, what all methods share.
+        needs: Cells that must be finished first.
+        test: The configuration whose test prompts the trained policy is measured on; None: no such measurement.
+        tests_base: Measure the policy before training on the test prompts as well.
+        methods: The methods of a best-of-n cell.
+    """
+
+    key: Key
+    config: RunConfig
+    needs: tuple[Key, ...] = ()
+    test: RunConfig | None = None
+    tests_base: bool = False
+    methods: Mapping[str, RunConfig] = field(default_factory=dict)
+
+
+def make_cells(suite: SuiteConfig, out: Path) -> list[Cell]:
+    """All cells of a suite, seed by seed, so that tables fill evenly.
+
+    Args:
+        suite: The suite.
+        out: Its directory, for methods that use another cell's run.
+
+    Raises:
+        ConfigError: A cell's configuration is impossible, two methods are the same, or cells wait for each other.
+    """
+    make = _best_of_n_cell if suite.mode == BEST_OF_N else _run_cell
+    wanted = [key for seed in suite.seeds for task in suite.shown_tasks for key in _keys(suite, task, seed)]
+    cells: dict[Key, Cell] = {}
+    queue = list(dict.fromkeys(wanted))
+    for key in queue:  # grows by what the cells need
+        if key not in cells:
+            cells[key] = make(suite, key, out.resolve())
+            queue.extend(cells[key].needs)
+    _check_order(cells)
+    _check_distinct(cells.values())
+    return list(cells.values())
+
+
+def with_needs(cells: Iterable[Cell], chosen: Iterable[Cell]) -> list[Cell]:
+    """The chosen cells and all that they wait for, in the order of `cells`."""
+    known = {cell.key: cell for cell in cells}
+    queue = [cell.key for cell in chosen]
+    wanted: set[Key] = set()
+    for key in queue:
+        if key not in wanted:
+            wanted.add(key)
+            queue.extend(known[key].needs)
+    return [cell for key, cell in known.items() if key in wanted]
+
+
+def _keys(suite: SuiteConfig, task: str, seed: int) -> list[Key]:
+    if suite.mode == BEST_OF_N:
+        return [Key(task, BEST_OF_N, seed)]
+    runs = [name for name, method in suite.methods.items() if method.is_run and task in suite.tasks_of(name)]
+    return [Key(task, name, seed) for name in runs]
+
+
+def _run_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
+    table = _table(suite, key.task, key.method)
+    needs: list[Key] = []
+    table = _dereferenced(table, suite, key, out, needs)
+    config = _parsed(suite, key, {**table, "seed": key.seed})
+    test = None
+    if suite.metric == "test":
+        patch = merged(table, suite.tasks[key.task].test, where=f"tasks.{key.task}.test")
+        test = _parsed(suite, key, {**patch, "seed": key.seed})
+    _check_measured(suite, key, config, test)
+    before = any(method.row == "before" for method in suite.methods.values())
+    tests_base = test is not None and before and key.method == _first_run(suite, key.task)
+    return Cell(key, config, tuple(dict.fromkeys(needs)), test, tests_base)
+
+
+def _best_of_n_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
+    base = {**_table(suite, key.task, None), "seed": key.seed}
+    config = _parsed(suite, key, base)
+    methods: dict[str, RunConfig] = {}
+    for name, method in suite.methods.items():
+        if method.is_run and key.task in suite.tasks_of(name):
+            table = {**_table(suite, key.task, name), "seed": key.seed}
+            if _REFERENCE.search(json.dumps(table)):
+                raise ConfigError(f"methods.{name} refers to a run, but mode = 'best-of-n' has none")
+            methods[name] = _parsed(suite, Key(key.task, name, key.seed), table)
+            for section in _SHARED:
+                if getattr(methods[name], section) != getattr(config, section):
+                    raise ConfigError(
+                        f"methods.{name} changes {section!r}, but the methods of a best-of-n suite share responses; "
+                        "move it to the base or a task"
+                    )
+    if config.split.test == 0:
+        raise ConfigError(f"{key.task}: mode = 'best-of-n' needs test prompts; set split.test")
+    return Cell(key, config, methods=methods)
+
+
+def _table(suite: SuiteConfig, task: str, method: str | None) -> Table:
+    """Base, task and method laid over each other."""
+    table = merged(suite.base, suite.tasks[task].sections, where=f"tasks.{task}")
+    return table if method is None else merged(table, suite.methods[method].sections, where=f"methods.{method}")
+
+
+def _parsed(suite: SuiteConfig, key: Key, table: Table) -> RunConfig:
+    return parse_config(table, base_dir=suite.folder, source=f"{suite.name}, method {key.method} on task {key.task}")
+
+
+def _first_run(suite: SuiteConfig, task: str) -> str:
+    return next(name for name, method in suite.methods.items() if method.is_run and task in suite.tasks_of(name))
+
+
+def _dereferenced(value: Any, suite: SuiteConfig, key: Key, out: Path, needs: list[Key]) -> Any:
+    """The value with every ``{run:METHOD}`` and ``{run:METHOD@TASK}`` replaced by the run's directory."""
+    if isinstance(value, Mapping):
+        return {name: _dereferenced(item, suite, key, out, needs) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_dereferenced(item, suite, key, out, needs) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def directory(match: re.Match[str]) -> str:
+        method, task = match.group(1), match.group(2) or key.task
+        runs = [name for name, one in suite.methods.items() if one.is_run]
+        if method not in runs:
+            raise ConfigError(
+                f"methods.{key.method}: {match.group()} names no method with runs; {nearest(method, runs)}"
+            )
+        if task not in suite.tasks:
+            raise ConfigError(f"methods.{key.method}: {match.group()} names no task; {nearest(task, [*suite.tasks])}")
+        needs.append(Key(task, method, key.seed))
+        return str(needs[-1].folder(out))
+
+    return _REFERENCE.sub(directory, value)
+
+
+def _check_measured(suite: SuiteConfig, key: Key, config: RunConfig, test: RunConfig | None) -> None:
+    if suite.tasks[key.task].auxiliary:
+        return
+    if test is None and config.split.dev == 0:
+        raise ConfigError(f"{key}: metric = 'dev' needs dev prompts; set split.dev, or metric = 'test'")
+    if test is not None and test.split.test == 0:
+        raise ConfigError(f"{key}: metric = 'test' needs test prompts; set split.test")
+
+
+def _check_order(cells: Mapping[Key, Cell]) -> None:
+    done: set[Key] = set()
+    waiting = dict(cells)
+    while waiting:
+        ready = [key for key, cell in waiting.items() if done.issuperset(cell.needs)]
+        if not ready:
+            names = " and ".join(sorted({key.method for key in waiting}))
+            raise ConfigError(f"methods {names} need each other's runs; let one start on its own")
+        done.update(ready)
+        waiting = {key: cell for key, cell in waiting.items() if key not in done}
+
+
+def _check_distinct(cells: Iterable[Cell]) -> None:
+    """Two methods with one configuration would be one experiment counted twice."""
+    seen: dict[tuple[str, int, str], str] = {}
+    for cell in cells:
+        for name, config in (cell.methods or {cell.key.method: cell.config}).items():
+            identity = (cell.key.task, cell.key.seed, config.model_dump_json())
+            if identity in seen:
+                raise ConfigError(
+                    f"methods {seen[identity]!r} and {name!r} are the same configuration on {cell.key.task!r}; drop one"
+                )
+            seen[identity] = name

@@ -1,0 +1,213 @@
+"""Runs cells, each in a process of its own, several at a time over the given devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from laser.compare.cells import Cell, Key
+from laser.compare.state import State, failure_note, log_file, methods_record, standing, write_failure
+from laser.errors import ConfigError
+
+_POLL = 0.1  # seconds
+_GRACE = 60.0  # seconds that interrupted cells have to stop on their own
+_TO_RUN = (State.missing, State.interrupted, State.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the cells.
+
+    Attributes:
+        done: Cells that were run.
+        failures: Why others were not, or not to the end.
+    """
+
+    done: tuple[Key, ...]
+    failures: Mapping[Key, str]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    devices: Sequence[str],
+    workers: int,
+    keep: str,
+    note: Callable[[str], None],
+) -> Outcome:
+    """Run what is not finished; a failing cell does not stop the others.
+
+    Args:
+        cells: The cells; those that others wait for are among them, or finished.
+        out: The suite's directory.
+        devices: Each runs `workers` cells at a time.
+        workers: Cells at a time on a device.
+        keep: "all", or "results" to drop the weights of finished cells.
+        note: Told when a cell starts and ends.
+    """
+    board = _Board(cells, out, note)
+    free = [device for _ in range(workers) for device in devices]
+    running: list[_Process] = []
+    try:
+        while board.waiting or running:
+            for cell in board.take(len(free), idle=not running):
+                running.append(_Process(cell, out, free.pop(0), keep))
+            time.sleep(_POLL)
+            for process in [process for process in running if process.ended]:
+                running.remove(process)
+                free.append(process.device)
+                board.end(process.key, process.failure(), process.seconds)
+    finally:
+        _stop(running)
+    return Outcome(tuple(board.done), board.failures)
+
+
+class _Board:
+    """Which cells wait, are finished, or cannot be run."""
+
+    def __init__(self, cells: Sequence[Cell], out: Path, note: Callable[[str], None]) -> None:
+        states = {cell.key: standing(cell, out) for cell in cells}
+        self._note = note
+        self._finished = {key for key, state in states.items() if state.state is State.finished}
+        self.failures = {key: state.reason for key, state in states.items() if state.state is State.different}
+        self.waiting = [cell for cell in cells if states[cell.key].state in _TO_RUN]
+        self.done: list[Key] = []
+        self._total = len(self.waiting)
+        for key, state in states.items():
+            if state.state is State.running:
+                note(f"{key}: another process works on it; left to it")
+
+    def take(self, count: int, *, idle: bool) -> list[Cell]:
+        """Up to `count` cells that can start; what can never start, because nothing runs or its need failed, goes."""
+        for cell in self.waiting:
+            failed = [need for need in cell.needs if need in self.failures]
+            if failed:
+                self.failures[cell.key] = f"not run, because it needs {failed[0]}"
+        self.waiting = [cell for cell in self.waiting if cell.key not in self.failures]
+        ready = [cell for cell in self.waiting if self._finished.issuperset(cell.needs)]
+        if idle and not ready:
+            self.failures.update({cell.key: "not run, because what it needs runs elsewhere" for cell in self.waiting})
+            self.waiting = []
+        taken = ready[:count]
+        self.waiting = [cell for cell in self.waiting if cell not in taken]
+        return taken
+
+    def end(self, key: Key, failure: str | None, seconds: float) -> None:
+        """A cell's process has ended."""
+        self.done.append(key)
+        if failure is None:
+            self._finished.add(key)
+        else:
+            self.failures[key] = failure
+        word = "done" if failure is None else f"failed: {failure}"
+        self._note(f"[{len(self.done)}/{self._total}] {key}: {word} ({seconds:.0f} s)")
+
+
+class _Process:
+    """One cell at work."""
+
+    def __init__(self, cell: Cell, out: Path, device: str, keep: str) -> None:
+        self.key, self.device = cell.key, device
+        self._out, self._log, self._begin = out, log_file(cell.key, out), time.monotonic()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        failure_note(cell.key, out).unlink(missing_ok=True)
+        order = {
+            "folder": str(cell.key.folder(out)),
+            "config": cell.config.model_dump(mode="json"),
+            "test": cell.test.model_dump(mode="json") if cell.test is not None else None,
+            "tests_base": cell.tests_base,
+            "methods": methods_record(cell),
+            "keep": keep,
+        }
+        with self._log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "laser.compare.worker"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=device_environment(device, os.environ),
+                start_new_session=True,  # an interrupt reaches this process alone, which then stops the cells
+            )
+        assert self._popen.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended at once; `failure` says why
+            self._popen.stdin.write(json.dumps(order).encode() + b"\n")
+            self._popen.stdin.flush()
+
+    @property
+    def ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begin
+
+    def failure(self) -> str | None:
+        """Why it failed, kept on disk too; None if it did not."""
+        code = self._popen.wait()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+        if code == 0:
+            return None
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        reason = last.removeprefix("laser: error: ") if code == 2 else f"{_ending(code)}; its last words: {last}"
+        sentence = f"{reason} (log: {self._log})"
+        write_failure(self.key, self._out, sentence)
+        return sentence
+
+    def terminate(self) -> None:
+        """Ask it to stop; everything up to its last checkpoint is on disk."""
+        self._popen.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, and end it if that takes longer."""
+        try:
+            self._popen.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+def _ending(code: int) -> str:
+    return f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _stop(running: Sequence[_Process]) -> None:
+    for process in running:
+        process.terminate()
+    end = time.monotonic() + _GRACE
+    for process in running:
+        process.wait(end - time.monotonic())
+
+
+def device_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is to see one device.
+
+    Args:
+        device: "auto" (as it is), "cpu" (no GPU, one thread), "mps", or "cuda:N", the N-th GPU that is visible here.
+        environment: The parent's.
+
+    Raises:
+        ConfigError: CUDA_VISIBLE_DEVICES shows fewer GPUs.
+    """
+    result = dict(environment)
+    if device == "cpu":
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        result.update({**threads, "CUDA_VISIBLE_DEVICES": ""})
+    elif device.startswith("cuda:"):
+        index = int(device[5:])
+        shown = environment.get("CUDA_VISIBLE_DEVICES")
+        visible = [one.strip() for one in shown.split(",") if one.strip()] if shown is not None else None
+        if visible is not None and index >= len(visible):
+            raise ConfigError(f"device {device!r}: CUDA_VISIBLE_DEVICES shows {len(visible)} GPUs; name one of them")
+        result["CUDA_VISIBLE_DEVICES"] = visible[index] if visible is not None else str(index)
+    return result

@@ -1,0 +1,155 @@
+"""Where the cells of a suite stand, and the suite's own directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from laser.compare.cells import BEST_OF_N, Cell, Key
+from laser.config import parse_config
+from laser.config.compare import first_difference
+from laser.config.suite import SuiteConfig
+from laser.errors import ConfigError, RunDirectoryError
+from laser.training.run_directory import atomic_write, read_json, write_json
+
+SUITE, TEST, METHODS = "suite.json", "test.json", "methods.json"
+
+
+class State(StrEnum):
+    """Of a cell."""
+
+    finished = "finished"
+    interrupted = "interrupted"
+    missing = "missing"
+    running = "running"
+    failed = "failed"
+    different = "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A cell's state, with a sentence where there is more to say: why it failed, or how its run differs."""
+
+    state: State
+    reason: str = ""
+
+
+def standing(cell: Cell, out: Path) -> Standing:
+    """Look at a cell's directory; changes nothing."""
+    folder = cell.key.folder(out)
+    if not (folder / "config.json").is_file():
+        return _unfinished(cell.key, out, State.missing)
+    try:
+        stored = parse_config(dict(read_json(folder / "config.json")), source=str(folder / "config.json"))
+    except (ConfigError, RunDirectoryError) as error:
+        return Standing(State.different, str(error))
+    difference = first_difference(stored, cell.config)
+    if difference is not None:
+        cure = "remove its folder or choose another --out"
+        return Standing(State.different, f"{difference}; {cure}")
+    if _is_locked(folder):
+        return Standing(State.running)
+    return Standing(State.finished) if _is_finished(cell, folder) else _unfinished(cell.key, out, State.interrupted)
+
+
+def _is_finished(cell: Cell, folder: Path) -> bool:
+    if cell.key.method == BEST_OF_N:
+        return (folder / METHODS).is_file() and read_json(folder / METHODS) == methods_record(cell)
+    trained = (folder / "summary.json").is_file()
+    return trained and (cell.test is None or _test_is_done(cell, folder))
+
+
+def _test_is_done(cell: Cell, folder: Path) -> bool:
+    if not (folder / TEST).is_file():
+        return False
+    record = read_json(folder / TEST)
+    return record["config"] == test_record(cell) and (not cell.tests_base or "before" in record)
+
+
+def test_record(cell: Cell) -> dict[str, Any]:
+    """What identifies the measurement on test prompts."""
+    return cell.test.model_dump(mode="json") if cell.test is not None else {}
+
+
+def methods_record(cell: Cell) -> dict[str, Any]:
+    """What identifies the methods of a best-of-n cell."""
+    return {name: config.model_dump(mode="json") for name, config in cell.methods.items()}
+
+
+def _unfinished(key: Key, out: Path, otherwise: State) -> Standing:
+    note = failure_note(key, out)
+    return Standing(State.failed, note.read_text(encoding="utf-8").strip()) if note.is_file() else Standing(otherwise)
+
+
+def failure_note(key: Key, out: Path) -> Path:
+    """The file that says why a cell's last attempt failed."""
+    folder = key.folder(out)
+    return folder.with_name(f"{folder.name}.failed")
+
+
+def log_file(key: Key, out: Path) -> Path:
+    """What a cell's process printed."""
+    folder = key.folder(out)
+    return folder.with_name(f"{folder.name}.log")
+
+
+def write_failure(key: Key, out: Path, reason: str) -> None:
+    """Keep why a cell failed, for tables that are made later."""
+    atomic_write(failure_note(key, out), f"{reason}\n".encode())
+
+
+def claim(suite: SuiteConfig, out: Path) -> None:
+    """Make or check the suite's directory, and record the suite in it.
+
+    Raises:
+        RunDirectoryError: The directory is another suite's, holds other files, or cannot be written.
+    """
+    check_owner(suite, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / SUITE, suite.model_dump(mode="json"))
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def check_owner(suite: SuiteConfig, out: Path) -> None:
+    """Make sure that a directory is free or the suite's own; changes nothing.
+
+    Raises:
+        RunDirectoryError: It is not.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
+    record = out / SUITE
+    if record.is_file():
+        stored = read_json(record)
+        for name, given in (("name", suite.name), ("mode", suite.mode)):
+            if stored.get(name) != given:
+                raise RunDirectoryError(
+                    f"{out} holds the suite with {name} = {stored.get(name)!r}, not {given!r}; choose another --out"
+                )
+    elif out.is_dir() and any(entry.name != f".{SUITE}.tmp" for entry in out.iterdir()):
+        raise RunDirectoryError(f"{out} is not empty and holds no suite; choose another --out")
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process works on a run directory."""
+    lock = folder / ".lock"
+    if not lock.is_file():
+        return False
+    with lock.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def read_test(folder: Path) -> dict[str, Any]:
+    """The measurement on test prompts."""
+    record: dict[str, Any] = json.loads((folder / TEST).read_text(encoding="utf-8"))
+    return record

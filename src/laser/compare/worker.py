@@ -1,0 +1,111 @@
+"""The process of one cell: ``python -m laser.compare.worker``, the cell as one line of JSON on standard input.
+
+It trains or resumes, measures on test prompts where the suite wants that, and ends with code 0, or 2 and a sentence.
+Standard input stays open as long as the parent lives; when it closes, the process stops as if it was terminated, with
+everything up to the last checkpoint on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from laser.cli.progress import PlainProgress
+from laser.compare.state import METHODS, TEST
+from laser.config import RunConfig, parse_config
+from laser.errors import LaserError
+from laser.training.progress import Progress
+from laser.training.run_directory import read_json, write_json
+
+
+def run_cell(order: dict[str, Any], progress: Progress) -> None:
+    """Do what is left of a cell.
+
+    Args:
+        order: ``folder``, ``config``, ``test`` (None or a configuration), ``tests_base``, ``methods`` and ``keep``.
+        progress: Told what happens.
+
+    Raises:
+        LaserError: It cannot be done.
+    """
+    folder, config = Path(order["folder"]), parse_config(order["config"])
+    if order["methods"]:
+        _compare_best_of_n(folder, config, order["methods"], progress)
+        return
+    from laser import api
+
+    if not (folder / "summary.json").is_file():
+        if (folder / "config.json").is_file():
+            api.resume(folder, config=config, progress=progress)
+        else:
+            api.train(config, folder, progress=progress)
+    if order["test"] is not None:
+        _measure(folder, config, order["test"], order["tests_base"], progress)
+    if order["keep"] == "results":
+        _drop_weights(folder)
+
+
+def _compare_best_of_n(folder: Path, config: RunConfig, methods: dict[str, Any], progress: Progress) -> None:
+    from laser.best_of_n import best_of_n
+
+    best_of_n(config, folder, {name: parse_config(table) for name, table in methods.items()}, note=progress.note)
+    write_json(folder / METHODS, methods)  # the mark of a finished comparison
+
+
+def _measure(folder: Path, config: RunConfig, test: dict[str, Any], tests_base: bool, progress: Progress) -> None:
+    """Measure the trained policy, and the untrained one where asked, on test prompts."""
+    if (folder / TEST).is_file() and read_json(folder / TEST)["config"] == test:
+        return
+    from laser.compare.measure import measure_test
+
+    progress.note("measuring on the test prompts")
+    write_json(folder / TEST, {"config": test, **measure_test(parse_config(test), folder, base=tests_base)})
+
+
+def _drop_weights(folder: Path) -> None:
+    """Drop what only a resume or a user of the policy needs; the selector stays, for cold starts."""
+    for part in ("policy", "optimizer"):
+        for path in (folder / "checkpoints").glob(f"*/{part}.*"):
+            path.unlink()
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
+
+
+def _stop_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin, whose lock would outlive the main thread
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the cell that standard input names."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
+    order = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    progress = PlainProgress(Console(highlight=False, width=200))
+    try:
+        run_cell(order, progress)
+    except LaserError as error:
+        print(f"laser: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("laser: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
