@@ -19,7 +19,7 @@ from laser.errors import ConfigError, RunDirectoryError
 from laser.ranks import Ranks, join
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
-from laser.training.run_directory import RunDirectory, check_free, to_json
+from laser.training.run_directory import RunDirectory, check_free, to_json, writing
 from laser.training.signature import is_ours, powers, sign
 
 T = TypeVar("T")
@@ -111,7 +111,8 @@ def _finish(built: Built, run: RunDirectory, progress: Progress) -> RunResult:
     try:
         run_loop(built.parts, built.splits.train, built.plan, run, progress, built.evaluate)
         if run.writes:
-            built.parts.policy.save_adapter(run.adapter)
+            with writing(run.adapter, run.path):
+                built.parts.policy.save_adapter(run.adapter)
         summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
         run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
     finally:

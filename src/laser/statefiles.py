@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from laser.errors import RunDirectoryError
 from laser.types import StateDict
 
 
@@ -17,15 +19,28 @@ def save_state(stem: Path, state: StateDict) -> None:
     Args:
         stem: Path without suffix.
         state: Flat dict of numpy arrays and JSON values; integers of any size and floats survive exactly.
+
+    Raises:
+        OSError: It cannot be written.
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
-    save_file(arrays, f"{stem}.safetensors")
+    try:
+        save_file(arrays, f"{stem}.safetensors")
+    except SafetensorError as error:  # a full disk comes as one
+        raise OSError(str(error)) from error
     Path(f"{stem}.json").write_text(json.dumps(values), encoding="utf-8")
 
 
 def load_state(stem: Path) -> StateDict:
-    """Read what `save_state` wrote."""
-    values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
-    values.update(load_file(f"{stem}.safetensors"))
+    """Read what `save_state` wrote.
+
+    Raises:
+        RunDirectoryError: It is missing or damaged.
+    """
+    try:
+        values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        values.update(load_file(f"{stem}.safetensors"))
+    except (OSError, ValueError, AttributeError, SafetensorError, RecursionError) as error:
+        raise RunDirectoryError(f"{stem}.json or .safetensors is missing or damaged ({error}); restore them") from error
     return values

@@ -133,7 +133,7 @@ def _frozen(config: schema.RunConfig, run: Path, contexts: ContextPreparer) -> S
         )
     if theirs.context != config.context:
         raise ConfigError(f"the selector of {run} was trained with other [context] settings; copy them from its config")
-    folder = newest_checkpoint(run / "checkpoints")
+    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
     if folder is None:
         raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; let it reach one")
     inner = build_selector(theirs, contexts)

@@ -1,26 +1,29 @@
 """Checkpoints that hold everything and are whole or absent.
 
-A checkpoint is written under a temporary name, synced, and renamed; its manifest has the SHA-256 of every file. Nothing
-is pickled: tensors are safetensors, the rest is JSON. Random streams need no state, since they are addressed by
-(iteration, step).
+A checkpoint is written under a temporary name, synced, and renamed; its manifest has the SHA-256 of every file, of the
+records that belong to it, and of itself. A damaged one is passed over for the one before it, and the work in between
+done again. Nothing is pickled: tensors are safetensors, the rest is JSON. Random streams need no state, since they are
+addressed by (iteration, step).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from laser.errors import RunDirectoryError
 from laser.statefiles import load_state, save_state
-from laser.training.run_directory import read_json, write_json
+from laser.training.run_directory import read_json, write_json, writing
 from laser.types import StateDict
 
-FORMAT = 1
+FORMAT = 2
+_OWN = "manifest_sha256"
 
 
 class Stateful(Protocol):
@@ -47,6 +50,7 @@ class Cursor:
         metric: The last dev metric in [0, 1], or None.
         num_stalled: Checks in a row that moved the dev metric by less than the convergence threshold.
         finished: Whether the loop has ended.
+        record_digests: SHA-256 of the lines counted above, by the name of their file.
     """
 
     iteration: int = 0
@@ -56,6 +60,7 @@ class Cursor:
     metric: float | None = None
     num_stalled: int = 0
     finished: bool = False
+    record_digests: Mapping[str, str] = field(default_factory=dict)
 
     def after_batch(self) -> Cursor:
         """The cursor once one more batch is recorded."""
@@ -84,35 +89,36 @@ def save_checkpoint(folder: Path, cursor: Cursor, parts: Mapping[str, Stateful],
     name = f"{cursor.iteration:05d}-{cursor.step:06d}{'-end' if cursor.finished else ''}"
     target, temporary = folder / name, folder / f".{name}.tmp"
     try:
-        folder.mkdir(exist_ok=True)
+        with writing(folder, folder.parent):
+            folder.mkdir(exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            for part_name, part in parts.items():
+                save_state(temporary / part_name, part.state_dict())
+            digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+            for path in temporary.iterdir():
+                _sync(path)
+            manifest = {"format": FORMAT, "cursor": asdict(cursor), "sha256": digests}
+            write_json(temporary / "manifest.json", {**manifest, _OWN: _own_digest(manifest)})
+            shutil.rmtree(target, ignore_errors=True)  # a damaged or repeated checkpoint of the same moment
+            temporary.rename(target)
+            _sync(folder)
+    except RunDirectoryError:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        for part_name, part in parts.items():
-            save_state(temporary / part_name, part.state_dict())
-        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-        for path in temporary.iterdir():
-            _sync(path)
-        write_json(temporary / "manifest.json", {"format": FORMAT, "cursor": asdict(cursor), "sha256": digests})
-        shutil.rmtree(target, ignore_errors=True)  # a damaged or repeated checkpoint of the same moment
-        temporary.rename(target)
-        _sync(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise RunDirectoryError(
-            f"cannot write a checkpoint to {folder} ({error.strerror}); free space or mend permissions, then continue "
-            f"with --resume {folder.parent}"
-        ) from error
-    for old in _complete(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        raise
+    _remove_superseded(folder, target, keep)
     return target
 
 
-def load_checkpoint(folder: Path, parts: Mapping[str, Stateful]) -> Cursor | None:
+def load_checkpoint(
+    folder: Path, parts: Mapping[str, Stateful], note: Callable[[str], None] = lambda message: None
+) -> Cursor | None:
     """Restore the newest intact checkpoint into `parts`.
 
     Args:
         folder: The run's ``checkpoints`` folder.
         parts: The same names as were saved.
+        note: Told which checkpoints are damaged and passed over.
 
     Returns:
         Its cursor, or None where there is no checkpoint yet.
@@ -122,23 +128,24 @@ def load_checkpoint(folder: Path, parts: Mapping[str, Stateful]) -> Cursor | Non
     """
     candidates = _complete(folder)
     for path in reversed(candidates):
-        manifest = read_json(path / "manifest.json")
-        if manifest.get("format") != FORMAT:
-            raise RunDirectoryError(
-                f"{path} has checkpoint format {manifest.get('format')}, this version reads {FORMAT}"
-            )
-        if _intact(path, manifest["sha256"], parts):
+        manifest = _intact_manifest(path, parts)
+        if manifest is not None:
             _restore(path, parts)
-            return Cursor(**manifest["cursor"])
+            return _cursor(path, manifest)
+        note(f"checkpoint {path.name} is damaged (checksums differ) and passed over")
     if candidates:
         raise RunDirectoryError(f"every checkpoint in {folder} is damaged (checksums differ); start a new run")
     return None
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in a run's ``checkpoints`` folder, or None."""
-    complete = _complete(folder)
-    return complete[-1] if complete else None
+def newest_checkpoint(folder: Path, parts: Iterable[str] = ()) -> Path | None:
+    """The newest checkpoint in a run's ``checkpoints`` folder whose files of some parts are intact, or None.
+
+    Raises:
+        RunDirectoryError: One belongs to another format.
+    """
+    names = tuple(parts)
+    return next((path for path in reversed(_complete(folder)) if _intact_manifest(path, names, all_files=False)), None)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -150,19 +157,55 @@ def _complete(folder: Path) -> list[Path]:
     )
 
 
-def _intact(path: Path, digests: Mapping[str, str], parts: Mapping[str, Stateful]) -> bool:
-    have_all = all(any(name.startswith(f"{part}.") for name in digests) for part in parts)
-    return have_all and all(
-        (path / name).is_file() and _digest(path / name) == digest for name, digest in digests.items()
+def _remove_superseded(folder: Path, newest: Path, keep: int) -> None:
+    """Keep the newest ones; what bears a later name than the newest is damaged and was passed over."""
+    complete = _complete(folder)
+    done = [path for path in complete if path.name <= newest.name]
+    for old in [*done[:-keep], *complete[len(done) :]]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _intact_manifest(path: Path, parts: Iterable[str], *, all_files: bool = True) -> dict[str, Any] | None:
+    """The manifest if its checksums fit, all of them or those of the parts; None if the checkpoint is damaged."""
+    try:
+        manifest = read_json(path / "manifest.json")
+    except RunDirectoryError:
+        return None
+    own = manifest.pop(_OWN, None)
+    whole = own == _own_digest(manifest)
+    if manifest.get("format") != FORMAT and (whole or own is None):
+        raise RunDirectoryError(
+            f"{path} has checkpoint format {manifest.get('format')}, this version reads {FORMAT}; continue the run "
+            "with the version that began it (run.json names it)"
+        )
+    return manifest if whole and _files_fit(path, manifest.get("sha256", {}), tuple(parts), all_files) else None
+
+
+def _files_fit(path: Path, digests: Mapping[str, str], parts: Sequence[str], all_files: bool) -> bool:
+    mine = {part: [name for name in digests if name.startswith(f"{part}.")] for part in parts}
+    names = list(digests) if all_files else [name for of_part in mine.values() for name in of_part]
+    return all(mine.values()) and all(
+        (path / name).is_file() and _digest(path / name) == digests[name] for name in names
     )
+
+
+def _cursor(path: Path, manifest: Mapping[str, Any]) -> Cursor:
+    try:
+        return Cursor(**manifest["cursor"])
+    except (KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path} says no moment of a run ({error}); start a new run") from error
 
 
 def _restore(path: Path, parts: Mapping[str, Stateful]) -> None:
     for name, part in parts.items():
         try:
             part.load_state_dict(load_state(path / name))
-        except (ValueError, KeyError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise RunDirectoryError(f"the {name} state in {path} does not fit this run: {error}") from error
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -76,9 +76,9 @@ def train(
         The final cursor.
     """
     state = _stateful(parts)
-    cursor = load_checkpoint(run.checkpoints, state) or Cursor()
-    run.truncate("steps", cursor.num_records)
-    run.truncate("evaluations", cursor.num_evaluations)
+    cursor = load_checkpoint(run.checkpoints, state, progress.note) or Cursor()
+    run.truncate("steps", cursor.num_records, cursor.record_digests.get("steps"))
+    run.truncate("evaluations", cursor.num_evaluations, cursor.record_digests.get("evaluations"))
     progress.started(
         iterations=plan.iterations,
         batches_per_iteration=len(plan.draw_batches(cursor.iteration)),
@@ -89,6 +89,7 @@ def train(
     def save(cursor: Cursor) -> None:
         progress.phase("checkpoint", iteration=cursor.iteration, step=cursor.step)
         if run.writes:
+            cursor = replace(cursor, record_digests={name: run.digest(name) for name in ("steps", "evaluations")})
             save_checkpoint(run.checkpoints, cursor, state, keep=plan.keep_checkpoints)
 
     if evaluate is not None and cursor.num_evaluations == 0:
@@ -147,7 +148,7 @@ def _pending(
     """Responses of the whole iteration, sampled at its start or read back; None when each batch samples its own."""
     if plan.sampling == "per_batch":
         return None
-    pending = PendingResponses(run.responses, cursor.iteration)
+    pending = PendingResponses(run.responses, cursor.iteration, keep=plan.keep_checkpoints)
     if not pending.load(may_be_missing=cursor.step == 0):
         progress.phase("sample", iteration=cursor.iteration, step=cursor.step)
         replies = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,51 +11,73 @@ import numpy as np
 
 from laser.errors import RunDirectoryError
 from laser.statefiles import load_state, save_state
+from laser.training.run_directory import atomic_write, writing
 from laser.types import Response, StateDict
+
+_DONE = "done"
 
 Replies = list[list[list[Response]]]
 """For each batch of the iteration, for each prompt, its n responses."""
 
 
 class PendingResponses:
-    """The responses of one iteration on disk; the newest iteration replaces the older ones.
+    """The responses of one iteration on disk; those that no kept checkpoint can need are dropped.
 
     Args:
         folder: The run's ``responses`` folder.
         iteration: Which iteration.
+        keep: How many checkpoints are kept; the oldest may be that many iterations back, less one.
     """
 
-    def __init__(self, folder: Path, iteration: int) -> None:
+    def __init__(self, folder: Path, iteration: int, *, keep: int = 1) -> None:
         self._folder = folder
+        self._iteration = iteration
+        self._keep = keep
         self._target = folder / f"iteration-{iteration:05d}"
         self.replies: Replies = []
 
     def load(self, *, may_be_missing: bool) -> bool:
-        """Read the responses back; returns False if they were never written whole.
+        """Read the responses back; returns False if they were never written whole and can be sampled again.
 
         Raises:
-            RunDirectoryError: They are missing although batches of this iteration are already done.
+            RunDirectoryError: They are missing or damaged although batches of this iteration are already done.
         """
-        if (self._target / "done").exists():
+        if self._intact():
             self.replies = unpack_responses(load_state(self._target / "responses"))
             return True
         if not may_be_missing:
-            raise RunDirectoryError(f"{self._target} is missing but the checkpoint needs it; start a new run")
+            raise RunDirectoryError(
+                f"{self._target} is missing or damaged but the checkpoint needs it; restore it or start a new run"
+            )
         return False
 
     def keep(self, replies: Replies, *, write: bool = True) -> None:
-        """Keep the responses, in memory and on disk, and drop those of earlier iterations."""
+        """Keep the responses, in memory and on disk, and drop those of iterations long gone.
+
+        Raises:
+            RunDirectoryError: They cannot be written.
+        """
         self.replies = replies
         if not write:
             return
-        self._target.mkdir(parents=True, exist_ok=True)
-        save_state(self._target / "responses", pack_responses(replies))
-        (self._target / "done").touch()
-        for other in self._folder.iterdir():
-            if other != self._target:
-                for path in other.iterdir():
-                    path.unlink()
-                other.rmdir()
+        with writing(self._target, self._folder.parent):
+            self._target.mkdir(parents=True, exist_ok=True)
+            save_state(self._target / "responses", pack_responses(replies))
+            atomic_write(self._target / _DONE, self._digest().encode())
+            for other in self._folder.iterdir():
+                if other.name < f"iteration-{max(0, self._iteration - self._keep + 1):05d}":
+                    shutil.rmtree(other)
+
+    def _intact(self) -> bool:
+        done = self._target / _DONE
+        return done.is_file() and done.read_bytes() == self._digest().encode()
+
+    def _digest(self) -> str:
+        """SHA-256 of what was written; empty if a file is missing."""
+        files = [self._target / f"responses{suffix}" for suffix in (".safetensors", ".json")]
+        if not all(path.is_file() for path in files):
+            return ""
+        return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
 def pack_responses(replies: Replies) -> StateDict:

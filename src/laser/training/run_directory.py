@@ -9,14 +9,21 @@ an iteration sampled at its start · ``adapter/`` the trained PEFT adapter · ``
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from safetensors import SafetensorError
 
 from laser.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 Record = Mapping[str, Any]
 
@@ -35,6 +42,7 @@ class RunDirectory:
         self.path = path
         self.writes = lock is not None
         self._lock = lock
+        self._hashes: dict[str, _Hash] = {}
 
     @classmethod
     def create(cls, path: str | Path, *, config: Record, provenance: Record) -> RunDirectory:
@@ -105,17 +113,29 @@ class RunDirectory:
         return self.path / "adapter"
 
     def append(self, name: str, record: Record) -> None:
-        """Append one record to ``name.jsonl`` and flush it to the operating system."""
-        if not self.writes:
-            return
-        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
-
-    def truncate(self, name: str, num_records: int) -> None:
-        """Keep the first records of ``name.jsonl``: what lies beyond the checkpoint is done again.
+        """Append one record to ``name.jsonl`` and flush it to the operating system.
 
         Raises:
-            RunDirectoryError: The file holds fewer complete records than the checkpoint counts.
+            RunDirectoryError: It cannot be written.
+        """
+        if not self.writes:
+            return
+        line = (json.dumps(to_json(record), allow_nan=False) + "\n").encode()
+        path = self.path / f"{name}.jsonl"
+        with writing(path, self.path), path.open("ab") as file:
+            file.write(line)
+        self._hash(name).update(line)
+
+    def truncate(self, name: str, num_records: int, digest: str | None = None) -> None:
+        """Keep the first records of ``name.jsonl``: what lies beyond the checkpoint is done again.
+
+        Args:
+            name: Which file.
+            num_records: How many records stay.
+            digest: SHA-256 of their lines; None: not known.
+
+        Raises:
+            RunDirectoryError: The file holds fewer complete records than the checkpoint counts, or others.
         """
         if not self.writes:
             return
@@ -127,18 +147,36 @@ class RunDirectory:
                 f"{path} holds {len(complete)} records but the checkpoint counts {num_records}; "
                 "the run is damaged, restore the file or start a new run"
             )
+        kept = b"".join(complete[:num_records])
+        self._hashes[name] = hashlib.sha256(kept)
+        if digest is not None and self.digest(name) != digest:
+            raise RunDirectoryError(
+                f"{path} has changed since the checkpoint (checksums differ); restore the file or start a new run"
+            )
         if lines != complete[:num_records]:
-            atomic_write(path, b"".join(complete[:num_records]))
+            with writing(path, self.path):
+                atomic_write(path, kept)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the records of ``name.jsonl`` that this process kept or wrote."""
+        return self._hash(name).hexdigest()
+
+    def _hash(self, name: str) -> _Hash:
+        return self._hashes.setdefault(name, hashlib.sha256())
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """All records of ``name.jsonl``."""
+        """All records of ``name.jsonl``. Raises RunDirectoryError if one is damaged."""
         path = self.path / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        try:
+            return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        except ValueError as error:
+            raise RunDirectoryError(f"{path} is damaged ({error}); restore it or start a new run") from error
 
     def write_summary(self, summary: Record) -> None:
-        """Write ``summary.json``, the mark of a finished run."""
+        """Write ``summary.json``, the mark of a finished run. Raises RunDirectoryError if it cannot."""
         if self.writes:
-            write_json(self.path / "summary.json", summary)
+            with writing(self.path, self.path):
+                write_json(self.path / "summary.json", summary)
 
     def close(self) -> None:
         """Release the lock."""
@@ -173,6 +211,18 @@ def _lock(path: Path) -> TextIO:
     return file
 
 
+@contextmanager
+def writing(path: Path, run: Path) -> Iterator[None]:
+    """Tell what cannot be written, and that the run goes on from where it stands once it can."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunDirectoryError(
+            f"cannot write to {path} ({reason}); free space or mend permissions, then continue with --resume {run}"
+        ) from error
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -192,13 +242,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        RunDirectoryError: The file is missing or damaged.
+        RunDirectoryError: The file is missing, cannot be read or is damaged.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is missing; the run is damaged, start a new one") from error
-    except ValueError as error:
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {path} ({error.strerror}); mend its permissions") from error
+    except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is not valid JSON ({error}); the run is damaged, start a new one") from error
     if not isinstance(value, dict):
         raise RunDirectoryError(f"{path} does not hold a JSON object; the run is damaged, start a new one")
