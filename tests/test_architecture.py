@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "laser"
-BASE = {"types", "errors", "addresses", "seeding", "statefiles", "ranks"}
+BASE = {"types", "errors", "addresses", "seeding", "statefiles", "ranks", "tasks"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "config": {*BASE, "config"},
@@ -26,6 +26,7 @@ LIGHT = (
     "errors",
     "seeding",
     "statefiles",
+    "tasks",
     "serving",
     "config",
     "bandits",

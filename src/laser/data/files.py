@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laser.data.rows import SourceFile, json_lines, parquet
 from laser.errors import DataError
 from laser.types import Message, Prompt
 
@@ -49,13 +49,11 @@ def load_file(path: str | Path, fields: Fields | None = None) -> list[Prompt]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"prompt file {path} does not exist; check the path")
-    if path.suffix in (".jsonl", ".json"):
-        rows: Iterable[tuple[str, Any]] = _json_lines(path)
-    elif path.suffix == ".parquet":
-        rows = _parquet(path)
-    else:
+    if path.suffix not in (".jsonl", ".json", ".parquet"):
         raise DataError(f"prompt file {path} is neither .jsonl nor .parquet; convert it to one of them")
-    prompts = make_prompts(rows, fields or Fields())
+    with SourceFile(path).open() as stream:
+        rows = parquet(stream, str(path)) if path.suffix == ".parquet" else json_lines(stream, str(path))
+        prompts = make_prompts(rows, fields or Fields())
     if not prompts:
         raise DataError(f"prompt file {path} holds no rows; add prompts")
     return prompts
@@ -78,36 +76,6 @@ def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> list[Prompt
             raise DataError(f"two prompts have the id {prompt.id!r}; make the field 'id' unique or remove it")
         seen.add(prompt.id)
     return prompts
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path} line {number}"
-            if not line.strip():
-                continue
-            try:
-                yield where, json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
-            except (json.JSONDecodeError, RecursionError) as error:
-                detail = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-                raise DataError(f"{where} is not valid JSON ({detail}); mend or remove the line") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path} row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
 
 
 def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,62 @@ def load_hub(
     return prompts
 
 
-def _load(name: str, split: str, config: str | None, revision: str | None) -> Any:
+def stream_hub(
+    name: str,
+    split: str,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    files: str | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Read one split of a data set row by row, without downloading or holding it whole.
+
+    Args:
+        name: Hub id or local folder, as for `load_hub`.
+        split: Name of the split.
+        config: Configuration (subset).
+        revision: Hub revision.
+        files: Pattern of the split's files in the repository, for one whose own loader is a script; `datasets` no
+            longer runs those.
+
+    Returns:
+        (where, row) pairs: a place for error messages, and a mapping.
+
+    Raises:
+        DataError: The data set or split cannot be had, or breaks off.
+    """
+    where = f"data set {name}{f' ({config})' if config else ''} split {split}"
+    rows = _load(name, split, config if files is None else None, revision, files=files, streaming=True)
+    try:
+        yield from ((f"{where} row {number}", row) for number, row in enumerate(rows))
+    except OSError as error:
+        raise DataError(f"{where} broke off ({error}); try again, or give a local copy as data.path") from error
+
+
+def _load(
+    name: str,
+    split: str,
+    config: str | None,
+    revision: str | None,
+    *,
+    files: str | None = None,
+    streaming: bool = False,
+) -> Any:
     import datasets
 
     folder = Path(name)
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    data_files = {split: files} if files is not None else None
     try:
         if not saved:
-            return datasets.load_dataset(name, config, split=split, revision=revision)
+            return datasets.load_dataset(
+                name, config, split=split, revision=revision, data_files=data_files, streaming=streaming
+            )
         loaded = datasets.load_from_disk(str(folder))
         return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
     except KeyError as error:
         raise DataError(f"data set {name} has no split {split!r}; it has {', '.join(loaded)}") from error
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"cannot load split {split!r} of data set {name} ({detail}); check the id and split, or give a local folder"

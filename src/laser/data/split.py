@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from laser.errors import DataError
 from laser.seeding import stream
+from laser.tasks import Role
 from laser.types import Prompt
 
 
@@ -45,6 +46,89 @@ def split(prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, 
     ordered = _interleaved(distinct, seed)
     rest = ordered[dev + test :]
     return Splits(train=rest if train is None else rest[:train], dev=ordered[:dev], test=ordered[dev : dev + test])
+
+
+def split_pools(
+    pools: Mapping[Role, Sequence[Prompt]], *, train: int | None, dev: int, test: int, shrink: bool, seed: int
+) -> Splits:
+    """Split the prompts of a task that has splits of its own.
+
+    Test prompts come from the original test split as far as it goes, then from dev, then from train; development
+    prompts from dev, then train, then test; training prompts from train, then dev, then test. Categories are spread in
+    proportion, and a conversation in two original splits counts for the earlier of train, dev, test.
+
+    Args:
+        pools: Prompts by original split.
+        train: Number of training prompts; None: all that remain, those of the original test split excepted unless
+            there is no other.
+        dev: Number of development prompts.
+        test: Number of test prompts.
+        shrink: Where there are too few prompts, keep the proportions of the three numbers, or 70 : 10 : 20 without a
+            number for training, instead of raising.
+        seed: The run's seed; a larger test split contains the smaller.
+
+    Raises:
+        DataError: There are too few prompts, and `shrink` is off.
+    """
+    distinct: dict[Role, list[Prompt]] = {"train": [], "dev": [], "test": []}
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for role in distinct:
+        for prompt in pools.get(role, ()):
+            if _conversation(prompt) not in seen:
+                seen.add(_conversation(prompt))
+                distinct[role].append(prompt)
+    wanted = _affordable(train, dev, test, len(seen), shrink)
+    left = {role: _in_proportion(prompts, seed) for role, prompts in distinct.items()}
+    test_prompts = _take(left, ("test", "dev", "train"), wanted.test)
+    dev_prompts = _take(left, ("dev", "train", "test"), wanted.dev)
+    if wanted.train is not None:
+        return Splits(_take(left, ("train", "dev", "test"), wanted.train), dev_prompts, test_prompts)
+    own = [*left["train"], *left["dev"]]
+    return Splits(own or left["test"], dev_prompts, test_prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    train: int | None
+    dev: int
+    test: int
+
+
+def _affordable(train: int | None, dev: int, test: int, available: int, shrink: bool) -> _Sizes:
+    needed = dev + test + (train if train is not None else 1)
+    if needed <= available:
+        return _Sizes(train, dev, test)
+    if not shrink:
+        wanted = f"{train if train is not None else 'at least 1'} train + {dev} dev + {test} test"
+        raise DataError(
+            f"the splits ask for {wanted} prompts, but there are {available} distinct ones; lower split.train, "
+            "split.dev or split.test, or set split.shrink = true to keep their proportions"
+        )
+    if train is None:
+        return _Sizes(None, min(dev, available // 10), min(test, available // 5))
+    return _Sizes(train * available // needed, dev * available // needed, test * available // needed)
+
+
+def _in_proportion(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """Shuffle within each category, then merge so that every beginning has each category in proportion."""
+    placed: list[tuple[float, int, Prompt]] = []
+    by_category: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_category.setdefault(prompt.category, []).append(prompt)
+    for index, category in enumerate(sorted(by_category)):
+        members = by_category[category]
+        order = stream(seed, "data", 0, index).permutation(len(members))
+        placed += [((rank + 0.5) / len(members), index, members[member]) for rank, member in enumerate(order)]
+    return [prompt for _, _, prompt in sorted(placed, key=lambda item: item[:2])]
+
+
+def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) -> list[Prompt]:
+    """Remove and return so many prompts, from the first role that has any."""
+    taken: list[Prompt] = []
+    for role in order:
+        missing = number - len(taken)
+        taken, left[role] = taken + left[role][:missing], left[role][missing:]
+    return taken
 
 
 def _conversation(prompt: Prompt) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,92 @@
+"""Readers of the instruction tasks, and of the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from laser.data.files import Fields, make_prompts
+from laser.data.layouts.example import Example, LeftOut, Row
+
+
+def own(row: Row) -> Iterator[Example]:
+    """The project's own format; see `laser.data.files`."""
+    prompt = make_prompts([(row.where, row.fields)], Fields())[0]
+    known = {"answers", "answer_type", "options", "chosen", "rejected"}
+    metadata = prompt.metadata
+    yield Example(
+        str(row.get("id") if row.get("id") is not None else row.id),
+        prompt.text if len(prompt.messages) == 1 else prompt.messages,
+        prompt.category,
+        answer=prompt.answer,
+        answers=tuple(metadata.get("answers") or ()),
+        answer_type=metadata.get("answer_type"),
+        options=metadata.get("options") or {},
+        chosen=_last_text(metadata.get("chosen")),
+        rejected=_last_text(metadata.get("rejected")),
+        extra={name: value for name, value in metadata.items() if name not in known},
+    )
+
+
+def wildchat(row: Row) -> Iterator[Example | LeftOut]:
+    """The first user message of an English conversation; the category is a label, or left to a classifier."""
+    if row.get("language") not in (None, "English"):
+        yield LeftOut("not English")
+        return
+    conversation = row.need("conversation", list)
+    first = next((turn for turn in conversation if turn.get("role") == "user"), None)
+    if first is None or not str(first.get("content") or "").strip():
+        yield LeftOut("no user message")
+        return
+    label = row.get(row.category_field or "category")
+    extra = {"language": row.get("language")} if row.get("language") is not None else {}
+    yield Example(row.id, first["content"], "" if label is None else str(label), extra=extra)
+
+
+def alpaca_eval(row: Row) -> Iterator[Example]:
+    """Prompts with outputs, or with two outputs and a verdict; a tie or a missing verdict makes no pair."""
+    pair: tuple[str | None, str | None] = (None, None)
+    verdict = row.get("preference")
+    if isinstance(verdict, int | float) and 1 <= verdict <= 2 and verdict != 1.5:
+        outputs = row.need("output_1"), row.need("output_2")
+        pair = outputs if verdict < 1.5 else (outputs[1], outputs[0])
+    names = ("generator", "generator_1", "generator_2", "annotator", "preference")
+    extra = {name: row.get(name) for name in names if row.get(name) is not None}
+    category = row.get("dataset") or "alpaca_eval"
+    yield Example(row.id, row.need("instruction"), str(category), chosen=pair[0], rejected=pair[1], extra=extra)
+
+
+def mt_bench(row: Row) -> Iterator[Example]:
+    """The first turn; the hub calls the list of turns `prompt`."""
+    turns = row.need("turns" if row.get("turns") is not None else "prompt", list)
+    yield Example(row.id, turns[0], row.need("category"), extra={"turns": list(turns)})
+
+
+def flask(row: Row) -> Iterator[Example]:
+    """FLASK: the category is the first domain; "-1" is none."""
+    domains, skills = row.need("domain", list), row.need("skill", list)
+    first = domains[0] if domains and domains[0] != "-1" else "other"
+    extra = {
+        "skill": skills,
+        "domain": domains,
+        "difficulty": row.get("difficulty"),
+        "task": row.get("task"),
+        "reference": row.get("answer"),
+    }
+    yield Example(row.id, row.need("instruction"), str(first), extra=extra)
+
+
+def self_instruct(row: Row) -> Iterator[Example]:
+    """The instruction, and below it the instance's input if there is one."""
+    instances: list[Mapping[str, Any]] = row.need("instances", list)
+    instance = instances[0] if instances else {}
+    text = "\n\n".join(part for part in (row.need("instruction"), str(instance.get("input") or "")) if part.strip())
+    category = row.get("motivation_app") or "self_instruct"
+    yield Example(row.id, text, str(category), extra={"reference": instance.get("output")})
+
+
+def _last_text(value: Any) -> str | None:
+    """Text, or the content of the last of a list of messages."""
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
+        value = value[-1].get("content")
+    return value if isinstance(value, str) else None

@@ -1,0 +1,135 @@
+"""The record of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["train", "dev", "test"]
+"""The original split that a row comes from; a set without splits is all "train"."""
+
+Kind = Literal["reasoning", "instructions", "long context", "preferences", "own"]
+
+AnswerFormat = Literal["final_answer", "whole"]
+"""Where in a response its answer is: after "Final answer:", or the whole of it."""
+
+AnswerType = Literal["auto", "exact", "number", "yes_no", "option", "math"]
+"""What an answer is. "auto": what the prompt says in `metadata["answer_type"]`, else told from the gold answer."""
+
+MetricName = Literal["accuracy", "f1", "rouge_l"]
+
+Layout = Literal[
+    "own",
+    "gsm8k",
+    "strategyqa",
+    "bigbench_yes_no",
+    "mmlu",
+    "commonsenseqa",
+    "math",
+    "wildchat",
+    "longbench",
+    "leval",
+    "bamboo",
+    "alpaca_eval",
+    "mt_bench",
+    "flask",
+    "self_instruct",
+    "rewardbench",
+    "llmbar",
+    "rm_bench",
+    "hh_rlhf",
+]
+"""How the rows of a task look; `laser.data.layouts` has a reader for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Where a task lies on the Hugging Face hub.
+
+    Attributes:
+        name: Data set id.
+        configs: Configurations (subsets) to read; empty: the set has none.
+        splits: (role, name of the split) pairs.
+        files: Pattern of the files in the repository, with {config} and {split}, for a set whose own loader needs a
+            script that no current `datasets` runs; None: the set loads by itself.
+        revision: Revision to read where it is not the main one.
+    """
+
+    name: str
+    splits: tuple[tuple[Role, str], ...]
+    configs: tuple[str, ...] = ()
+    files: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many prompts go where.
+
+    Attributes:
+        train: Training prompts; None: all that remain.
+        dev: Development prompts.
+        test: Test prompts.
+        per_category: Whether the numbers are for each category.
+        source: Where they are from.
+    """
+
+    train: int | None
+    dev: int
+    test: int
+    per_category: bool = False
+    source: str = "ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task: prompts, or labelled pairs, with all that is needed to read and to judge them.
+
+    Attributes:
+        name: What the configuration calls it.
+        title: What people call it.
+        kind: What it is for.
+        layout: How its rows look.
+        files: (role, pattern) pairs of the original files, looked for anywhere below the folder given as `path`;
+            a pattern also matches inside a .zip.
+        columns: One sentence on those files, for people.
+        counts: How many rows the original has, for people.
+        sizes: Split sizes.
+        template: Text around a prompt, with {input} and {context}.
+        metric: What is measured against gold answers; None: there are none.
+        answer: Where in a response its answer is.
+        answer_type: What the answers are.
+        hub: Where it lies on the hub; None: nowhere.
+        categories: Categories that are read unless the configuration says otherwise; empty: all there are.
+        limit: Most prompts of a category that are kept; None: all.
+        by_category: Whether batches hold one category each.
+        cut: Whether prompts beyond the policy's window are cut in the middle instead of refused.
+        has_pairs: Whether rows can hold a preferred and another response.
+        stands_in_for: The task of the paper in whose place it is offered; None: it is in the paper, or independent.
+        licence: Of the data.
+        citation: One line.
+        notes: What a user should know.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    layout: Layout
+    files: tuple[tuple[Role, str], ...]
+    columns: str
+    counts: str
+    sizes: Sizes
+    template: str
+    licence: str
+    citation: str
+    metric: MetricName | None = None
+    answer: AnswerFormat = "final_answer"
+    answer_type: AnswerType = "auto"
+    hub: Hub | None = None
+    categories: tuple[str, ...] = ()
+    limit: int | None = None
+    by_category: bool = False
+    cut: bool = False
+    has_pairs: bool = False
+    stands_in_for: str | None = None
+    notes: str = ""
