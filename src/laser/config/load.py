@@ -50,6 +50,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     return parse_config(table, base_dir=path.parent, source=str(path))
 
 
+def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A configuration with some fields set, as `load_config` sets them; relative paths start at the working directory.
+
+    Raises:
+        ConfigError: A key is unknown, or values are impossible together.
+    """
+    if not overrides:
+        return config
+    table = config.model_dump(mode="json")
+    for override in overrides:
+        apply_override(table, override)
+    return parse_config(table, source="--set")
+
+
 def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "configuration") -> RunConfig:
     """Validate a nested dict, as read from TOML.
 

@@ -63,14 +63,22 @@ class TransformersGenerator:
         max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the
             least.
         on_tokens: Told the number of tokens after every decoding step.
+        on_draw: Told at every decoding step the rows of the chunk that are still being sampled, and the id that each
+            has drawn.
     """
 
     def __init__(
-        self, policy: Policy, *, max_batch_tokens: int = 16384, on_tokens: Callable[[int], None] | None = None
+        self,
+        policy: Policy,
+        *,
+        max_batch_tokens: int = 16384,
+        on_tokens: Callable[[int], None] | None = None,
+        on_draw: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     ) -> None:
         self._policy = policy
         self._max_batch_tokens = max_batch_tokens
         self._on_tokens = on_tokens or (lambda count: None)
+        self._on_draw = on_draw
 
     @torch.no_grad()
     def generate(
@@ -123,6 +131,8 @@ class TransformersGenerator:
             ends = torch.isin(tokens, stops)
             _record(rows, tokens, logps, ends)
             self._on_tokens(len(tokens))
+            if self._on_draw is not None:
+                self._on_draw(rows.numbers.tolist(), tokens.tolist())
             keep = (~ends).nonzero()[:, 0]
             if len(keep) == 0 or step == max_new_tokens - 1:
                 break

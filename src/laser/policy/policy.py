@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -202,6 +204,24 @@ class Policy:
         """Write the trained adapter as a standard PEFT folder, tokenizer included."""
         self._peft.save_pretrained(path, selected_adapters=["default"])
         self.tokenizer.save_pretrained(path)
+
+    def load_adapter(self, path: Path) -> None:
+        """Take over an adapter that `save_adapter` wrote.
+
+        Raises:
+            ModelError: There is none, or it belongs to another model or rank.
+        """
+        try:
+            state = load_file(path / "adapter_model.safetensors")
+            result = set_peft_model_state_dict(self._peft, state, adapter_name="default")
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"the adapter in {path} does not fit this policy or is damaged ({reason})") from error
+        if result.unexpected_keys or len(state) != len(self._adapter("policy")):
+            raise ModelError(
+                f"the adapter in {path} is of another model or other target_modules; policy.model and policy.lora must "
+                "be those of its run"
+            )
 
     @contextmanager
     def _active(self, which: Which) -> Iterator[None]:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from laser.errors import ServerError
 from laser.serving.endpoint import Endpoint
+from laser.serving.many import Outcome, post_each
 
 
 class CachedEndpoint:
@@ -22,6 +24,9 @@ class CachedEndpoint:
     Args:
         endpoint: The server.
         path: File of the cache; None: ask every time.
+
+    Raises:
+        ServerError: The file cannot be written, or is no such cache.
     """
 
     def __init__(self, endpoint: Endpoint, path: Path | None) -> None:
@@ -29,9 +34,12 @@ class CachedEndpoint:
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
-            self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+                self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            except (sqlite3.Error, OSError) as error:
+                raise ServerError(f"cannot keep replies in {path} ({error}); name another file for them") from error
 
     def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
         """`Endpoint.post_all`, known replies from the cache; each distinct payload is asked once."""
@@ -41,6 +49,43 @@ class CachedEndpoint:
         fresh = dict(zip(asked, self._endpoint.post_all(path, list(asked.values())), strict=True))
         self._write(fresh)
         return [known[key] if key in known else fresh[key] for key in keys]
+
+    def post_each(
+        self,
+        path: str,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        patience: int,
+        keep: Callable[[Any], bool] = lambda reply: True,
+    ) -> list[Outcome]:
+        """`laser.serving.many.post_each`, known replies from the cache; each distinct payload is asked once.
+
+        A reply is kept as soon as it arrives, so that a rerun pays only for what is missing.
+
+        Args:
+            path: Path on the server.
+            payloads: What to ask.
+            patience: Failures in a row after which the rest is not asked.
+            keep: Whether a reply is worth keeping; another is asked for again next time.
+        """
+        keys = [self._key(path, payload) for payload in payloads]
+        known = self._read(keys)
+        asked = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
+        order = list(asked)
+
+        def write(index: int, reply: Any) -> None:
+            if keep(reply):
+                self._write({order[index]: reply})
+
+        outcomes = post_each(self._endpoint, path, list(asked.values()), patience=patience, on_reply=write)
+        fresh = dict(zip(order, outcomes, strict=True))
+        results = []
+        for key in keys:
+            outcome = Outcome(known[key], cached=True) if key in known else fresh[key]
+            if outcome.error is None:
+                known[key] = outcome.reply  # the same request again in this call costs nothing
+            results.append(outcome)
+        return results
 
     def close(self) -> None:
         """Close the file and the connections."""

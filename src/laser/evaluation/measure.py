@@ -1,0 +1,86 @@
+"""A metric over prompts: overall, by category, against another policy on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from laser.errors import DataError
+from laser.evaluation.answers import AnswerFormat, extract_answer
+from laser.evaluation.intervals import Share, mean_share
+from laser.evaluation.metrics import MetricName, gold_answers, make_metric
+from laser.types import FloatArray, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One policy's responses, measured against gold answers.
+
+    Attributes:
+        overall: Mean metric over all prompts; Wilson interval for accuracy, bootstrap otherwise.
+        by_category: The same over the prompts of each category.
+        num_unparseable: Responses in which no answer was found; they have value 0.
+        num_truncated: Responses cut at the token limit; measured as they are.
+        values: Metric of each prompt, in their order.
+    """
+
+    overall: Share
+    by_category: dict[str, Share]
+    num_unparseable: int
+    num_truncated: int
+    values: tuple[float, ...]
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def measure(
+    prompts: Sequence[Prompt],
+    texts: Sequence[str],
+    finished: Sequence[bool],
+    *,
+    metric: MetricName,
+    answer_format: AnswerFormat,
+    seed: int,
+) -> Measured:
+    """Measure responses.
+
+    Args:
+        prompts: With gold answers.
+        texts: One response each.
+        finished: False where a response was cut at the token limit.
+        metric: Accuracy of the final answer, token F1, or Rouge-L.
+        answer_format: Where in a response its answer is, for accuracy; the others measure the whole response.
+        seed: Seeds the bootstrap.
+
+    Raises:
+        DataError: There are no prompts, one has no gold answer, or a package for the metric is missing.
+    """
+    for prompt in prompts:
+        if prompt.answer is None and (metric == "accuracy" or not gold_answers(prompt)):
+            raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; set data.answer_field")
+    value = make_metric(metric, answer_format)
+    values_N = np.array([value(prompt, text) for prompt, text in zip(prompts, texts, strict=True)], dtype=np.float64)
+    wanted: AnswerFormat = answer_format if metric == "accuracy" else "whole"
+    is_proportion = metric == "accuracy"
+    categories = np.array([prompt.category for prompt in prompts])
+    return Measured(
+        overall=mean_share(values_N, seed=seed, is_proportion=is_proportion),
+        by_category={
+            str(name): mean_share(values_N[categories == name], seed=seed, is_proportion=is_proportion)
+            for name in np.unique(categories)
+        },
+        num_unparseable=sum(extract_answer(text, wanted) is None for text in texts),
+        num_truncated=sum(not whole for whole in finished),
+        values=tuple(values_N.tolist()),
+    )
+
+
+def difference(ours: Measured, theirs: Measured, *, seed: int) -> Share:
+    """Mean difference, ours minus theirs, on the same prompts; paired bootstrap over prompts."""
+    differences_N: FloatArray = np.array(ours.values) - np.array(theirs.values)
+    return mean_share(differences_N, seed=seed)
