@@ -49,7 +49,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[demo,simulate,eval,dev,docs]'
+	$(PIP) --editable '.[demo,simulate,eval,metrics,dev,docs]'
 	touch $@
 
 # vLLM pins a transformers of its own, so it lives apart and is reached over HTTP. Its torchvision does not fit the torch.

@@ -17,6 +17,8 @@ from laser.errors import RewardModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import load_classifier, load_encoder, load_tokenizer
 from laser.rewards.classifier import ClassifierRM
+from laser.rewards.conversation import ConversationEncoder
+from laser.rewards.families.standard import StandardClassifier
 from laser.rewards.function import FunctionRM, function_fingerprint, load_function
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.similarity import SimilarityRM
@@ -34,6 +36,12 @@ def plain_logp(model, prompt_ids, response_ids):
 
 def flat(scores):
     return np.concatenate(scores)
+
+
+def classifier_rm(model, tokenizer, *, label=None, template="chat", max_batch_tokens=8192):
+    scoring = StandardClassifier(model, {label: 1.0} if label else None)
+    encoder = ConversationEncoder(tokenizer, template=template, window=scoring.window)
+    return ClassifierRM(scoring, encoder, max_batch_tokens=max_batch_tokens)
 
 
 @pytest.mark.parametrize("end_of_turn", [True, False])
@@ -92,7 +100,7 @@ def save_classifier(folder, num_labels=1, labels=None):
 def test_a_scalar_classifier_scores_each_conversation_as_if_alone(tmp_path):
     source = save_classifier(tmp_path / "rm")
     model, tokenizer = load_classifier(source, **CPU), load_tokenizer(source)
-    scores = ClassifierRM(model, tokenizer).score(PROMPTS, RESPONSES)
+    scores = classifier_rm(model, tokenizer).score(PROMPTS, RESPONSES)
     reference = AutoModelForSequenceClassification.from_pretrained(source).eval()
     for prompt, row, found in zip(PROMPTS, RESPONSES, scores, strict=True):
         for text, score in zip(row, found, strict=True):
@@ -109,8 +117,8 @@ def test_a_scalar_classifier_scores_each_conversation_as_if_alone(tmp_path):
 @pytest.mark.parametrize("budget", [1, 10_000])
 def test_padding_and_batching_change_no_classifier_score(tmp_path, budget):
     source = save_classifier(tmp_path / "rm")
-    whole = ClassifierRM(load_classifier(source, **CPU), load_tokenizer(source))
-    small = ClassifierRM(load_classifier(source, **CPU), load_tokenizer(source), max_batch_tokens=budget)
+    whole = classifier_rm(load_classifier(source, **CPU), load_tokenizer(source))
+    small = classifier_rm(load_classifier(source, **CPU), load_tokenizer(source), max_batch_tokens=budget)
     np.testing.assert_allclose(flat(whole.score(PROMPTS, RESPONSES)), flat(small.score(PROMPTS, RESPONSES)), atol=1e-4)
 
 
@@ -119,14 +127,14 @@ def test_a_named_class_is_its_logit(tmp_path):
     source = save_classifier(tmp_path / "rm", 3, labels)
     model, tokenizer = load_classifier(source, **CPU), load_tokenizer(source)
     by_label = {
-        name: flat(ClassifierRM(model, tokenizer, label=name).score(PROMPTS, [["4"], [], []]))
+        name: flat(classifier_rm(model, tokenizer, label=name).score(PROMPTS, [["4"], [], []]))
         for name in labels.values()
     }
     assert len({round(float(score[0]), 6) for score in by_label.values()}) == 3
     with pytest.raises(RewardModelError, match="no label 'great'; it has bad, good, meh"):
-        ClassifierRM(model, tokenizer, label="great")
+        classifier_rm(model, tokenizer, label="great")
     with pytest.raises(RewardModelError, match="3 outputs; set label"):
-        ClassifierRM(model, tokenizer)
+        classifier_rm(model, tokenizer)
 
 
 def save_encoder(folder, kind=BertModel, **options):
@@ -146,8 +154,8 @@ def test_a_pair_classifier_without_chat_template(tmp_path):
     source = save_encoder(tmp_path / "rm", BertForSequenceClassification, num_labels=1)
     model, tokenizer = load_classifier(source, **CPU), load_tokenizer(source)
     with pytest.raises(RewardModelError, match="template = 'pair'"):
-        ClassifierRM(model, tokenizer)
-    scores = ClassifierRM(model, tokenizer, template="pair").score(PROMPTS[:1], [["4", "five"]])[0]
+        classifier_rm(model, tokenizer)
+    scores = classifier_rm(model, tokenizer, template="pair").score(PROMPTS[:1], [["4", "five"]])[0]
     encoded = tokenizer("2+2=", "five", return_tensors="pt", return_token_type_ids=True)
     assert scores[1] == pytest.approx(model(**encoded).logits.item(), abs=1e-4)
 

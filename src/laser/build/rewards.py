@@ -8,6 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from laser.build.own import own_reward_model
+from laser.build.scorers import (
+    build_classifier,
+    build_pairwise,
+    build_text_metric,
+    check_classifier,
+    check_pairwise,
+    check_text_metric,
+)
 from laser.config import rewards as section_of
 from laser.config.schema import RunConfig
 from laser.errors import LaserError, RewardModelError
@@ -18,14 +26,12 @@ from laser.lm.sources import (
     fetch,
     fingerprint,
     load_causal_lm,
-    load_classifier,
     load_encoder,
     load_model_config,
     load_tokenizer,
 )
 from laser.ranks import Ranks
 from laser.rewards.base import RewardModel
-from laser.rewards.classifier import ClassifierRM
 from laser.rewards.function import FunctionRM, function_fingerprint, load_function
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import RUBRIC, JudgeRM
@@ -68,14 +74,19 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
                 load_function(spec)
             case section_of.PythonReward(factory=spec):
                 load_function(spec)
-            case section_of.LogLikelihoodReward() | section_of.ClassifierReward():
+            case section_of.LogLikelihoodReward():
                 load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
                 tokenizer = load_tokenizer(
                     model.model, revision=model.revision, trust_remote_code=model.trust_remote_code
                 )
-                other = "plain" if isinstance(model, section_of.LogLikelihoodReward) else "pair"
                 if model.template == "chat" and not has_chat_template(tokenizer):
-                    raise RewardModelError(f"{model.model} has no chat template; set template = '{other}' for it")
+                    raise RewardModelError(f"{model.model} has no chat template; set template = 'plain' for it")
+            case section_of.ClassifierReward():
+                check_classifier(model)
+            case section_of.PairwiseReward():
+                check_pairwise(model)
+            case section_of.TextMetricReward():
+                check_text_metric(model)
             case section_of.SimilarityReward():
                 load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
             case section_of.HttpReward() | section_of.JudgeReward() | section_of.ServedLogLikelihoodReward():
@@ -94,7 +105,11 @@ def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardM
         case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model)
         case section_of.ClassifierReward():
-            return partial(_build_classifier, model)
+            return partial(build_classifier, model)
+        case section_of.PairwiseReward():
+            return partial(build_pairwise, model)
+        case section_of.TextMetricReward():
+            return partial(build_text_metric, model)
         case section_of.SimilarityReward():
             return partial(_build_similarity, model)
         case section_of.HttpReward():
@@ -106,7 +121,7 @@ def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardM
 
 
 def _fetcher(model: section_of.RewardModelConfig) -> Callable[[], None]:
-    if isinstance(model, section_of.ModelRewardBase):
+    if isinstance(model, section_of.ModelRewardBase | section_of.TextMetricReward) and model.model is not None:
         return partial(fetch, model.model, model.revision)
     return lambda: None
 
@@ -135,22 +150,8 @@ def _build_loglik(section: section_of.LogLikelihoodReward) -> RewardModel:
         end_of_turn=section.end_of_turn,
         template=section.template,
         plain_format=section.plain_format,
+        overflow=section.overflow,
         max_batch_tokens=section.max_batch_tokens,
-    )
-
-
-def _build_classifier(section: section_of.ClassifierReward) -> RewardModel:
-    device = choose_device(section.device)
-    model = load_classifier(
-        section.model,
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-        device=device,
-        dtype=choose_dtype(section.precision, device),
-    )
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
-    return ClassifierRM(
-        model, tokenizer, label=section.label, template=section.template, max_batch_tokens=section.max_batch_tokens
     )
 
 
@@ -206,6 +207,7 @@ def _build_served_loglik(section: section_of.ServedLogLikelihoodReward) -> Rewar
         end_of_turn=section.end_of_turn,
         template=section.template,
         plain_format=section.plain_format,
+        overflow=section.overflow,
     )
     return ServedLogLikelihoodRM(
         build_endpoint(section), encoder, model=section.model, normalization=section.normalization
@@ -223,6 +225,11 @@ def _fingerprint(model: section_of.RewardModelConfig) -> str:
             return function_fingerprint(model.function)
         case section_of.PythonReward():
             return function_fingerprint(model.factory)
+        case section_of.ClassifierReward(factory=str(factory)):
+            return f"{fingerprint(model.model, model.revision)}:{function_fingerprint(factory)}"
+        case section_of.TextMetricReward():
+            source = model.model or model.tokenizer
+            return f"text_metric:{fingerprint(source, model.revision) if source is not None else model.metric}"
         case section_of.JudgeReward():
             rubric = hashlib.sha256((model.rubric or RUBRIC).encode()).hexdigest()[:16]
             return f"judge:{model.model}:{rubric}:{model.scale}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from laser.config.section import Device, Factory, PositiveInt, Section
+from laser.config.section import Address, Device, Factory, PositiveInt, Section, ServerPath
 
 
 class RewardModelBase(Section):
@@ -22,15 +23,29 @@ class RewardModelBase(Section):
     )
 
 
-class ModelRewardBase(RewardModelBase):
-    """What every reward model with weights has."""
+class WeightsRewardBase(RewardModelBase):
+    """What every reward model that may have weights has."""
 
-    model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")
     device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic of forward passes.")
     max_batch_tokens: PositiveInt = Field(8192, description="Budget of one forward pass, in tokens.")
+
+
+class ModelRewardBase(WeightsRewardBase):
+    """What every reward model with weights has."""
+
+    model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
+
+
+Overflow = Annotated[
+    Literal["skip", "cut_prompt"],
+    Field(
+        description="A response that does not fit the window behind its prompt: skip leaves it out, cut_prompt takes "
+        "the beginning of the prompt away. Counted either way."
+    ),
+]
 
 
 class LogLikelihoodReward(ModelRewardBase):
@@ -50,22 +65,174 @@ class LogLikelihoodReward(ModelRewardBase):
         "chat", description="chat: the model's own chat template; plain: `plain_format`, for models without one."
     )
     plain_format: str = Field("{prompt}\n", description="Text before the response when template = 'plain'.")
+    overflow: Overflow = "skip"
 
 
 class ClassifierReward(ModelRewardBase):
-    """A sequence classifier over the conversation."""
+    """A model with a score for a conversation: a sequence classifier, or a family with a head of its own."""
 
     type: Literal["classifier"] = "classifier"
-    label: str | None = Field(None, description="Class whose logit is the score; None: the single output.")
-    template: Literal["chat", "pair"] = Field(
-        "chat", description="chat: the model's chat template; pair: prompt and response as a sentence pair."
+    family: Literal["auto", "standard", "value_head", "gated", "token_logit", "python"] = Field(
+        "auto",
+        description="How weights become a score; auto: by the architecture in config.json. docs/reward-models.md.",
     )
+    factory: Factory | None = Field(
+        None, description="'path.py:function' ``(checkpoint, outputs) -> FamilyModel`` for family = 'python'."
+    )
+    label: str | dict[str, float] | None = Field(
+        None,
+        description="Output that is the score, or outputs and weights, such as {helpfulness = 0.65, verbosity = -0.4}; "
+        "None: the single output.",
+    )
+    template: str = Field(
+        "chat",
+        description="chat: the model's chat template; pair: prompt and response as a sentence pair; else the text the "
+        "model was trained on, with {prompt} and {response}.",
+    )
+    reward_token: str | None = Field(
+        None, description="Token put at the end, at which some models are read (Athene-RM, InternLM2-reward)."
+    )
+    max_context: PositiveInt | None = Field(None, description="Window in tokens; None: the model's own.")
+    overflow: Overflow = "skip"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.family == "python") != (self.factory is not None):
+            raise ValueError(f"{self.name}: family = 'python' and factory go together; set both or neither")
+        slots = [self.template.count("{prompt}"), self.template.count("{response}")]
+        if self.template not in ("chat", "pair") and (
+            slots != [1, 1] or self.template.index("{prompt}") > self.template.index("{response}")
+        ):
+            raise ValueError(
+                f"{self.name}: template {self.template!r} is neither 'chat' nor 'pair' nor a text with {{prompt}} once "
+                "and {response} once behind it"
+            )
+        return self
+
+
+class PairwiseReward(ModelRewardBase):
+    """A model that compares two responses; the score is the mean log-odds of beating the prompt's other responses."""
+
+    type: Literal["pairwise"] = "pairwise"
+    family: Literal["auto", "pairrm", "pair_lm"] = Field(
+        "auto", description="pairrm: LLM-Blender's DeBERTa; pair_lm: a chat model that answers with one of two tokens."
+    )
+    question: str | None = Field(
+        None, description="What a pair_lm is asked, with {prompt}, {first} and {second}; None: RLHFlow's question."
+    )
+    answers: tuple[str, str] = Field(
+        ("A", "B"), description="Tokens with which a pair_lm says that the first, or the second, is better."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        missing = [slot for slot in ("{prompt}", "{first}", "{second}") if slot not in (self.question or slot)]
+        if missing:
+            raise ValueError(f"{self.name}: question has no {missing[0]}; put it where that text goes")
+        if self.family == "pairrm" and (self.question is not None or self.answers != ("A", "B")):
+            raise ValueError(f"{self.name}: question and answers belong to family = 'pair_lm'; drop them")
+        return self
 
 
 class SimilarityReward(ModelRewardBase):
     """Cosine similarity of mean-pooled sentence embeddings of prompt and response."""
 
     type: Literal["similarity"] = "similarity"
+
+
+EMBEDDING_METRICS = (
+    "faithfulness_step",
+    "faithfulness_token",
+    "informativeness_step",
+    "informativeness_chain",
+    "repetition_token",
+    "repetition_step",
+)
+REFERENCE_METRICS = (
+    "reasoning_alignment",
+    "hallucination",
+    "redundancy",
+    "common_sense_error",
+    "missing_step",
+    "semantic_coverage_step",
+    "semantic_coverage_chain",
+)
+PERPLEXITY_METRICS = ("perplexity_step", "perplexity_chain")
+MODEL_METRICS = (*EMBEDDING_METRICS, *REFERENCE_METRICS, *PERPLEXITY_METRICS)
+
+
+class TextMetricReward(WeightsRewardBase):
+    """A metric of the response's text: the ROSCOE suite (arXiv 2212.07919), or a cheap property."""
+
+    type: Literal["text_metric"] = "text_metric"
+    metric: Literal[
+        "faithfulness_step",
+        "faithfulness_token",
+        "informativeness_step",
+        "informativeness_chain",
+        "repetition_token",
+        "repetition_step",
+        "reasoning_alignment",
+        "hallucination",
+        "redundancy",
+        "common_sense_error",
+        "missing_step",
+        "semantic_coverage_step",
+        "semantic_coverage_chain",
+        "perplexity_step",
+        "perplexity_chain",
+        "length",
+        "format",
+        "distinct_ngrams",
+        "language",
+    ] = Field(description="Which; docs/reward-models.md has a line on each.")
+    model: str | None = Field(
+        None, description="Text encoder of a ROSCOE metric, or causal LM of a perplexity; as elsewhere."
+    )
+    reference_key: str = Field(
+        "reference",
+        description="Metadata of the prompt that holds the reference chain; where it has none, the gold answer. "
+        "Metrics that need a reference have no opinion without one.",
+    )
+    unit: Literal["characters", "words", "tokens"] = Field("words", description="What length counts.")
+    tokenizer: str | None = Field(None, description="Tokenizer of unit = 'tokens': hub id or local folder.")
+    prefer: Literal["longer", "shorter", "target"] = Field("longer", description="Which length is better.")
+    target: PositiveInt | None = Field(None, description="Best length, for prefer = 'target'.")
+    pattern: str | None = Field(None, description="Regular expression that format looks for, such as 'Final answer:'.")
+    expect: Literal["present", "absent"] = Field("present", description="Whether format wants the pattern there.")
+    ngram: PositiveInt = Field(3, description="Words of an n-gram of distinct_ngrams.")
+    language: str | None = Field(None, description="ISO 639 code of the language that language wants, such as 'en'.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field, metrics in _TEXT_METRIC_FIELDS.items():
+            if self.metric not in metrics and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{self.name}: {field} does not concern metric = {self.metric!r}; drop it")
+        needed = {"format": "pattern", "language": "language", **dict.fromkeys(MODEL_METRICS, "model")}
+        field = needed.get(self.metric, "metric")
+        if getattr(self, field) is None:
+            raise ValueError(f"{self.name}: metric = {self.metric!r} needs {field}; set it")
+        if (self.unit == "tokens") != (self.tokenizer is not None):
+            raise ValueError(f"{self.name}: unit = 'tokens' and tokenizer go together; set both or neither")
+        if (self.prefer == "target") != (self.target is not None):
+            raise ValueError(f"{self.name}: prefer = 'target' and target go together; set both or neither")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"{self.name}: pattern {self.pattern!r} is no regular expression ({error})") from error
+        return self
+
+
+_TEXT_METRIC_FIELDS = {
+    **dict.fromkeys(("model", "device", "precision", "max_batch_tokens"), MODEL_METRICS),
+    **dict.fromkeys(("revision", "trust_remote_code"), (*MODEL_METRICS, "length")),
+    "reference_key": REFERENCE_METRICS,
+    **dict.fromkeys(("unit", "tokenizer", "prefer", "target"), ("length",)),
+    **dict.fromkeys(("pattern", "expect"), ("format",)),
+    "ngram": ("distinct_ngrams",),
+    "language": ("language",),
+}
+"""Which metrics each field concerns."""
 
 
 class FunctionReward(RewardModelBase):
@@ -86,7 +253,7 @@ class PythonReward(RewardModelBase):
 class ServerRewardBase(RewardModelBase):
     """What every reward model behind a server has."""
 
-    url: str = Field(description="Address of the server, such as http://127.0.0.1:8000.")
+    url: Address = Field(description="Address of the server, such as http://127.0.0.1:8000.")
     api_key_env: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
@@ -104,7 +271,7 @@ class HttpReward(ServerRewardBase):
     format: Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"] = Field(
         "scores", description="What the server understands; docs/servers.md has the contracts."
     )
-    path: str | None = Field(None, description="Path on the server, if not the usual one of the format.")
+    path: ServerPath = Field(None, description="Path on the server, if not the usual one of the format.")
     model: str | None = Field(None, description="Model name sent along; vLLM needs the one it serves.")
     max_batch: PositiveInt = Field(64, description="Responses per request, for formats that take several.")
 
@@ -135,12 +302,15 @@ class ServedLogLikelihoodReward(ServerRewardBase):
     end_of_turn: bool = Field(True, description="As in type = 'loglik'.")
     template: Literal["chat", "plain"] = Field("chat", description="As in type = 'loglik'.")
     plain_format: str = Field("{prompt}\n", description="As in type = 'loglik'.")
+    overflow: Overflow = "skip"
 
 
 RewardModelConfig = Annotated[
     LogLikelihoodReward
     | ClassifierReward
+    | PairwiseReward
     | SimilarityReward
+    | TextMetricReward
     | FunctionReward
     | PythonReward
     | HttpReward

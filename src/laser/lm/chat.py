@@ -57,6 +57,19 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str, bool]]) -> list[int]:
+    """Tokenise a filled template: control tokens in its own text, none in what was filled in; without adding any.
+
+    Args:
+        tokenizer: A tokenizer.
+        pieces: Text and whether it was filled in, in order.
+    """
+    if not any(filled and _spells_special_token(tokenizer, text) for text, filled in pieces):
+        return _tokenize(tokenizer, "".join(text for text, _ in pieces))
+    parts = (encode_text(tokenizer, text) if filled else _tokenize(tokenizer, text) for text, filled in pieces)
+    return [token for part in parts for token in part]
+
+
 def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool) -> str:
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generation_prompt)

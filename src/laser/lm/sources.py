@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,19 @@ def load_encoder(
     dtype: torch.dtype,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    renaming: Mapping[str, str] | None = None,
 ) -> PreTrainedModel:
-    """Load a text encoder, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does."""
-    return _load_model(AutoModel, source, "a text encoder", device, dtype, revision, trust_remote_code)
+    """Load a model without its head, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does.
+
+    Args:
+        source: Where the weights are, as for every loader here.
+        device: Where they go.
+        dtype: What they become.
+        revision: Hub revision.
+        trust_remote_code: Run model code from the hub.
+        renaming: Regular expressions of weight names and what they become, for checkpoints that wrap the model.
+    """
+    return _load_model(AutoModel, source, "a text encoder", device, dtype, revision, trust_remote_code, renaming)
 
 
 def load_model_config(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -207,12 +217,16 @@ def _load_model(
     dtype: torch.dtype,
     revision: str | None,
     trust_remote_code: bool,
+    renaming: Mapping[str, str] | None = None,
 ) -> PreTrainedModel:
     def load(path: str, **options: Any) -> Any:
         return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
 
-    model, info = _load(load, source, wanted, revision=revision, trust_remote_code=trust_remote_code)
-    missing = sorted(info["missing_keys"]) if kind is not AutoModel else []  # encoders may do without their pooler
+    options = {"revision": revision, "trust_remote_code": trust_remote_code, "key_mapping": renaming}
+    model, info = _load(load, source, wanted, **options)
+    missing = sorted(info["missing_keys"])
+    if kind is AutoModel:  # encoders may do without their pooler
+        missing = [name for name in missing if "pooler" not in name]
     if missing:
         raise ModelError(
             f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; choose another model"

@@ -59,3 +59,12 @@ class Metered(Protocol):
     """
 
     num_tokens: int
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A reward model that reads a limited number of tokens."""
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit its window, left out or with their prompt cut, since the pool last asked."""
+        ...

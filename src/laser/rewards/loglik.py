@@ -12,6 +12,7 @@ from laser.errors import RewardModelError
 from laser.lm.chat import encode_prompt, encode_text, has_chat_template
 from laser.lm.logps import choose_layout, response_logps
 from laser.rewards.weights import Weighted
+from laser.rewards.window import UNLIMITED, Overflow, fit, without_beginning
 from laser.types import FloatArray, Prompt
 
 Normalization = Literal["sum", "per_token"]
@@ -22,7 +23,8 @@ class ResponseEncoder:
 
     Args:
         tokenizer: The reward model's tokenizer.
-        context_length: What does not fit is not scored, never truncated.
+        context_length: Tokens of the window.
+        overflow: What becomes of a response that does not fit; see `laser.rewards.window.fit`.
         end_of_turn: Score the token that ends the turn too; without it an answer that breaks off early is as good as
             a finished one.
         template: "chat" for the model's chat template, "plain" for `plain_format`.
@@ -38,6 +40,7 @@ class ResponseEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         context_length: int,
+        overflow: Overflow = "skip",
         end_of_turn: bool = True,
         template: Literal["chat", "plain"] = "chat",
         plain_format: str = "{prompt}\n",
@@ -50,6 +53,8 @@ class ResponseEncoder:
             raise RewardModelError("plain_format has no {prompt}; put {prompt} where the prompt goes")
         self._tokenizer = tokenizer
         self._context_length = context_length
+        self._overflow: Overflow = overflow
+        self._num_too_long = 0
         ends = end_of_turn and tokenizer.eos_token_id is not None
         self._ending = [int(tokenizer.eos_token_id)] if ends else []
         self._plain_format = plain_format if template == "plain" else None
@@ -57,10 +62,23 @@ class ResponseEncoder:
     def encode(
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
     ) -> tuple[list[list[int]], list[list[list[int]]]]:
-        """Ids of the prompts, and of their responses: none for an empty one and for one beyond the context."""
-        prompt_ids = [self._prompt(prompt) for prompt in prompts]
-        rows = zip(prompt_ids, responses, strict=True)
-        return prompt_ids, [[self._response(ids, text) for text in row] for ids, row in rows]
+        """Ids of the prompts, and of their responses: none for an empty one and for one that is not scored."""
+        fitted = [self._fitted(self._prompt(prompt), row) for prompt, row in zip(prompts, responses, strict=True)]
+        return [ids for ids, _ in fitted], [row for _, row in fitted]
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit since the last call."""
+        count, self._num_too_long = self._num_too_long, 0
+        return count
+
+    def _fitted(self, prompt_ids: list[int], texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        rows = [self._response(text) for text in texts]
+        window = fit(len(prompt_ids), [len(ids) for ids in rows], self._context_length, self._overflow)
+        self._num_too_long += window.num_too_long
+        if window.cut:
+            start = self._tokenizer.bos_token_id
+            prompt_ids = without_beginning(prompt_ids, window.cut, None if start is None else int(start))
+        return prompt_ids, [ids if scored else [] for ids, scored in zip(rows, window.scored, strict=True)]
 
     def _prompt(self, prompt: Prompt) -> list[int]:
         if self._plain_format is None:
@@ -69,10 +87,9 @@ class ResponseEncoder:
         start = self._tokenizer.bos_token_id
         return ids if start is None else [int(start), *ids]
 
-    def _response(self, prompt_ids: list[int], text: str) -> list[int]:
+    def _response(self, text: str) -> list[int]:
         ids = encode_text(self._tokenizer, text) if text else []
-        ids = ids + self._ending if ids else []
-        return ids if len(prompt_ids) + len(ids) <= self._context_length else []
+        return ids + self._ending if ids else []
 
 
 class LogLikelihoodRM(Weighted):
@@ -86,6 +103,7 @@ class LogLikelihoodRM(Weighted):
         tokenizer: Its tokenizer.
         normalization: "sum" over response tokens (paper) or their mean, "per_token".
         reference_model: Makes the score the implicit reward; must share the tokenizer.
+        overflow: See `ResponseEncoder`.
         end_of_turn: See `ResponseEncoder`, as `template` and `plain_format`.
         template: See there.
         plain_format: See there.
@@ -102,6 +120,7 @@ class LogLikelihoodRM(Weighted):
         *,
         normalization: Normalization = "sum",
         reference_model: PreTrainedModel | None = None,
+        overflow: Overflow = "skip",
         end_of_turn: bool = True,
         template: Literal["chat", "plain"] = "chat",
         plain_format: str = "{prompt}\n",
@@ -113,7 +132,8 @@ class LogLikelihoodRM(Weighted):
         limits = [getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models]
         self._encoder = ResponseEncoder(
             tokenizer,
-            context_length=min(int(limit) if limit else 2**31 for limit in limits),
+            context_length=min(int(limit) if limit else UNLIMITED for limit in limits),
+            overflow=overflow,
             end_of_turn=end_of_turn,
             template=template,
             plain_format=plain_format,
@@ -123,7 +143,7 @@ class LogLikelihoodRM(Weighted):
         self._max_batch_tokens = max_batch_tokens
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the context."""
+        """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the window."""
         prompt_ids, response_ids = self._encoder.encode(prompts, responses)
         logps = [
             response_logps(model, prompt_ids, response_ids, layout=layout, max_batch_tokens=self._max_batch_tokens)
@@ -133,6 +153,10 @@ class LogLikelihoodRM(Weighted):
         if len(logps) == 2:
             totals = [total - row.double().cpu().numpy() for total, row in zip(totals, logps[1], strict=True)]
         return normalized(totals, response_ids, self._normalization)
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit the window since the last call."""
+        return self._encoder.take_too_long()
 
     def release(self) -> None:
         """Drop the weights."""

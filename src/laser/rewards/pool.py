@@ -12,7 +12,7 @@ import numpy as np
 
 from laser.errors import LaserError, RewardModelError
 from laser.ranks import Alone, Ranks
-from laser.rewards.base import Metered, RewardModel
+from laser.rewards.base import Metered, RewardModel, Windowed
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
 from laser.types import BoolArray, FloatArray, Prompt, StateDict
@@ -52,6 +52,7 @@ class Usage:
         responses: Responses it was asked about.
         unscored: Responses it gave no number for.
         infinite: Responses it gave an infinite score, left out as well.
+        too_long: Responses that did not fit its window behind their whole prompt, left out or scored with it cut.
         failures: Times it failed.
         tokens: Tokens that a server billed for it.
     """
@@ -62,6 +63,7 @@ class Usage:
     responses: int = 0
     unscored: int = 0
     infinite: int = 0
+    too_long: int = 0
     failures: int = 0
     tokens: int = 0
 
@@ -219,6 +221,8 @@ class RewardPool:
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
         if isinstance(model, Metered):
             self._usage[name].tokens, model.num_tokens = self._usage[name].tokens + model.num_tokens, 0
+        if isinstance(model, Windowed):
+            self._usage[name].too_long += model.take_too_long()
         return scores
 
     def _acquire(self, arm: int) -> RewardModel:

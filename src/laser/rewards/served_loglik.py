@@ -10,7 +10,7 @@ import numpy as np
 from laser.errors import RewardModelError
 from laser.rewards.base import Weightless
 from laser.rewards.loglik import Normalization, ResponseEncoder, normalized
-from laser.serving.endpoint import Endpoint
+from laser.serving.endpoint import MALFORMED, Endpoint
 from laser.types import FloatArray, Prompt
 
 
@@ -52,6 +52,10 @@ class ServedLogLikelihoodRM(Weightless):
             totals[row][index] = self._sum(reply, ids, length)
         return normalized(totals, response_ids, self._normalization)
 
+    def take_too_long(self) -> int:
+        """Responses that did not fit the window since the last call."""
+        return self._encoder.take_too_long()
+
     def release(self) -> None:
         """Close the connections."""
         self._endpoint.close()
@@ -70,7 +74,7 @@ class ServedLogLikelihoodRM(Weightless):
         try:
             entries = reply["choices"][0]["prompt_logprobs"][-length:]
             return float(sum(entry[str(token)]["logprob"] for entry, token in zip(entries, ids[-length:], strict=True)))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except MALFORMED as error:
             raise RewardModelError(
                 f"{self._endpoint.url} gave no prompt log-probs for the tokens sent; is {self._model!r} a vLLM model "
                 "with the same tokenizer?"

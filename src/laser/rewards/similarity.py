@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.lm.packing import by_length, pad_right
+from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.weights import Weighted
 from laser.types import FloatArray, Prompt
 
@@ -26,41 +25,35 @@ class SimilarityRM(Weighted):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_tokens: int = 8192
     ) -> None:
         super().__init__([model])
-        self._model: PreTrainedModel | None = model
-        self._tokenizer = tokenizer
-        self._max_batch_tokens = max_batch_tokens
-        self._context_length = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+        self._encoder: TextEncoder | None = TextEncoder(model, tokenizer, max_batch_tokens=max_batch_tokens)
+        self._num_too_long = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score responses; see `RewardModel.score`. NaN for an empty response and for a text beyond the context."""
-        texts = {prompt.text for prompt in prompts} | {text for row in responses for text in row}
-        vectors = self._embed(sorted(text for text in texts if text.strip()))
+        """Score responses; see `RewardModel.score`. NaN for an empty response and where a text is beyond the window."""
+        assert self._encoder is not None
+        embeddings = self._encoder.embed(
+            [prompt.text for prompt in prompts] + [text for row in responses for text in row]
+        )
         return [
-            np.array([self._cosine(vectors, prompt.text, text) for text in row], dtype=np.float64)
+            np.array([self._cosine(embeddings, prompt.text, text) for text in row], dtype=np.float64)
             for prompt, row in zip(prompts, responses, strict=True)
         ]
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit the window, or whose prompt did not, since the last call."""
+        count, self._num_too_long = self._num_too_long, 0
+        return count
 
     def release(self) -> None:
         """Drop the weights."""
         super().release()
-        self._model = None
+        self._encoder = None
 
-    @staticmethod
-    def _cosine(vectors: dict[str, FloatArray], first: str, second: str) -> float:
-        return float(vectors[first] @ vectors[second]) if first in vectors and second in vectors else float("nan")
-
-    @torch.no_grad()
-    def _embed(self, texts: Sequence[str]) -> dict[str, FloatArray]:
-        """Unit vectors of the texts that fit the context, each text embedded once."""
-        assert self._model is not None
-        encoded = {text: list(self._tokenizer(text)["input_ids"]) for text in texts}
-        fitting = [text for text, ids in encoded.items() if len(ids) <= self._context_length]
-        vectors: dict[str, FloatArray] = {}
-        for chunk in by_length([len(encoded[text]) for text in fitting], self._max_batch_tokens):
-            chosen = [fitting[index] for index in chunk]
-            input_ids, mask = pad_right([encoded[text] for text in chosen], 0, self._model.device)
-            hidden = self._model(input_ids=input_ids, attention_mask=mask).last_hidden_state.float()
-            pooled = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-            unit = torch.nn.functional.normalize(pooled, dim=-1).double().cpu().numpy()
-            vectors.update(zip(chosen, unit, strict=True))
-        return vectors
+    def _cosine(self, embeddings: Mapping[str, Embedding | None], first: str, second: str) -> float:
+        if first not in embeddings or second not in embeddings:  # blank
+            return float("nan")
+        one, other = embeddings[first], embeddings[second]
+        if one is None or other is None:
+            self._num_too_long += 1
+            return float("nan")
+        return float(one.vector @ other.vector)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from laser.rewards.base import RewardModel
+from laser.rewards.base import RewardModel, Windowed
 from laser.seeding import stream
 from laser.types import FloatArray, Prompt
 
@@ -63,6 +63,10 @@ class CorruptedRM:
     def unpark(self) -> None:
         """Unpark the reward model."""
         self._inner.unpark()
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit the reward model's window."""
+        return self._inner.take_too_long() if isinstance(self._inner, Windowed) else 0
 
     def _normal(self, prompt: Prompt, row: Sequence[str], purpose: int) -> FloatArray:
         keys = [zlib.crc32(f"{prompt.id}\0{text}".encode()) for text in row]

@@ -1,0 +1,80 @@
+"""Texts as unit vectors, whole and token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from laser.lm.packing import by_length, pad_right
+from laser.rewards.window import UNLIMITED
+from laser.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text in embedding space.
+
+    Attributes:
+        vector: The mean of its hidden states, of unit length, shape (D,).
+        tokens: The hidden state of each of its T tokens, special ones excluded, of unit length, shape (T, D).
+    """
+
+    vector: FloatArray
+    tokens: FloatArray
+
+
+class TextEncoder:
+    """Embeds texts with a text encoder.
+
+    Args:
+        model: A frozen text encoder, such as all-MiniLM-L6-v2.
+        tokenizer: Its tokenizer.
+        max_batch_tokens: Budget of one forward pass, in padded tokens.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_tokens: int = 8192
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._max_batch_tokens = max_batch_tokens
+        self._window = int(getattr(model.config, "max_position_embeddings", None) or UNLIMITED)
+
+    def embed(self, texts: Iterable[str]) -> Mapping[str, Embedding | None]:
+        """Embed distinct texts, each once.
+
+        Returns:
+            By text: its embedding, or None where the text does not fit the model's window. Blank texts are left out.
+        """
+        encoded = {text: self._encode(text) for text in sorted(set(texts)) if text.strip()}
+        fitting = [text for text, (ids, _) in encoded.items() if len(ids) <= self._window]
+        embeddings: dict[str, Embedding | None] = dict.fromkeys(encoded)
+        for chunk in by_length([len(encoded[text][0]) for text in fitting], self._max_batch_tokens):
+            chosen = [fitting[index] for index in chunk]
+            states = self._states([encoded[text][0] for text in chosen])
+            for text, state in zip(chosen, states, strict=True):
+                words = np.array(encoded[text][1], dtype=np.bool_)
+                embeddings[text] = Embedding(_unit(state.mean(axis=0)), _unit(state[words]))
+        return embeddings
+
+    def _encode(self, text: str) -> tuple[list[int], list[bool]]:
+        """Token ids, and which of them are words rather than special tokens."""
+        encoded = self._tokenizer(text, return_special_tokens_mask=True)
+        return list(encoded["input_ids"]), [mask == 0 for mask in encoded["special_tokens_mask"]]
+
+    @torch.no_grad()
+    def _states(self, rows: list[list[int]]) -> list[FloatArray]:
+        """Last hidden states of each row, shape (T, D)."""
+        input_ids, mask = pad_right(rows, 0, self._model.device)
+        hidden = self._model(input_ids=input_ids, attention_mask=mask).last_hidden_state.double().cpu().numpy()
+        return [state[: len(ids)] for state, ids in zip(hidden, rows, strict=True)]
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: FloatArray = vectors / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit

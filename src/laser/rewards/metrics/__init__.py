@@ -1,0 +1,1 @@
+"""Metrics of a response's text as reward models."""
