@@ -19,7 +19,7 @@ from laser.data.layouts import READERS, Example, LeftOut, Row
 from laser.data.preferences import Preference
 from laser.data.rows import SourceFile, read_rows
 from laser.errors import DataError
-from laser.tasks import Hub, Role, Task
+from laser.tasks import AnswerType, Hub, Role, Task
 from laser.types import Message, Prompt
 
 Classify = Callable[[Sequence[str]], Sequence[str]]
@@ -43,6 +43,7 @@ class Selection:
         category_field: Field of a row, or of a prompt's metadata, that is the category; None: the task's own.
         classify: Gives the category of prompts that have none.
         template: Text around a prompt; None: the task's.
+        answer_type: What every answer is; "auto": what the row or the task says.
         limit: Most prompts of a category and original split, drawn uniformly by a seeded hash of the conversation:
             the same whatever the order of the rows, in memory that does not grow with them. None: all.
         max_rows: Read only the first rows of each original split; None: all.
@@ -55,6 +56,7 @@ class Selection:
     category_field: str | None = None
     classify: Classify | None = None
     template: str | None = None
+    answer_type: AnswerType = "auto"
     limit: int | None = None
     max_rows: int | None = None
     seed: int = 0
@@ -273,9 +275,11 @@ def _prompt(example: Example, task: Task, selection: Selection, role: Role) -> P
         metadata["options"] = dict(example.options)
     if len(example.answers) > 1:
         metadata["answers"] = list(example.answers)
-    for name in ("answer_type", "chosen", "rejected"):
-        if getattr(example, name) is not None:
-            metadata[name] = getattr(example, name)
+    kind = example.answer_type or task.answer_type if selection.answer_type == "auto" else selection.answer_type
+    if example.answer is not None and kind != "auto":
+        metadata["answer_type"] = kind
+    if example.chosen is not None and example.rejected is not None:
+        metadata |= {"chosen": example.chosen, "rejected": example.rejected}
     template = selection.template or task.template
     return Prompt(example.id, _messages(example, template), example.category, example.answer, metadata)
 

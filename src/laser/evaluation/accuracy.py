@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laser.errors import DataError
-from laser.evaluation.answers import AnswerFormat, answers_match, extract_answer
+from laser.evaluation.answers import AnswerFormat, answer_check, parse_answer
 from laser.types import Prompt
 
 _Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
@@ -22,7 +22,7 @@ class Accuracy:
         overall: Over all prompts, in [0, 1].
         by_category: Over the prompts of each category.
         num_prompts: How many prompts.
-        num_unparseable: Answers without a final answer; they count as wrong.
+        num_unparseable: Responses whose answer cannot be read as what it should be; they count as wrong.
         interval: 95% Wilson score interval of `overall`.
     """
 
@@ -65,18 +65,16 @@ def accuracy(
             raise DataError(
                 f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0"
             )
-    answers = [extract_answer(text, answer_format) for text in generate(prompts)]
-    right = [
-        answer is not None and answers_match(answer, str(prompt.answer))
-        for answer, prompt in zip(answers, prompts, strict=True)
-    ]
+    is_right = answer_check(answer_format)
+    answered = list(zip(prompts, generate(prompts), strict=True))
+    right = [is_right(prompt, text) for prompt, text in answered]
     categories = sorted({prompt.category for prompt in prompts})
     rows = list(zip(prompts, right, strict=True))
     return Accuracy(
         overall=sum(right) / len(right),
         by_category={name: _mean([ok for prompt, ok in rows if prompt.category == name]) for name in categories},
         num_prompts=len(prompts),
-        num_unparseable=sum(answer is None for answer in answers),
+        num_unparseable=sum(parse_answer(prompt, text, answer_format) is None for prompt, text in answered),
         interval=wilson_interval(sum(right), len(right)),
     )
 

@@ -1,22 +1,92 @@
-"""Answers in free text: finding the final one, and comparing it with the gold answer."""
+"""Answers in free text: finding the final one, reading it as what it is, and comparing it with the gold answer."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from typing import Literal
 
+from laser.evaluation.mathematics import is_mathematics, same_mathematics
+from laser.evaluation.options import read_option, same_option
+from laser.evaluation.words import normalized_words
+from laser.tasks import AnswerFormat, AnswerType
+from laser.tasks.latex import last_boxed
 from laser.types import Prompt
 
-AnswerFormat = Literal["final_answer", "whole"]
+__all__ = ["AnswerFormat", "IsRight", "answer_check", "answers_match", "extract_answer", "parse_answer"]
+
 IsRight = Callable[[Prompt, str], bool]
 
 _FINAL = re.compile(r"final\s+answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
-_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?%?")
+_IN_TEXT = re.compile(r"(?<![\w.])[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
 _WRAPPING = " \t*_`\"'$“”‘’"
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
+
+
+def parse_answer(prompt: Prompt, text: str, answer_format: AnswerFormat) -> str | None:
+    """The answer in a response to a prompt, read as what `metadata["answer_type"]` says it is.
+
+    Args:
+        prompt: Its metadata may have `answer_type` and, for multiple choice, `options`, text by letter.
+        text: The response.
+        answer_format: Where in it the answer is.
+
+    Returns:
+        A number without separators and signs of currency; "yes" or "no"; letters of options; or the text. None if there
+        is none: a response that has to be counted, and that is wrong.
+
+    Raises:
+        DataError: The answer is mathematics and math-verify is not installed.
+    """
+    kind = _kind(prompt)
+    found = _final_line(text) if answer_format == "final_answer" else text.strip() or None
+    if kind == "math":
+        return _read_mathematics(found if found is not None else text, has_line=found is not None)
+    if answer_format == "final_answer":
+        found = extract_final_answer(text)
+    if found is None:
+        return None
+    match kind:
+        case "number":
+            return _read_number(found, last=answer_format == "whole")
+        case "yes_no":
+            return _read_truth(found)
+        case "option":
+            return read_option(found, _options(prompt))
+        case _:
+            return found
+
+
+def answer_check(answer_format: AnswerFormat) -> IsRight:
+    """Make the function that says whether a response to a prompt has its gold answer, or one of several."""
+
+    def is_right(prompt: Prompt, text: str) -> bool:
+        answer = parse_answer(prompt, text, answer_format)
+        several = prompt.metadata.get("answers")
+        golds = several if isinstance(several, list | tuple) and several else [prompt.answer]
+        return answer is not None and any(is_gold(prompt, answer, str(gold)) for gold in golds)
+
+    return is_right
+
+
+def is_gold(prompt: Prompt, answer: str, gold: str) -> bool:
+    """Whether an answer that `parse_answer` read is the gold one."""
+    match _kind(prompt):
+        case "number":
+            number, gold_number = _as_number(answer), _as_number(gold)
+            return number is not None and gold_number is not None and _close(number, gold_number)
+        case "yes_no":
+            return answer == _TRUTH.get(_stripped(gold).casefold())
+        case "option":
+            return same_option(answer, gold, _options(prompt))
+        case "math":
+            return same_mathematics(answer, gold)
+        case "text":
+            return normalized_words(answer) == normalized_words(gold)
+        case "auto":
+            return answers_match(answer, gold)
 
 
 def extract_final_answer(text: str) -> str | None:
@@ -25,47 +95,82 @@ def extract_final_answer(text: str) -> str | None:
     Markdown, quotes, ``$`` and a final period around the answer are dropped; inside ``\boxed{}`` counts the content.
     An answer on the line after the colon counts too.
     """
-    found = list(_FINAL.finditer(text))
-    if not found:
+    line = _final_line(text)
+    if line is None:
         return None
-    answer = _stripped(found[-1].group(1))
-    if not answer:
-        following = text[found[-1].end() :].strip().splitlines()
-        answer = _stripped(following[0]) if following else ""
-    boxed = _BOXED.search(answer)
-    answer = _stripped(boxed.group(1)) if boxed else answer
-    return answer or None
+    boxed = last_boxed(line)
+    return _stripped(boxed if boxed is not None else line) or None
 
 
 def extract_answer(text: str, answer_format: AnswerFormat) -> str | None:
-    """The answer in a response: what follows "Final answer:", or the whole text; None if there is none."""
+    """The answer in a response as it stands: what follows "Final answer:", or the whole text; None if there is none."""
     return extract_final_answer(text) if answer_format == "final_answer" else text.strip() or None
 
 
-def answer_check(answer_format: AnswerFormat) -> IsRight:
-    """Make the function that says whether a response to a prompt has its gold answer."""
-
-    def is_right(prompt: Prompt, text: str) -> bool:
-        answer = extract_answer(text, answer_format)
-        return answer is not None and answers_match(answer, str(prompt.answer))
-
-    return is_right
-
-
 def answers_match(answer: str, gold: str) -> bool:
-    """Whether an extracted answer is the gold one.
+    """Whether an extracted answer is the gold one, by what the gold answer looks like.
 
     Numbers are compared as numbers ("1,200.0" is "1200"); yes and true, no and false are one; other answers with their
     case where the gold answer has capitals (a task may ask for them), and without it otherwise.
     """
     number, gold_number = _as_number(answer), _as_number(gold)
     if gold_number is not None:
-        return number is not None and math.isclose(number, gold_number, rel_tol=1e-12, abs_tol=1e-12)
+        return number is not None and _close(number, gold_number)
     left, right = " ".join(_stripped(answer).split()), " ".join(_stripped(gold).split())
     if right.casefold() in _TRUTH:
         first = re.match(r"\w+", left)
         return first is not None and _TRUTH.get(first.group().casefold()) == _TRUTH[right.casefold()]
     return left == right if right != right.lower() else left.casefold() == right.casefold()
+
+
+def _kind(prompt: Prompt) -> AnswerType:
+    kind: AnswerType = prompt.metadata.get("answer_type") or "auto"
+    return kind
+
+
+def _options(prompt: Prompt) -> dict[str, str]:
+    options = prompt.metadata.get("options") or {}
+    return {str(letter): str(text) for letter, text in options.items() if text is not None}
+
+
+def _final_line(text: str) -> str | None:
+    """What follows the last "Final answer:", unstripped; of the next line if nothing does on its own."""
+    found = list(_FINAL.finditer(text))
+    if not found:
+        return None
+    line = found[-1].group(1)
+    if not _stripped(line):
+        following = text[found[-1].end() :].strip().splitlines()
+        line = following[0] if following else ""
+    return line if _stripped(line) else None
+
+
+def _read_number(text: str, *, last: bool) -> str | None:
+    """The first number after the last "=", or the last of the text; without separators and signs of currency."""
+    numbers = _IN_TEXT.findall(text if last else text.rpartition("=")[2])
+    return re.sub(r"[,$]", "", numbers[-1 if last else 0]) if numbers else None
+
+
+def _read_truth(text: str) -> str | None:
+    """The truth value that the text begins with, or the only one in it."""
+    first = re.match(r"\W*(\w+)", text)
+    if first is not None and first[1].casefold() in _TRUTH:
+        return _TRUTH[first[1].casefold()]
+    values = {_TRUTH[word.casefold()] for word in _TRUTH_WORD.findall(text)}
+    return values.pop() if len(values) == 1 else None
+
+
+def _read_mathematics(text: str, *, has_line: bool) -> str | None:
+    r"""Content of the last ``\boxed{}``, else the line itself; a text without a final answer needs the box."""
+    boxed = last_boxed(text)
+    if boxed is None and not has_line:
+        return None
+    answer = (boxed if boxed is not None else text).strip().strip("*`").strip().removesuffix(".").strip()
+    return answer if is_mathematics(answer) else None
+
+
+def _close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12)
 
 
 def _stripped(text: str) -> str:
@@ -76,6 +181,7 @@ def _stripped(text: str) -> str:
 def _as_number(text: str) -> float | None:
     """The number that a text is, thousands separators and a currency sign aside; None if it is more than a number."""
     text = _stripped(text).replace(",", "").removeprefix("$").strip()
+    text = re.sub(r"^([-+]?)\.", r"\g<1>0.", text)
     if not _NUMBER.fullmatch(text):
         return None
     scale = 0.01 if text.endswith("%") else 1.0

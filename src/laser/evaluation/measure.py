@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from laser.errors import DataError
-from laser.evaluation.answers import AnswerFormat, extract_answer
+from laser.evaluation.answers import AnswerFormat, parse_answer
 from laser.evaluation.intervals import Share, mean_share
 from laser.evaluation.metrics import MetricName, gold_answers, make_metric
 from laser.types import FloatArray, Prompt
@@ -22,7 +22,7 @@ class Measured:
     Attributes:
         overall: Mean metric over all prompts; Wilson interval for accuracy, bootstrap otherwise.
         by_category: The same over the prompts of each category.
-        num_unparseable: Responses in which no answer was found; they have value 0.
+        num_unparseable: Responses whose answer was not found or cannot be read; they have value 0.
         num_truncated: Responses cut at the token limit; measured as they are.
         values: Metric of each prompt, in their order.
     """
@@ -74,7 +74,7 @@ def measure(
             str(name): mean_share(values_N[categories == name], seed=seed, is_proportion=is_proportion)
             for name in np.unique(categories)
         },
-        num_unparseable=sum(extract_answer(text, wanted) is None for text in texts),
+        num_unparseable=sum(parse_answer(*answered, wanted) is None for answered in zip(prompts, texts, strict=True)),
         num_truncated=sum(not whole for whole in finished),
         values=tuple(values_N.tolist()),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
 from laser.errors import DataError
 from laser.evaluation.answers import AnswerFormat, answer_check
+from laser.evaluation.words import normalized_words
 from laser.types import Prompt
 
 MetricName = Literal["accuracy", "f1", "rouge_l"]
@@ -62,12 +61,6 @@ def token_f1(text: str, gold: str) -> float:
         return 0.0
     precision, recall = common / len(words), common / len(gold_words)
     return 2 * precision * recall / (precision + recall)
-
-
-def normalized_words(text: str) -> list[str]:
-    """Lower-case words without punctuation and articles (the normalisation of SQuAD's evaluation)."""
-    plain = "".join(character for character in text.lower() if character not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
 
 
 def rouge_l() -> Callable[[str, str], float]:

@@ -132,7 +132,7 @@ JSONL = Task(
     citation="-",
     notes=(
         'For other field names, or a data set on the hub, use data.type = "file" or "hub". A row may say what its '
-        "answer is in `answer_type` (exact, number, yes_no, option, math), what its options are in `options` "
+        "answer is in `answer_type` (text, number, yes_no, option, math), what its options are in `options` "
         '({"A": "text", ...}), and list several gold answers in `answers`.'
     ),
 )

@@ -13,8 +13,8 @@ Kind = Literal["reasoning", "instructions", "long context", "preferences", "own"
 AnswerFormat = Literal["final_answer", "whole"]
 """Where in a response its answer is: after "Final answer:", or the whole of it."""
 
-AnswerType = Literal["auto", "exact", "number", "yes_no", "option", "math"]
-"""What an answer is. "auto": what the prompt says in `metadata["answer_type"]`, else told from the gold answer."""
+AnswerType = Literal["auto", "text", "number", "yes_no", "option", "math"]
+"""What an answer is; "auto" tells it from the gold answer. A prompt has it as `metadata["answer_type"]`."""
 
 MetricName = Literal["accuracy", "f1", "rouge_l"]
 

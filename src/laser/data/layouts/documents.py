@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from laser.data.layouts.example import Example, LeftOut, Row, with_options
 from laser.errors import DataError
+from laser.tasks import AnswerType
 
 _OPTION = re.compile(r"^\s*\(?([A-Z])[.)]\s*(.*)$", re.MULTILINE)
 _BAMBOO_OPTION = re.compile(r"^\s*([A-E])\s*[.:)]\s*(.*)$", re.MULTILINE)
@@ -51,7 +52,8 @@ def _leval_example(row: Row, id: str, document: str, instruction: str, output: s
         letter = _GOLD_LETTER.match(output) if row.source == "quality" else None
         answer = letter.group(1) if letter else output
         return Example(id, question, row.source, context=document, answer=answer, answer_type="option", options=options)
-    return Example(id, question, row.source, context=document, answer=output)
+    kind: AnswerType | None = "text" if row.source == "topic_retrieval_longchat" else None
+    return Example(id, question, row.source, context=document, answer=output, answer_type=kind)
 
 
 def bamboo(row: Row) -> Iterator[Example | LeftOut]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from laser.data.layouts.example import Example, LeftOut, Row, with_options
 from laser.errors import DataError
+from laser.tasks.latex import last_boxed
 
 _LETTERS = "ABCDEFGHIJ"
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 
 _GROUPS = {
     "stem": """
@@ -120,17 +119,6 @@ def math(row: Row) -> Iterator[Example]:
     subject = row.get("subject") or row.get("type") or row.source.replace("_", " ")
     extra = {"level": row.get("level")} if row.get("level") is not None else {}
     yield Example(row.id, row.need("problem"), str(subject).lower(), answer=str(answer), extra=extra)
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last ``\boxed{...}`` with balanced braces, or None."""
-    for match in reversed(list(_BOXED.finditer(text))):
-        depth = 0
-        for position in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[match.end() + 1 : position]
-    return None
 
 
 def _check_letter(row: Row, letter: str, options: Mapping[str, str]) -> None:

@@ -1,0 +1,84 @@
+"""Answers to multiple-choice questions: letters, or the text of an option."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from laser.evaluation.words import normalized_words
+
+_LEAD = re.compile(r"^(?:the\s+)?(?:correct\s+)?(?:option|choice|answer|letter)s?\s*(?:is|are)?\s*:?\s*", re.IGNORECASE)
+_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
+_BEFORE = re.compile(r"\(?([A-Za-z])(?:\)\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
+_SEVERAL = re.compile(r"\(?[A-Z]\)?\.?(?:\s*(?:,\s*and\b|,|;|/|&|\band\b)?\s*\(?[A-Z]\)?\.?)+")
+_FORMULA = re.compile(r"[\d\\^=+<>]")
+_WRAPPING = "*_`\"'“”‘’$ "
+
+
+def read_option(answer: str, options: Mapping[str, str]) -> str | None:
+    """The letter or letters that an answer names, in order, or None.
+
+    Understood are a letter alone, in brackets or before a period, colon or bracket ("B", "(b)", "B. the text"), several
+    letters ("ABD", "A, B and D"), and the text of an option, alone or as the only option whose words the answer holds.
+
+    Args:
+        answer: What follows "Final answer:".
+        options: Text of each letter; empty: any letter is taken.
+    """
+    text = answer.strip().strip(_WRAPPING)
+    bare = _LEAD.sub("", text, count=1).strip(_WRAPPING)
+    found = (_read(form, options) for form in dict.fromkeys((text, bare)) if form)
+    return next((letters for letters in found if letters is not None), None) or _only_mentioned(text, options)
+
+
+def _read(text: str, options: Mapping[str, str]) -> str | None:
+    alone, before = _ALONE.fullmatch(text), _BEFORE.fullmatch(text)
+    by_text = next((letter for letter, option in options.items() if _same(option, text)), None)
+    if alone is not None and _known(alone[1], options) and (alone[1].isupper() or by_text is None):
+        return alone[1].upper()
+    if before is not None and _known(before[1], options) and _same(options.get(before[1].upper(), ""), before[2]):
+        return before[1].upper()
+    if by_text is not None:
+        return by_text
+    if _SEVERAL.fullmatch(text):
+        letters = sorted(set(re.sub(r"\band\b|[^A-Z]", "", text)))
+        if all(_known(letter, options) for letter in letters):
+            return "".join(letters)
+    return before[1].upper() if before is not None and _known(before[1], options) else None
+
+
+def _known(letter: str, options: Mapping[str, str]) -> bool:
+    return letter.upper() in options or not options
+
+
+def same_option(letters: str, gold: str, options: Mapping[str, str]) -> bool:
+    """Whether letters name the gold option, or one with the same text."""
+    wanted = "".join(sorted(set(re.sub(r"[^A-Za-z]", "", gold).upper())))
+    if letters == wanted:
+        return True
+    return letters in options and wanted in options and _same(options[letters], options[wanted])
+
+
+def _same(first: str, second: str) -> bool:
+    return _words(first) == _words(second)
+
+
+def _only_mentioned(text: str, options: Mapping[str, str]) -> str | None:
+    """The only option whose words stand in the text in a row; of options within each other the longest counts."""
+    found = {letter: option for letter, option in options.items() if _words(option) and _holds(text, option)}
+    if not found:
+        return None
+    letter = max(found, key=lambda name: len(_words(found[name])))
+    return letter if all(_holds(found[letter], option) for option in found.values()) else None
+
+
+def _holds(text: str, option: str) -> bool:
+    return f" {' '.join(_words(option))} " in f" {' '.join(_words(text))} "
+
+
+def _words(text: str) -> list[str]:
+    """Words without punctuation and articles, but as they are where punctuation has a meaning: -5, 1/2, x = y."""
+    text = re.sub("[“”‘’]", "", text)
+    if _FORMULA.search(text):
+        return [word for word in (part.strip(".,;:$\"'") for part in text.casefold().split()) if word]
+    return normalized_words(text) or text.split()
