@@ -5,6 +5,7 @@ from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
 from laser.config import parse_config
+from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs
 from laser.planning import ModelSize, estimate_memory, measure_model, measure_reward_model
 from laser.policy.policy import Policy
 from tiny import make_model, save_model
@@ -82,3 +83,54 @@ def test_summary_counts_prompts_by_category_and_averages_bandit_rewards():
     assert summarize([ensemble], [], ["a", "b", "c"]).utilization == {"x": {"a": 2, "b": 1, "c": 1}}
     empty = summarize([], [], ["a"])
     assert (empty.metric_before, empty.num_batches) == (None, 0)
+
+
+SIZE = BatchSize(prompts=2, responses=4, pairs=3, prompt_tokens=10, response_tokens=5)
+LM = LmShape(linear=1000, head=200, layers=2, width=16, kv_width=8, bytes_each=4)
+
+
+def test_the_expected_number_of_needed_responses_is_that_of_drawn_pairs():
+    from laser.seeding import stream
+    from laser.training.pairs import draw_pairs
+    from laser.types import Response
+
+    replies = [[Response((row, 1), f"text {row}", (0.0, 0.0), True) for row in range(8)]]
+    size = BatchSize(prompts=1, responses=8, pairs=5, prompt_tokens=1, response_tokens=1)
+    drawn = [len(draw_pairs(replies, 5, [stream(seed, "pairs")]).needed()[0]) for seed in range(2000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(size.needed, abs=0.1)
+    assert BatchSize(1, 4, 6, 1, 1).needed == 4
+
+
+def test_a_matrix_only_model_costs_two_operations_per_weight_and_token():
+    """Without attention and head: 2 W per token forward, 4 W trained, prompts computed once."""
+    lm = LmShape(linear=1000, head=0, layers=1, width=0, kv_width=0, bytes_each=4)
+    size = BatchSize(prompts=3, responses=2, pairs=1, prompt_tokens=10, response_tokens=5)
+    costs = batch_costs(lm, lm, size)
+    tokens = 3 * (10 + 2 * 4)  # the last token of a response predicts nothing
+    assert costs["score"].flops == costs["reference"].flops == 2 * 1000 * tokens
+    assert costs["train"].flops == 4 * 1000 * tokens
+    assert costs["embed"].flops == 2 * 1000 * 30
+    assert costs["sample"].flops == 2 * 1000 * (30 + 3 * 2 * 5)
+
+
+def test_an_ensemble_costs_as_many_scorings_as_it_has_reward_models():
+    one, four = (batch_costs(LM, LM, BatchSize(2, 4, 3, 10, 5, asked=asked))["score"] for asked in (1, 4))
+    assert four.flops == 4 * one.flops
+    assert four.seconds(MACHINES["h100-80gb"]) == pytest.approx(4 * one.seconds(MACHINES["h100-80gb"]))
+    assert "reference" not in batch_costs(LM, LM, BatchSize(2, 4, 3, 10, 5, needs_reference=False))
+
+
+def test_small_decoding_is_bound_by_memory_and_large_passes_by_arithmetic():
+    slow_memory, slow_arithmetic = Machine("a", 1e15, 1e3, 0.0), Machine("b", 1e3, 1e15, 0.0)
+    sample = batch_costs(LM, LM, SIZE)["sample"]
+    assert sample.seconds(slow_memory) == pytest.approx(sample.num_bytes / 1e3)
+    assert sample.seconds(slow_arithmetic) == pytest.approx(sample.flops / (sample.share * 1e3))
+
+
+def test_a_known_batch_needs_no_more_than_the_budgets(config):
+    policy = measure_model(config.policy, AutoModelForCausalLM)
+    known = estimate_memory(config, policy, [], SIZE)
+    budgets = estimate_memory(config, policy, [])
+    assert known.activations < budgets.activations
+    assert known.generation < budgets.generation
+    assert (known.policy, known.adapters) == (budgets.policy, budgets.adapters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -15,7 +15,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from laser.build import build_plan, build_splits, check_reward_model
 from laser.config import rewards as reward_sections
 from laser.config import schema
+from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.data.split import Splits
+from laser.errors import ConfigError
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
 
 _FLOAT32 = 4  # bytes
@@ -32,6 +34,9 @@ class ModelSize:
         linear_shapes: (in, out) of its linear layers, the output head excluded.
         hidden_size: Width of its hidden states, 0 where it has no layers.
         num_layers: Its depth.
+        num_head_parameters: Weights of the output head.
+        attention_width: Features of all attention heads together.
+        kv_width: The same of keys and values, both together.
     """
 
     num_parameters: int
@@ -39,6 +44,9 @@ class ModelSize:
     linear_shapes: tuple[tuple[int, int], ...] = ()
     hidden_size: int = 0
     num_layers: int = 0
+    num_head_parameters: int = 0
+    attention_width: int = 0
+    kv_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,11 @@ class MemoryEstimate:
         return self.policy + self.adapters + self.rewards + max(self.activations, self.generation)
 
 
-def measure_model(section: schema.PolicyConfig | reward_sections.ModelRewardBase, kind: type) -> ModelSize:
+def measure_model(
+    section: schema.PolicyConfig | reward_sections.ModelRewardBase | reward_sections.TextMetricReward, kind: type
+) -> ModelSize:
     """Size a model from its configuration, on the meta device. Raises ModelError if there is none."""
+    assert section.model is not None
     config = load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     with torch.device("meta"):
         model = kind.from_config(config, trust_remote_code=section.trust_remote_code)  # type: ignore[attr-defined]
@@ -75,34 +86,68 @@ def measure_model(section: schema.PolicyConfig | reward_sections.ModelRewardBase
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
     count = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
+    heads = int(getattr(text, "num_attention_heads", 0) or 0)
+    head_width = int(getattr(text, "head_dim", None) or getattr(text, "hidden_size", 0) // max(heads, 1))
+    kv_heads = int(getattr(text, "num_key_value_heads", None) or heads)
     return ModelSize(
         num_parameters=count,
         num_bytes=count * dtype.itemsize,
         linear_shapes=tuple((layer.in_features, layer.out_features) for layer in linear),
         hidden_size=int(getattr(text, "hidden_size", 0)),
         num_layers=int(getattr(text, "num_hidden_layers", 0)),
+        num_head_parameters=head.weight.numel() if head is not None else 0,
+        attention_width=heads * head_width,
+        kv_width=2 * kv_heads * head_width,
+    )
+
+
+def lm_shape(size: ModelSize) -> LmShape:
+    """What the cost of a causal LM of this size depends on."""
+    return LmShape(
+        linear=sum(width_in * width_out for width_in, width_out in size.linear_shapes),
+        head=size.num_head_parameters,
+        layers=size.num_layers,
+        width=size.attention_width,
+        kv_width=size.kv_width,
+        bytes_each=size.num_bytes // max(size.num_parameters, 1),
     )
 
 
 def measure_reward_model(section: reward_sections.RewardModelConfig) -> ModelSize:
     """Size a reward model; one without weights in this process counts nothing."""
     match section:
-        case reward_sections.ClassifierReward():
+        case reward_sections.ClassifierReward(family="token_logit") | reward_sections.PairwiseReward(family="pair_lm"):
+            return measure_model(section, AutoModelForCausalLM)
+        case reward_sections.ClassifierReward(family="auto" | "standard"):
             return measure_model(section, AutoModelForSequenceClassification)
+        case reward_sections.ClassifierReward() | reward_sections.PairwiseReward():
+            return measure_model(section, AutoModel)
+        case reward_sections.TextMetricReward(model=str(), metric="perplexity_step" | "perplexity_chain"):
+            return measure_model(section, AutoModelForCausalLM)
+        case reward_sections.TextMetricReward(model=str()):
+            return measure_model(section, AutoModel)
         case reward_sections.SimilarityReward():
             return measure_model(section, AutoModel)
         case reward_sections.LogLikelihoodReward():
             size = measure_model(section, AutoModelForCausalLM)
-            return ModelSize(size.num_parameters, size.num_bytes * (2 if section.reference else 1))
+            return replace(size, num_bytes=size.num_bytes * (2 if section.reference else 1))
         case _:
             return ModelSize(0, 0)
 
 
-def estimate_memory(config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize]) -> MemoryEstimate:
+def estimate_memory(
+    config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize], size: BatchSize | None = None
+) -> MemoryEstimate:
     """Estimate the memory of a run.
 
     Activations are counted as the inputs of every linear layer, which LoRA keeps for its gradients, plus as much
-    again for norms and attention; generation as keys and values at full width.
+    again for norms and attention; generation as keys and values, twice while the cache grows.
+
+    Args:
+        config: The run.
+        policy: Size of the policy.
+        rewards: Sizes of the reward models.
+        size: A batch; None: micro-batches and chunks as large as their budgets.
     """
     rank = config.policy.lora.rank
     adapter = sum(rank * (width_in + width_out) for width_in, width_out in policy.linear_shapes)
@@ -110,18 +155,29 @@ def estimate_memory(config: schema.RunConfig, policy: ModelSize, rewards: list[M
     per_token = 2 * bytes_each * sum(width_in for width_in, _ in policy.linear_shapes)
     if config.training.gradient_checkpointing:
         per_token = 2 * bytes_each * policy.hidden_size * (policy.num_layers + 8)
-    largest = sorted((size.num_bytes for size in rewards), reverse=True)[: config.rewards.max_resident]
+    largest = sorted((model.num_bytes for model in rewards), reverse=True)[: config.rewards.max_resident]
+    trained, sampled = config.training.max_batch_tokens, config.generation.max_batch_tokens
+    if size is not None:
+        row = size.prompt_tokens + size.needed * size.response_tokens
+        trained = round(max(row, min(trained, size.prompts * row)))
+        sampled = min(sampled, size.prompts * size.responses * (size.prompt_tokens + size.response_tokens))
     return MemoryEstimate(
         policy=policy.num_bytes,
         adapters=_ADAPTER_COPIES * _FLOAT32 * adapter,
         rewards=sum(largest),
-        activations=config.training.max_batch_tokens * per_token,
-        generation=config.generation.max_batch_tokens * 2 * policy.num_layers * policy.hidden_size * bytes_each,
+        activations=trained * per_token,
+        generation=2 * sampled * policy.num_layers * policy.kv_width * bytes_each,
     )
 
 
-def print_plan(config: schema.RunConfig, console: Console) -> None:
+def print_plan(config: schema.RunConfig, console: Console, machine: str = "here", devices: int = 1) -> None:
     """Print the resolved configuration and what a run would do.
+
+    Args:
+        config: The run.
+        console: Where to.
+        machine: Whose time to estimate: "here", measured now, or one of `laser.costs.MACHINES`.
+        devices: Devices of that kind, one process each.
 
     Raises:
         LaserError: Something the run needs cannot be had; a run would fail the same way.
@@ -134,7 +190,10 @@ def print_plan(config: schema.RunConfig, console: Console) -> None:
     rewards = [measure_reward_model(model) for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))
     console.print(_steps_table(config, splits))
-    console.print(_memory_table(estimate_memory(config, policy, rewards)))
+    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits))
+    target = _machine(config, machine)
+    console.print(_memory_table(estimate, target))
+    console.print(_time_table(config, splits, policy, rewards, target, devices))
 
 
 def _models_table(config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize]) -> Table:
@@ -171,8 +230,62 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
     return table
 
 
-def _memory_table(estimate: MemoryEstimate) -> Table:
+def _machine(config: schema.RunConfig, name: str) -> Machine:
+    if name in MACHINES:
+        return MACHINES[name]
+    if name != "here":
+        raise ConfigError(f"there is no machine {name!r}; choose here, {', '.join(MACHINES)}")
+    device = choose_device(config.policy.device)
+    return measure_machine(device, choose_dtype(config.policy.precision, device))
+
+
+def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
+    """A batch of the run: prompts at four characters a token, responses as long as they may be."""
+    characters = sum(len(message["content"]) for prompt in splits.train for message in prompt.messages)
+    ensemble = config.selector.type in ("ensemble", "online_ensemble")
+    from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
+    return BatchSize(
+        prompts=config.training.batch_size,
+        responses=config.generation.num_responses,
+        pairs=config.training.pairs_per_prompt,
+        prompt_tokens=max(1, characters // (4 * len(splits.train))),
+        response_tokens=config.generation.max_new_tokens,
+        chunk_tokens=config.generation.max_batch_tokens,
+        needs_reference=config.training.loss != "nll" and not from_sampler,
+        asked=len(config.rewards.models) if ensemble else 1,
+    )
+
+
+def _time_table(
+    config: schema.RunConfig,
+    splits: Splits,
+    policy: ModelSize,
+    rewards: list[ModelSize],
+    machine: Machine,
+    devices: int,
+) -> Table:
+    scoring = [size for size in rewards if size.num_layers]
+    largest = max(scoring, key=lambda size: size.num_parameters, default=None)
+    size = batch_size(config, splits)
+    costs = batch_costs(lm_shape(policy), lm_shape(largest) if largest is not None else None, size)
+    where = f"{machine.name}" if devices == 1 else f"{devices} x {machine.name}"
+    table = Table("phase", "TFLOP", f"seconds on {escape(where)}", title="A batch, estimated")
+    for name, cost in costs.items():
+        table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{cost.seconds(machine) / devices:.3g}")
+    table.add_section()
+    total = sum(cost.seconds(machine) for cost in costs.values()) / devices
+    table.add_row("all", f"{sum(cost.flops for cost in costs.values()) / 1e12:.3g}", f"{total:.3g}", style="bold")
+    table.caption = (
+        f"prompts of about {size.prompt_tokens} tokens, responses of {size.response_tokens} (the longest allowed), "
+        f"{size.needed:.1f} of {size.responses} scored and trained on; loading reward models not counted"
+    )
+    return table
+
+
+def _memory_table(estimate: MemoryEstimate, machine: Machine) -> Table:
     table = Table("on the device", "GiB", title="Memory, estimated")
+    if machine.memory and estimate.peak > machine.memory:
+        table.caption = f"more than {machine.name} has ({machine.memory / 2**30:.0f} GiB)"
     for name in ("policy", "adapters", "rewards", "activations", "generation"):
         table.add_row(name, f"{getattr(estimate, name) / 2**30:.2f}")
     table.add_section()

@@ -62,6 +62,10 @@ def train(
     trust: Annotated[
         bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
     ] = False,
+    machine: Annotated[
+        str, typer.Option(help="Whose time --dry-run estimates: here, a100-80gb, h100-80gb or h200-141gb.")
+    ] = "here",
+    devices: Annotated[int, typer.Option(min=1, help="With --dry-run: devices of that kind, one process each.")] = 1,
 ) -> None:
     """Train a policy with a pool of reward models (Algorithm 1 of arXiv 2410.01735).
 
@@ -69,7 +73,16 @@ def train(
     """
     from laser.cli.train import run_training
 
-    run_training(config, overrides or [], out=out, resume_from=resume, dry_run=dry_run, trust=trust)
+    run_training(
+        config,
+        overrides or [],
+        out=out,
+        resume_from=resume,
+        dry_run=dry_run,
+        trust=trust,
+        machine=machine,
+        devices=devices,
+    )
 
 
 @app.command()
@@ -96,18 +109,31 @@ def serve(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run directory, finished or not.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_SUITE", help="Run directory, finished or not, or a suite's directory.", show_default=False
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The page; default: report.html in the run directory.", show_default=False)
+        Path | None, typer.Option(help="The page; default: report.html in the directory.", show_default=False)
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures as PNG; default: report/ beside the page.", show_default=False),
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(help="JSON of laser rewardbench --out, to show its numbers beside.", show_default=False),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page: which reward model was useful where, and how sure that is.
+    """Write one self-contained HTML page and its pictures: which reward model was useful where, and how sure that is.
 
-    Example: laser report runs/mine
+    Example: laser report runs/mine --bench bench.json
     """
     from laser.cli.report import run_report
 
-    run_report(run, out, pictures, bench)
+    run_report(run, out, png, bench)
 
 
 @app.command()
@@ -335,8 +361,10 @@ def main() -> None:
     try:
         app()
     except LaserError as error:
+        from laser.cli.terminal import say
+
         if is_main():
-            print(f"laser: error: {error}", file=sys.stderr)
+            say(f"laser: error: {error}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)

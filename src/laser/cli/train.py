@@ -15,8 +15,10 @@ from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
 from laser.cli.progress import ClosableProgress, Quiet, make_progress
+from laser.cli.stopping import Stopper
+from laser.cli.terminal import make_console, say
 from laser.config import RunConfig, load_config
-from laser.errors import ConfigError
+from laser.errors import ConfigError, StoppedError
 from laser.ranks import is_main
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def run_training(
     resume_from: Path | None,
     dry_run: bool,
     trust: bool = False,
+    machine: str = "here",
+    devices: int = 1,
 ) -> None:
     """Do what the command line asks.
 
@@ -40,24 +44,28 @@ def run_training(
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    console = Console(highlight=False, quiet=not is_main())
+    console = make_console(quiet=not is_main())
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
         from laser.planning import print_plan
 
-        print_plan(config or load_config(), console)
+        print_plan(config or load_config(), console, machine, devices)
         return
     where = resume_from or out or _fresh_out(config_path)
     progress = make_progress(console) if is_main() else Quiet()
+    stopper = Stopper()
     try:
-        result = _train(config, where, resume_from is not None, trust, progress)
-    except KeyboardInterrupt:
+        with stopper.listening():
+            result = _train(config, where, resume_from is not None, trust, progress, stopper)
+    except (KeyboardInterrupt, StoppedError) as stopped:
         progress.close()
+        how = "stopped, all saved" if isinstance(stopped, StoppedError) else "interrupted"
         begun = (where / "config.json").exists()
         cure = f"continue with: laser train --resume {where}" if begun else "nothing was written"
-        print(f"laser: interrupted; {cure}", file=sys.stderr)
-        sys.exit(130)
+        if is_main():
+            say(f"laser: {how}; {cure}", error=True)
+        sys.exit(stopper.exit_code)
     finally:
         progress.close()
     if is_main():
@@ -77,14 +85,16 @@ def _given_config(
     return load_config(config_path, overrides) if config_path is not None else None
 
 
-def _train(config: RunConfig | None, where: Path, resuming: bool, trust: bool, progress: ClosableProgress) -> RunResult:
+def _train(
+    config: RunConfig | None, where: Path, resuming: bool, trust: bool, progress: ClosableProgress, stop: Stopper
+) -> RunResult:
     progress.note("loading libraries, models and prompts")
     from laser import api
 
     if resuming:
-        return api.resume(where, config=config, trust=trust, progress=progress)
+        return api.resume(where, config=config, trust=trust, progress=progress, stop=stop)
     assert config is not None
-    return api.train(config, where, progress=progress)
+    return api.train(config, where, progress=progress, stop=stop)
 
 
 def _fresh_out(config_path: Path | None) -> Path:
@@ -104,7 +114,7 @@ def report(result: RunResult, console: Console) -> None:
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
-    console.print(f"report: {escape(str(write_report(result.path)))}", soft_wrap=True)
+    console.print(f"report: {escape(str(write_report(result.path).page))}", soft_wrap=True)
     console.print("next: laser init my-run   (prompts, reward functions and a configuration to make yours)")
 
 

@@ -1,0 +1,210 @@
+"""What a batch costs: floating-point operations and bytes of every phase, and seconds on a given machine.
+
+Counts, not measurements: a token costs two operations per weight it passes through; attention costs four per pair of
+positions and feature, over whole packed rows as the kernels compute them; a decoding step reads all weights once. The
+shares of a machine's peak that real passes reach are those `benchmarks/cost_model.py` measured; it also says how far
+predictions are off.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+_FORWARD = 0.75  # share of the measured matmul peak that a forward pass reaches
+_TRAIN = 0.70  # the same, forward and backward
+_DECODE = 0.60  # the same, one token per row
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a device can do.
+
+    Attributes:
+        name: How it is called.
+        flops: Operations per second of a large matrix product in the run's precision.
+        bandwidth: Bytes per second from the device's memory.
+        overhead: Seconds per layer of one pass that do not depend on its size.
+        memory: Bytes; 0 where it is not known.
+    """
+
+    name: str
+    flops: float
+    bandwidth: float
+    overhead: float
+    memory: float = 0.0
+
+
+# Data sheets: dense bfloat16, 80 to 141 GB. The overhead of launching a layer's kernels is an assumption.
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine("a100-80gb", 312e12, 2.04e12, 4e-4, 80e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 4e-4, 80e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 4e-4, 141e9),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LmShape:
+    """What the cost of a causal LM depends on.
+
+    Attributes:
+        linear: Weights a token passes through, the head left out.
+        head: Weights of the head.
+        layers: Depth.
+        width: Features of all attention heads together.
+        kv_width: The same of keys and values, both together.
+        bytes_each: Of a weight.
+    """
+
+    linear: int
+    head: int
+    layers: int
+    width: int
+    kv_width: int
+    bytes_each: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """What a decoding step reads."""
+        return self.bytes_each * (self.linear + self.head)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """A batch.
+
+    Attributes:
+        prompts: B.
+        responses: n.
+        pairs: P.
+        prompt_tokens: Length of a prompt.
+        response_tokens: Length of a response.
+        chunk_tokens: `generation.max_batch_tokens`.
+        needs_reference: Whether reference log-probs take a pass of their own.
+        asked: Reward models asked: 1, or K for an ensemble.
+    """
+
+    prompts: int
+    responses: int
+    pairs: int
+    prompt_tokens: int
+    response_tokens: int
+    chunk_tokens: int = 16384
+    needs_reference: bool = True
+    asked: int = 1
+
+    @property
+    def needed(self) -> float:
+        """Expected number of a prompt's responses that are in at least one of its pairs."""
+        possible = math.comb(self.responses, 2)
+        without = math.comb(self.responses - 1, 2)
+        if self.pairs > without:
+            return float(self.responses)
+        return self.responses * (1 - math.comb(without, self.pairs) / math.comb(possible, self.pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCost:
+    """Cost of one phase of a batch.
+
+    Attributes:
+        flops: Floating-point operations.
+        num_bytes: Bytes read from the device's memory beyond what the operations hide.
+        passes: Passes through a model, for the overhead.
+        layers: Depth of that model.
+        share: Share of the peak its operations reach.
+    """
+
+    flops: float
+    num_bytes: float
+    passes: float
+    layers: int
+    share: float
+
+    def seconds(self, machine: Machine) -> float:
+        """On one device."""
+        work = max(self.flops / (self.share * machine.flops), self.num_bytes / machine.bandwidth)
+        return work + self.passes * self.layers * machine.overhead
+
+
+def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dict[str, PhaseCost]:
+    """Cost of every phase of a batch.
+
+    Args:
+        policy: The policy.
+        reward: The reward model that is asked, or the largest of several; None: it costs nothing here.
+        size: The batch.
+    """
+    b, prompt, response = size.prompts, size.prompt_tokens, size.response_tokens
+    row = prompt + size.needed * (response - 1)
+    tokens, predicted = b * row, b * size.needed * response
+
+    def forward(lm: LmShape) -> PhaseCost:
+        flops = 2 * lm.linear * tokens + 4 * lm.width * lm.layers * row * tokens + 2 * lm.head * predicted
+        return PhaseCost(flops, lm.weight_bytes, b * row / 4096 + 1, lm.layers, _FORWARD)
+
+    costs = {
+        "embed": PhaseCost(
+            b * prompt * (2 * policy.linear + 4 * policy.width * policy.layers * prompt),
+            policy.weight_bytes,
+            1,
+            policy.layers,
+            _FORWARD,
+        ),
+        "sample": _sampling(policy, size),
+    }
+    if reward is not None:
+        one = forward(reward)
+        costs["score"] = PhaseCost(
+            size.asked * one.flops, size.asked * one.num_bytes, size.asked * one.passes, one.layers, _FORWARD
+        )
+    if size.needs_reference:
+        costs["reference"] = forward(policy)
+    # Backward: gradients of activations only, the base is frozen; attention's takes twice its forward pass.
+    train = 4 * policy.linear * tokens + 12 * policy.width * policy.layers * row * tokens + 4 * policy.head * predicted
+    costs["train"] = PhaseCost(train, 2 * policy.weight_bytes, 2 * (b * row / 4096 + 1), policy.layers, _TRAIN)
+    return costs
+
+
+def _sampling(lm: LmShape, size: BatchSize) -> PhaseCost:
+    """Prefill of every prompt, then one token per row and step, in chunks of the token budget."""
+    prompt, response, rows = size.prompt_tokens, size.response_tokens, size.prompts * size.responses
+    chunks = max(1.0, rows * (prompt + response) / size.chunk_tokens)
+    context = prompt + response / 2
+    prefill = size.prompts * prompt * (2 * lm.linear + 4 * lm.width * lm.layers * prompt)
+    decode = rows * response * (2 * lm.linear + 2 * lm.head + 4 * lm.width * lm.layers * context)
+    # Keys and values are read by attention, and read and written once more as the cache grows.
+    cache = 3 * rows * response * context * lm.kv_width * lm.layers * lm.bytes_each
+    read = chunks * response * lm.weight_bytes + cache
+    return PhaseCost(prefill + decode, read, chunks * response, lm.layers, _DECODE)
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
+    """Measure the device here: a large matrix product, a pass over memory, and many small operations."""
+
+    def best(work: object, repeats: int = 5) -> float:
+        assert callable(work)
+        times = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    size = 4096 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    flops = 2 * size**3 / best(lambda: a @ b)
+    large = torch.ones(2**26, device=device, dtype=torch.float32)
+    bandwidth = large.numel() * 4 / best(lambda: large.sum())
+    small = torch.ones(64, device=device, dtype=dtype)
+    overhead = best(lambda: [small.add_(1) for _ in range(60)])  # about as many operations as a layer has
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0.0
+    return Machine("this machine", flops, bandwidth, overhead, float(memory))
