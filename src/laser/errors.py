@@ -35,3 +35,7 @@ class RunDirectoryError(LaserError):
 
 class TrainingError(LaserError):
     """Training cannot go on; the state up to the last checkpoint is on disk."""
+
+
+class StoppedError(LaserError):
+    """The run was asked to stop and did so between batches; its state is on disk."""

@@ -211,9 +211,13 @@ def test_an_interrupted_run_says_how_to_go_on(project, tmp_path, stop):
         time.sleep(0.1)
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"continue with: laser train --resume {tmp_path / 'run'}" in err
+    assert process.returncode == 128 + stop
+    assert "stopping once this batch is done and saved" in err
+    assert f"laser: stopped, all saved; continue with: laser train --resume {tmp_path / 'run'}" in err
     assert "Traceback" not in err
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    cursor = json.loads((newest / "manifest.json").read_text())["cursor"]
+    assert cursor["num_records"] == steps.read_text().count("\n")  # nothing done is lost
 
 
 def test_init_writes_a_folder_that_trains(tmp_path, monkeypatch, capsys):

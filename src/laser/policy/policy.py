@@ -98,7 +98,9 @@ class Policy:
     @property
     def num_tokens(self) -> int:
         """Size of the vocabulary that the embeddings cover."""
-        return int(self.model.get_input_embeddings().num_embeddings)
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return len(weight)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Render prompts with the chat template, the assistant's turn opened; B sequences of token ids."""

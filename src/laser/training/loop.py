@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from laser.errors import StoppedError
 from laser.evaluation.accuracy import Accuracy
 from laser.training.batch import BatchSettings, Moment, Parts, Reply, run_batch, sample
 from laser.training.checkpoint import Cursor, Stateful, load_checkpoint, save_checkpoint
@@ -20,6 +21,7 @@ from laser.training.run_directory import RunDirectory
 from laser.types import Prompt
 
 Evaluate = Callable[[], Accuracy]
+Stop = Callable[[], bool]
 DrawBatches = Callable[[int], Sequence[Sequence[int]]]
 
 
@@ -59,6 +61,7 @@ def train(
     run: RunDirectory,
     progress: Progress,
     evaluate: Evaluate | None,
+    stop: Stop = lambda: False,
 ) -> Cursor:
     """Train the policy; resumes where the run directory stands.
 
@@ -71,9 +74,13 @@ def train(
         run: Where records and checkpoints go.
         progress: Told what happens.
         evaluate: Measures the dev metric; None trains without dev checks.
+        stop: Asked before and after every batch; where it says so, the run is saved and ends.
 
     Returns:
         The final cursor.
+
+    Raises:
+        StoppedError: `stop` said so.
     """
     state = _stateful(parts)
     cursor = load_checkpoint(run.checkpoints, state, progress.note) or Cursor()
@@ -95,6 +102,8 @@ def train(
     if evaluate is not None and cursor.num_evaluations == 0:
         cursor = _check_dev(evaluate, cursor, plan, run, progress)
         save(cursor)
+    if parts.ranks.broadcast(stop()):
+        raise StoppedError(f"stopped before the next batch; resume {run.path}")
     while not cursor.finished and cursor.iteration < plan.iterations:  # for iteration m = 1..M
         batches = plan.draw_batches(cursor.iteration)
         if cursor.step == 0 and plan.reference == "previous_iteration":
@@ -111,8 +120,11 @@ def train(
             for name, reason in record["quarantined"].items():
                 progress.note(f"{name} is in quarantine: {reason}")
             cursor = cursor.after_batch()
-            if cursor.step % plan.checkpoint_every == 0 and cursor.step < len(batches):
+            stopping = parts.ranks.broadcast(stop())
+            if stopping or (cursor.step % plan.checkpoint_every == 0 and cursor.step < len(batches)):
                 save(cursor)
+            if stopping:
+                raise StoppedError(f"stopped after {cursor.num_records} batches, all saved; resume {run.path}")
         cursor = cursor.after_iteration()
         if evaluate is not None and (
             cursor.iteration % plan.evaluate_every == 0 or cursor.iteration == plan.iterations
