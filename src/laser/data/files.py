@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +88,28 @@ def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
         raise DataError(f"{where} has no field {fields.prompt!r}; {_nearest(fields.prompt, row)}")
     category = row.get(fields.category) if fields.category else None
     used = {fields.prompt, fields.answer, fields.category, "id"}
-    return Prompt(
-        id=str(row.get("id", number)),
+    prompt = Prompt(
+        id=_text(where, row.get("id", number)),
         messages=_messages(where, row[fields.prompt], fields.template),
-        category="default" if category is None else str(category),
-        answer=_answer(row.get(fields.answer) if fields.answer else None),
+        category="default" if category is None else _text(where, category),
+        answer=_answer(where, row.get(fields.answer) if fields.answer else None),
         metadata={name: value for name, value in row.items() if name not in used},
     )
+    for message in prompt.messages:
+        _text(where, message["content"])
+    return prompt
+
+
+def _text(where: str, value: Any) -> str:
+    """A value as text that can be written and tokenised."""
+    try:
+        text = str(value)
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds half of a surrogate pair, which is no text; mend or remove the row") from error
+    except RecursionError as error:
+        raise DataError(f"{where} is nested too deeply; mend or remove the row") from error
+    return text
 
 
 def _nearest(name: str, row: Mapping[str, Any]) -> str:
@@ -103,8 +119,8 @@ def _nearest(name: str, row: Mapping[str, Any]) -> str:
     return f"it has {', '.join(map(repr, row)) or 'no fields'}; set data.prompt_field"
 
 
-def _answer(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _answer(where: str, value: Any) -> str | None:
+    return None if value is None else _text(where, value)
 
 
 def _messages(where: str, prompt: Any, template: str | None) -> tuple[Message, ...]:
@@ -114,6 +130,9 @@ def _messages(where: str, prompt: Any, template: str | None) -> tuple[Message, .
         text = template.replace(_PLACE, prompt) if template is not None else prompt
         return ({"role": "user", "content": text},)
     if isinstance(prompt, Sequence) and prompt and all(_is_message(message) for message in prompt):
+        for message in prompt:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", message["role"]):
+                raise DataError(f"{where}: {message['role']!r} is no role; use system, user, assistant or tool")
         if prompt[-1]["role"] != "user":
             raise DataError(
                 f"{where}: the last message is from {prompt[-1]['role']!r}; a prompt ends with a user message"

@@ -148,8 +148,10 @@ def _loads(content: bytes, where: str, cure: str) -> Any:
         return json.loads(content.decode("utf-8"), strict=False)
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        detail = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except (ValueError, RecursionError) as error:
+        detail = (
+            "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number too long")
+        )
         raise DataError(f"{where} is not valid JSON ({detail}); {cure}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,7 @@ def encode_prompt(
     """Render messages with the chat template and tokenise.
 
     Text inside a message that spells a special token (``<|im_end|>``) stays text: such messages are tokenised on
-    their own with special tokens split, and put between the template's ids.
+    their own with special tokens split, and put between the template's ids. A role that spells one is refused.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -32,16 +33,20 @@ def encode_prompt(
         Token ids, control tokens of the template included.
 
     Raises:
-        ModelError: The tokenizer has no chat template, or the template refuses the conversation.
+        ModelError: The tokenizer has no chat template, the template refuses the conversation, or a role spells a
+            special token.
     """
     if not has_chat_template(tokenizer):
         raise ModelError(
             f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; "
             "use a chat model, or template = 'plain' for a reward model"
         )
-    conversation = [dict(message) for message in messages]
+    conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
     if system_prompt is not None and conversation[0]["role"] != "system":
         conversation = [{"role": "system", "content": system_prompt}, *conversation]
+    for message in conversation:
+        if _spells_special_token(tokenizer, message["role"]):
+            raise ModelError(f"the role {message['role']!r} spells a control token; use system, user or assistant")
     if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
         return _encode_guarded(tokenizer, conversation, generation_prompt)
     return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt))
@@ -95,15 +100,12 @@ def _encode_guarded(
     tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool
 ) -> list[int]:
     """Render with placeholders of private-use characters, then tokenise template and contents apart."""
-    marks = [f"\ue000{index}\ue001" for index in range(len(conversation))]
-    contents = [message["content"] for message in conversation]
-    placeholders = [{**message, "content": mark} for message, mark in zip(conversation, marks, strict=True)]
-    rest = _render(tokenizer, placeholders, generation_prompt)
+    placeholders = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(conversation)]
+    rendered = _render(tokenizer, placeholders, generation_prompt)
     ids: list[int] = []
-    for mark, content in zip(marks, contents, strict=True):
-        before, found, after = rest.partition(mark)
-        if not found:  # the template leaves this message out
-            continue
-        ids += _tokenize(tokenizer, before) + encode_text(tokenizer, content)
-        rest = after
-    return ids + _tokenize(tokenizer, rest)
+    for number, piece in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):  # template, content, template, ...
+        is_content = number % 2 == 1
+        ids += (
+            encode_text(tokenizer, conversation[int(piece)]["content"]) if is_content else _tokenize(tokenizer, piece)
+        )
+    return ids

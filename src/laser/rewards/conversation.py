@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from laser.errors import RewardModelError
-from laser.lm.chat import encode_pieces, encode_prompt, has_chat_template
+from laser.lm.chat import encode_pieces, encode_prompt, encode_text, has_chat_template
 from laser.rewards.families.base import Row
 from laser.rewards.families.tokens import first_token, surrounded, token_of
 from laser.rewards.window import Overflow, fit, without_beginning
@@ -96,8 +96,8 @@ class ConversationEncoder:
         return surrounded(self._tokenizer, encode_pieces(self._tokenizer, filled))
 
     def _pair(self, prompt: str, text: str) -> Row:
-        encoded = self._tokenizer(prompt, text, return_token_type_ids=True)
-        length = len(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        encoded = self._tokenizer(prompt, text, return_token_type_ids=True, split_special_tokens=True)
+        length = len(encode_text(self._tokenizer, prompt))
         return Row(list(encoded["input_ids"]), list(encoded["token_type_ids"]), length)
 
     def _cut(self, row: Row, cut: int) -> Row:

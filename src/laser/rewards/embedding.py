@@ -63,7 +63,7 @@ class TextEncoder:
 
     def _encode(self, text: str) -> tuple[list[int], list[bool]]:
         """Token ids, and which of them are words rather than special tokens."""
-        encoded = self._tokenizer(text, return_special_tokens_mask=True)
+        encoded = self._tokenizer(text, return_special_tokens_mask=True, split_special_tokens=True)
         return list(encoded["input_ids"]), [mask == 0 for mask in encoded["special_tokens_mask"]]
 
     @torch.no_grad()
