@@ -191,6 +191,8 @@ def _examples(task: Task, rows: Iterable[Row], left_out: Counter[str]) -> Iterat
         for example in read(row):
             if isinstance(example, LeftOut):
                 left_out[example.reason] += 1
+            elif not _is_text(example):
+                left_out["half of a surrogate pair"] += 1
             else:
                 yield row, example
 
@@ -266,7 +268,7 @@ def _drawn(examples: Iterable[Example], selection: Selection) -> list[Example]:
 
 def _hash(example: Example, seed: int) -> int:
     content = "\0".join(map(str, (seed, example.context, example.input, example.chosen, example.rejected)))
-    return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big")
 
 
 def _prompt(example: Example, task: Task, selection: Selection, role: Role) -> Prompt:
@@ -290,6 +292,15 @@ def _messages(example: Example, template: str) -> tuple[Message, ...]:
         return example.input
     parts = {"input": example.input, "context": example.context}
     return ({"role": "user", "content": _PLACES.sub(lambda place: parts[place[1]], template)},)
+
+
+def _is_text(example: Example) -> bool:
+    """Whether it can be written and tokenised."""
+    try:
+        f"{example.context}{example.input}{example.chosen}{example.rejected}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(example: Example) -> str:

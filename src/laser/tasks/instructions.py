@@ -21,17 +21,18 @@ WILDCHAT = Task(
     template=INSTRUCTION,
     hub=Hub("allenai/WildChat-1M", (("train", "train"),)),
     categories=WILDCHAT_CATEGORIES,
+    classifier="valpy/prompt-classification",
     limit=5000,
     by_category=True,
     licence="ODC-BY",
     citation="Zhao et al. 2024, WildChat: 1M ChatGPT Interaction Logs in the Wild, arXiv 2405.01470",
     notes=(
-        "It has no categories of its own: set data.classifier to a prompt classifier (the paper: "
-        "valpy/prompt-classification), or data.category_field to a column of labels. A label counts for the category "
-        "whose name it contains ('assisting or creative writing' is creative); other prompts are left out, and so are "
-        "conversations marked as another language than English, on which the paper is silent. The set is streamed; "
-        "of each category data.limit prompts are kept, drawn uniformly by a seeded hash. data.max_rows reads its "
-        "beginning only. Batches hold one category each."
+        "It has no categories of its own: data.classifier, the paper's unless set, sorts prompts without a label; "
+        "local files may have a column `category`, or another named by data.category_field. A label counts for the "
+        "category whose name it contains ('assisting or creative writing' is creative); other prompts are left out, "
+        "and so are conversations in another language than English, on which the paper is silent. The set is "
+        "streamed; of each category data.limit prompts are kept, drawn uniformly by a seeded hash, which takes a pass "
+        "over all of it: data.max_rows reads its beginning only. Batches hold one category each."
     ),
 )
 

@@ -13,7 +13,7 @@ from laser.tasks.task import Hub, Role, Sizes, Task
 _LONGBENCH_NOTES = (
     "LongBench has 200 rows of each set, so the paper's sizes (5,049 is the number of questions in Qasper) come from "
     "the sets behind it; what is there is divided in the same proportions. To have them all, write them as LongBench "
-    "rows and set data.path. data.categories chooses the sets. A prompt beyond the policy's window is cut in its middle."
+    "rows and set data.path. data.categories chooses the sets. Prompts beyond the policy's window lose their middle."
 )
 _LONGBENCH_COLUMNS = "LongBench's SET.jsonl {input, context, answers: [...]}"
 

@@ -101,6 +101,7 @@ class Task:
         answer_type: What the answers are.
         hub: Where it lies on the hub; None: nowhere.
         categories: Categories that are read unless the configuration says otherwise; empty: all there are.
+        classifier: Model that sorts prompts where the set has no categories; None: it has.
         limit: Most prompts of a category that are kept; None: all.
         by_category: Whether batches hold one category each.
         cut: Whether prompts beyond the policy's window are cut in the middle instead of refused.
@@ -127,6 +128,7 @@ class Task:
     answer_type: AnswerType = "auto"
     hub: Hub | None = None
     categories: tuple[str, ...] = ()
+    classifier: str | None = None
     limit: int | None = None
     by_category: bool = False
     cut: bool = False

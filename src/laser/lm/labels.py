@@ -1,0 +1,52 @@
+"""Labels of prompts by a sequence classifier, such as the one the paper sorts WildChat with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from laser.lm.packing import by_length, pad_right
+from laser.lm.sources import choose_device, choose_dtype, load_classifier, load_tokenizer
+
+
+class PromptLabels:
+    """Gives each text the classifier's most probable label.
+
+    A text beyond the classifier's window is cut at its end: a request begins with what it wants.
+
+    Source: arXiv 2410.01735, A.1, footnote 5 (valpy/prompt-classification).
+
+    Args:
+        source: Hub id or local folder of a sequence classifier with names for its labels.
+        device: Where it runs.
+        max_batch_tokens: Budget of one forward pass, in padded tokens.
+
+    Raises:
+        ModelError: There is no such classifier.
+    """
+
+    def __init__(self, source: str, *, device: str = "auto", max_batch_tokens: int = 8192) -> None:
+        chosen = choose_device(device)
+        self._model = load_classifier(source, device=chosen, dtype=choose_dtype("auto", chosen))
+        self._tokenizer = load_tokenizer(source)
+        self._max_batch_tokens = max_batch_tokens
+        config = self._model.config
+        self._longest = min(
+            int(getattr(config, "max_position_embeddings", None) or 2**31), self._tokenizer.model_max_length
+        )
+        pad = next((one for one in (config.pad_token_id, self._tokenizer.pad_token_id) if one is not None), 0)
+        config.pad_token_id = self._pad_id = int(pad)
+        self._labels: dict[int, str] = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """Label texts, in their order."""
+        ids = [list(self._tokenizer(text, truncation=True, max_length=self._longest)["input_ids"]) for text in texts]
+        labels = [""] * len(ids)
+        for rows in by_length([len(row) for row in ids], self._max_batch_tokens):
+            input_ids, mask = pad_right([ids[row] for row in rows], self._pad_id, self._model.device)
+            best = self._model(input_ids=input_ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
+            for row, index in zip(rows, best, strict=True):
+                labels[row] = self._labels[index]
+        return labels

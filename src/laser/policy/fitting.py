@@ -1,0 +1,78 @@
+"""Prompts that are longer than the policy's window: their middle is cut out, and counted.
+
+Instructions stand at the beginning of a long prompt and the question at its end, so both are kept, as LongBench does
+(arXiv 2308.14508, Sec. 3: truncation in the middle). Reward models read the shortened prompt too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from laser.lm.chat import encode_text
+from laser.policy.policy import Policy
+from laser.types import Prompt
+
+_TRIES = 8  # joining head and tail can make new tokens, so a cut may have to be widened
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Prompts that leave room for a response.
+
+    Attributes:
+        prompts: In their order; a shortened one has the tokens it lost as `metadata["cut_tokens"]`.
+        num_cut: How many were shortened.
+        num_tokens: Tokens cut out of them.
+    """
+
+    prompts: list[Prompt]
+    num_cut: int
+    num_tokens: int
+
+
+def cut_middle(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> Fitted:
+    """Cut the middle out of the last message of every prompt that is too long.
+
+    Args:
+        policy: Its tokenizer, chat template and window count.
+        prompts: Of any length; those that fit stay as they are.
+        max_new_tokens: Room that a response needs.
+
+    Returns:
+        The prompts. One that cannot be cut far enough, its last message being short, stays too long:
+        `Policy.check_fits` refuses it.
+    """
+    limit = policy.context_length - max_new_tokens
+    fitted = [_fit(policy, prompt, limit) for prompt in prompts]
+    lost = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in fitted]
+    return Fitted(fitted, sum(count > 0 for count in lost), sum(lost))
+
+
+def _fit(policy: Policy, prompt: Prompt, limit: int) -> Prompt:
+    length = len(policy.encode([prompt])[0])
+    if length <= limit:
+        return prompt
+    ids = encode_text(policy.tokenizer, prompt.text)
+    keep, shortened, found = len(ids) - (length - limit), prompt, length
+    for _ in range(_TRIES):
+        if keep <= 0 or found <= limit:
+            break
+        shortened = _with_text(prompt, _joined(policy, ids, keep), len(ids) - keep)
+        found = len(policy.encode([shortened])[0])
+        keep -= max(found - limit, 0)
+    return shortened if found <= limit else prompt
+
+
+def _joined(policy: Policy, ids: list[int], keep: int) -> str:
+    """Text of the first and the last tokens, half of `keep` each."""
+    head = ids[: keep - keep // 2]
+    tail = ids[len(ids) - keep // 2 :]
+    decoded = (policy.tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (head, tail))
+    return "".join(str(text).replace("\ufffd", "") for text in decoded)  # a cut inside a character leaves no character
+
+
+def _with_text(prompt: Prompt, text: str, cut_tokens: int) -> Prompt:
+    last = {**prompt.messages[-1], "content": text}
+    metadata = {**prompt.metadata, "cut_tokens": cut_tokens}
+    return replace(prompt, messages=(*prompt.messages[:-1], last), metadata=metadata)
