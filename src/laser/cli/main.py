@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from laser import __version__
+from laser.cli import trained
 from laser.errors import LaserError
 from laser.ranks import is_main
 
@@ -255,6 +256,10 @@ def compare(
         raise typer.Exit(code)
 
 
+app.command("eval")(trained.evaluate)
+app.command("chat")(trained.chat)
+
+
 @app.command()
 def rewardbench(
     pairs: Annotated[
@@ -266,6 +271,9 @@ def rewardbench(
     ] = None,
     overrides: _SET = None,
     select: Annotated[bool, typer.Option("--select", help="Measure the configuration's selector too.")] = False,
+    learn: Annotated[
+        float, typer.Option(help="Share of the prompts the selector learns from first; the others are measured.")
+    ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON.", show_default=False)] = None,
 ) -> None:
     """Measure how often each reward model orders labelled pairs rightly, by category, and how much they agree.
@@ -274,7 +282,7 @@ def rewardbench(
     """
     from laser.cli.labelling import run_rewardbench
 
-    run_rewardbench(config, overrides or [], pairs, select, out)
+    run_rewardbench(config, overrides or [], pairs, out, select=select, learn=learn)
 
 
 @app.command()

@@ -1,0 +1,154 @@
+"""What came out of a run, in sentences that say how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from laser.analysis.records import Run
+from laser.analysis.shown import one_line
+from laser.analysis.usefulness import MIXED, Category, change, spells
+
+_UNLEARNING = {
+    "fixed": "always takes the same reward model",
+    "random": "draws reward models at random",
+    "sequential": "takes reward models in a set order",
+    "classifier": "follows a classifier trained before",
+    "frozen": "repeats what another run had learned",
+    "ensemble": "asks all reward models every time",
+}
+_LISTED = 5  # categories that a sentence lists
+
+
+def lead(run: Run, categories: Sequence[Category]) -> tuple[str, ...]:
+    """The first paragraphs of a report: what changed, who was useful where, what went wrong."""
+    done = sum(step["pairs"] for step in run.steps)
+    state = "" if run.finished else " The run is not finished."
+    first = f"{len(run.steps)} batches, {done} pairs trained on.{state} {dev_metric(run)}"
+    return (first, f"{usefulness(run, categories)} {choices(run, categories)}".strip(), trouble(run))
+
+
+def dev_metric(run: Run) -> str:
+    """How the dev metric moved, and whether that is more than chance."""
+    if not run.evaluations:
+        return "No dev metric was measured."
+    before, after = run.evaluations[0], run.evaluations[-1]
+    if len(run.evaluations) == 1:
+        low, high = after["interval"]
+        return (
+            f"Dev accuracy is {after['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}, {after['num_prompts']} "
+            "prompts), measured once."
+        )
+    gain, (low, high) = change(before, after)
+    if low > 0:
+        verdict = "a gain beyond chance"
+    elif high < 0:
+        verdict = "a loss beyond chance"
+    else:
+        verdict = "not distinguishable from no change"
+    return (
+        f"Dev accuracy went from {before['accuracy']:.1%} to {after['accuracy']:.1%}: {_signed(gain)} points, 95% "
+        f"interval {_signed(low)} to {_signed(high)} on {after['num_prompts']} prompts, {verdict}."
+    )
+
+
+def usefulness(run: Run, categories: Sequence[Category]) -> str:
+    """Which reward model earned the most bandit reward where, and how sure that is."""
+    if len(run.names) == 1:
+        return f"The pool holds one reward model, {_name(run.names[0])}; there was nothing to choose."
+    told = [category for category in categories if category.distinguishable]
+    even = [category.name for category in categories if not category.distinguishable and category.p is not None]
+    mixed = any(category.name == MIXED for category in categories)
+    few = [] if mixed else [category.name for category in categories if category.p is None]
+    sentences = [_best(category) for category in told[:_LISTED]]
+    if len(told) > _LISTED:
+        sentences.append(f"So it is for {len(told) - _LISTED} more categories, in the table below.")
+    if even:
+        sentences.append(
+            f"For {listed(even)}, no reward model is distinguishable from the others by its bandit rewards."
+        )
+    if mixed and len(categories) > 1:
+        sentences.append("Most batches mix categories, so that bandit rewards say little about single ones.")
+    if few:
+        sentences.append(
+            f"For {listed(few)}, there are too few bandit rewards of more than one reward model to compare."
+        )
+    if told and run.setting("signal.type", "none") == "none":
+        sentences.append(
+            "The bandit reward is the scaled loss alone: it shows whose rankings the policy fits easily, and cannot "
+            "tell a reward model that is right from one that is consistently wrong."
+        )
+    return " ".join(sentences)
+
+
+def choices(run: Run, categories: Sequence[Category]) -> str:
+    """Who was chosen most, against an even share."""
+    kind = str(run.setting("selector.type", ""))
+    if kind in _UNLEARNING:
+        return f"The selector, {kind}, {_UNLEARNING[kind]}, so who was chosen says nothing about who is useful."
+    shown = [category for category in categories if category.choices]
+    if len(run.names) == 1 or not shown:
+        return ""
+    some = "; ".join(_most(category) for category in shown[:_LISTED])
+    more = f"; {len(shown) - _LISTED} more categories are below" if len(shown) > _LISTED else ""
+    return f"Chosen most: {some}{more}. An even share would be {1 / len(run.names):.0%}."
+
+
+def trouble(run: Run) -> str:
+    """Quarantines and damaged lines; nothing where there were none."""
+    sentences = []
+    for name in dict.fromkeys(spell.name for spell in spells(run)):
+        of_name = [spell for spell in spells(run) if spell.name == name]
+        back = of_name[-1].back
+        state = f"it scored again from batch {back}" if back else "it has not scored since"
+        times = "" if len(of_name) == 1 else f" {len(of_name)} times, last"
+        sentences.append(f"{_name(name)} was put in quarantine{times} in batch {of_name[-1].batch}; {state}.")
+    if run.damage:
+        lines = "1 line" if len(run.damage) == 1 else f"{len(run.damage)} lines"
+        sentences.append(f"{lines} of the run's records could not be read and {_are(run)} left out of everything here.")
+    return " ".join(sentences)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence, the rest counted."""
+    some = [_name(name) for name in names]
+    if len(some) > _LISTED:
+        some = [*some[:_LISTED], f"{len(some) - _LISTED} more"]
+    return some[0] if len(some) == 1 else f"{', '.join(some[:-1])} and {some[-1]}"
+
+
+def p_value(p: float) -> str:
+    """A p-value, as it is written in a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _best(category: Category) -> str:
+    best = category.best_rewarded
+    assert best is not None
+    assert category.p is not None
+    one = category.rewards[best]
+    return (
+        f"For {_name(category.name)}, {_name(best)} earned the highest bandit rewards ({one.mean:.2f} ± "
+        f"{one.half:.2f}, {one.num} of them; the reward models differ, {p_value(category.p)})."
+    )
+
+
+def _most(category: Category) -> str:
+    name = category.most_chosen
+    choice = category.choices[name]
+    low, high = choice.interval
+    return (
+        f"{_name(name)} for {_name(category.name)} ({choice.share:.0%} of {category.num_prompts} prompts, 95% interval "
+        f"{low:.0%} to {high:.0%})"
+    )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
+def _are(run: Run) -> str:
+    return "is" if len(run.damage) == 1 else "are"
+
+
+def _name(name: str) -> str:
+    return one_line(name, 60)

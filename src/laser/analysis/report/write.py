@@ -1,0 +1,130 @@
+"""``laser report``: from a directory to a page and pictures on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from laser.analysis.records import Damage, is_run, read_run
+from laser.analysis.report.blocks import Page
+from laser.analysis.report.figure import as_png
+from laser.analysis.report.html import document
+from laser.analysis.report.run import run_page
+from laser.errors import DataError, RunDirectoryError
+
+PAGE = "report.html"
+PICTURES = "report"
+
+
+class _Bench(TypedDict):
+    num_pairs: Annotated[int, Field(ge=1)]
+    accuracy: Annotated[dict[str, float], Field(min_length=1)]
+    interval: dict[str, tuple[float, float]]
+    by_category: dict[str, dict[str, float]]
+    counts: dict[str, int]
+    agreement: dict[str, dict[str, float | None]]
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a report left behind.
+
+    Attributes:
+        page: The page.
+        pictures: The PNGs.
+        damage: Lines of the records that could not be read and were left out.
+    """
+
+    page: Path
+    pictures: tuple[Path, ...]
+    damage: tuple[Damage, ...]
+
+
+def write_report(
+    path: Path, out: Path | None = None, *, pictures: Path | None = None, bench: Path | None = None
+) -> Written:
+    """Write the report of a run, finished or not, or of a suite of runs.
+
+    Args:
+        path: The run directory, or the directory of a suite.
+        out: The page; None: ``report.html`` in the directory.
+        pictures: Folder for the pictures as PNG; None: no PNGs.
+        bench: What ``laser rewardbench --out`` wrote, to show beside.
+
+    Raises:
+        RunDirectoryError: There is no run, it has not finished a batch, or the page cannot be written.
+        DataError: `bench` is not what it should be.
+    """
+    page, damage = _page(path, read_bench(bench) if bench is not None else None)
+    out = out or path / PAGE
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace(out, document(page).encode())
+        written = _write_pictures(page, pictures) if pictures is not None else ()
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write {error.filename or out} ({error.strerror}); choose another --out"
+        ) from error
+    return Written(out, written, damage)
+
+
+def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Damage, ...]]:
+    if is_run(path):
+        run = read_run(path)
+        if not run.steps:
+            damaged = f" ({len(run.damage)} damaged lines)" if run.damage else ""
+            raise RunDirectoryError(f"{path} has not finished a batch yet{damaged}; there is nothing to report")
+        return run_page(run, bench), run.damage
+    raise RunDirectoryError(
+        f"{path} holds no run (config.json is missing) and no suite; give a directory that laser train or laser "
+        "compare wrote"
+    )
+
+
+def read_bench(path: Path) -> Mapping[str, Any]:
+    """What ``laser rewardbench --out`` wrote.
+
+    Raises:
+        DataError: It cannot be read, or is something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        return TypeAdapter(_Bench).validate_python(value)
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}); check the path given to --bench") from error
+    except (ValueError, ValidationError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not what laser rewardbench --out writes; check the path given to --bench"
+        ) from error
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file under a name of its own first, so that two reports at once leave one whole page."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _write_pictures(page: Page, folder: Path) -> tuple[Path, ...]:
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for picture in page.pictures():
+        path = folder / f"{picture.name}.png"
+        replace(path, as_png(picture))
+        written.append(path)
+    return tuple(written)
