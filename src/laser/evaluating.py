@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from laser.build import build_generator, build_splits
+from laser.build.fitting import fit_prompts
 from laser.build.trained import build_trained_policy, find_weights, read_run, weights_digest
 from laser.config import RunConfig, load_config
 from laser.config.load import with_overrides
@@ -242,13 +243,15 @@ def _respond(
     note(f"{target.label}: loading")
     longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
     policy = build_trained_policy(target.config, target.run)
-    policy.check_fits(prompts, longest)
+    asked = fit_prompts(target.config, policy, prompts, longest)
+    if asked.num_cut:
+        note(f"{target.label}: {asked.num_cut} prompts cut in the middle to fit, {asked.num_tokens} tokens in all")
     generator = build_generator(target.config.generation, policy)
     for begin in range(0, len(missing), _CHUNK):
         rows = missing[begin : begin + _CHUNK]
         note(f"{target.label}: sampling for prompts {begin + 1} to {begin + len(rows)} of {len(missing)}")
         replies = generator.generate(
-            [prompts[row] for row in rows],
+            [asked.prompts[row] for row in rows],
             num_responses=1,
             temperature=config.evaluation.temperature,
             top_p=1.0,
@@ -276,6 +279,7 @@ def _identity(target: Target, config: RunConfig) -> str:
         section.max_new_tokens or config.generation.max_new_tokens,
         section.temperature,
         config.seed if section.temperature > 0 else None,
+        policy.max_context if policy.overlong == "cut_middle" else None,
     ]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -297,7 +301,8 @@ def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Ans
     for one in kept:
         if one.sampled_by != identity or expected.get(one.prompt.id) != prompt_key(one.prompt):
             raise ConfigError(f"{path} holds responses of other weights, settings or prompts; choose another --out")
-    return {one.prompt.id: one for one in kept}
+    asked = {prompt.id: prompt for prompt in prompts}
+    return {one.prompt.id: replace(one, prompt=asked[one.prompt.id]) for one in kept}
 
 
 def _append(path: Path, answered: Sequence[Answered]) -> None:

@@ -1,0 +1,182 @@
+"""``laser eval``: measure or judge, and print the tables."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from laser.cli.environment import ENVIRONMENT
+from laser.cli.terminal import make_console
+from laser.config.judge import load_judge
+from laser.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laser.evaluating import Evaluation
+    from laser.evaluation.intervals import Share
+    from laser.judging import Judged, WinRates
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What the command line says of policies and prompts."""
+
+    targets: list[Path]
+    split: Literal["dev", "test"]
+    base: bool
+    overrides: list[str]
+    out: Path | None
+    trust: bool
+
+
+def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path | None) -> None:
+    """Measure and print. Raises LaserError."""
+    if judge_overrides or difficulty is not None:
+        raise ConfigError("--judge-set and --difficulty are for a judge; add --judge")
+    console = _prepare()
+    from laser.evaluating import evaluate
+
+    evaluation = evaluate(
+        options.targets,
+        split=options.split,
+        base=options.base,
+        overrides=options.overrides,
+        out=options.out,
+        trust=options.trust,
+        note=lambda message: console.print(escape(message)),
+    )
+    _print_measured(evaluation, console)
+    _print_written(options, console)
+
+
+def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], difficulty: Path | None) -> None:
+    """Judge and print. Raises LaserError."""
+    judge = load_judge(source, judge_overrides)
+    console = _prepare()
+    from laser.judging import win_rates
+
+    result = win_rates(
+        options.targets,
+        judge,
+        split=options.split,
+        base=options.base,
+        overrides=options.overrides,
+        difficulty=difficulty,
+        out=options.out,
+        trust=options.trust,
+        note=lambda message: console.print(escape(message)),
+    )
+    _print_win_rates(result, console)
+    for label, judged in result.judged.items():
+        _print_caveats(label, judged, console)
+    _print_bill(result, console)
+    _print_written(options, console)
+
+
+def _prepare() -> Console:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
+    return make_console()
+
+
+def _print_measured(evaluation: Evaluation, console: Console) -> None:
+    measured = evaluation.measured
+    first, *others = measured
+    num = measured[first].overall.num_prompts
+    table = Table(
+        "policy", evaluation.metric, "95% interval", "no answer", "cut", title=f"{num} {evaluation.split} prompts"
+    )
+    for label, one in measured.items():
+        counts = (str(one.num_unparseable), str(one.num_truncated))
+        table.add_row(escape(label), f"{one.overall.value:.3f}", _interval(one.overall), *counts)
+    console.print(table)
+    _print_categories({label: one.by_category for label, one in measured.items()}, console)
+    for label in others:
+        share = evaluation.differences[label]
+        between = f"95% interval {share.low:+.3f} to {share.high:+.3f}, paired"
+        console.print(f"{escape(label)} - {escape(first)}: {share.value:+.3f} ({between})")
+    for label, seen in evaluation.answers.seen.items():
+        if seen is None:
+            console.print(f"warning: the training data of {escape(label)} are gone; it may have seen these prompts")
+        elif seen:
+            console.print(f"warning: {escape(label)} was trained on {seen} of these prompts")
+
+
+def _print_categories(by_category: Mapping[str, Mapping[str, Share]], console: Console) -> None:
+    """One row for each category, one column for each policy; nothing where there is a single category."""
+    first = next(iter(by_category.values()))
+    if len(first) < 2:
+        return
+    table = Table("category", "prompts", *map(escape, by_category))
+    for category, share in first.items():
+        cells = (shares[category] for shares in by_category.values() if category in shares)
+        values = (f"{one.value:.3f} ({_interval(one)})" for one in cells)
+        table.add_row(escape(category), str(share.num_prompts), *values)
+    console.print(table)
+
+
+def _print_win_rates(result: WinRates, console: Console) -> None:
+    table = Table("policy", "win rate", "95% interval", "at equal length", "95% interval", "win/tie/loss", "judged")
+    table.title = f"Against {escape(result.baseline)}, by {escape(result.judge)}, both orders"
+    for label, judged in result.judged.items():
+        one = judged.compared
+        controlled = one.length_controlled
+        equal = (f"{controlled.win_rate.value:.1%}", _interval(controlled.win_rate)) if controlled else ("-", "-")
+        counts = f"{one.wins}/{one.ties}/{one.losses}"
+        judged_of = f"{one.num_judged} of {one.num_prompts}"
+        table.add_row(escape(label), f"{one.win_rate.value:.1%}", _interval(one.win_rate), *equal, counts, judged_of)
+    console.print(table)
+
+
+def _print_caveats(label: str, judged: Judged, console: Console) -> None:
+    """What a reader of the win rate must know beside it."""
+    one = judged.compared
+    console.print(
+        f"{escape(label)}: mean length {one.mean_length:.0f} characters against {one.baseline_length:.0f}; "
+        f"{one.num_identical} identical, {one.num_inconsistent} contradictory between the orders"
+        + (f"; what was shown first is preferred by {one.first_shown:.1%}" if one.first_shown is not None else "")
+    )
+    _print_categories({label: one.by_category}, console)
+    left_out = {
+        "prompts answered by only one of the two": judged.unmatched,
+        "prompts with a verdict in one order only": one.num_one_sided,
+        "replies without a verdict": judged.nonsense,
+        "failed requests": judged.failed,
+        "requests not made": judged.skipped,
+    }
+    counted = "; ".join(f"{count} {what}" for what, count in left_out.items() if count)
+    if counted:
+        console.print(f"  left out: {counted}")
+    if judged.failed:
+        console.print(f"  the server said: {escape(judged.reason)}")
+        console.print("  the same command again asks only for what is missing, if replies are kept (--out, or cache)")
+    if one.length_controlled is None:
+        console.print("  no win rate at equal length: the difference of lengths is the same everywhere")
+    elif one.length_controlled.extrapolated:
+        console.print("  warning: one side is nearly always the longer; its win rate at equal length is extrapolated")
+
+
+def _print_bill(result: WinRates, console: Console) -> None:
+    bill = result.bill
+    unbilled = f", {bill.unbilled} replies without a count" if bill.unbilled else ""
+    console.print(
+        f"asked: {bill.requests - bill.cached} requests ({bill.cached} more from the cache); tokens in "
+        f"{bill.prompt_tokens}, out {bill.completion_tokens}{unbilled}"
+    )
+
+
+def _print_written(options: EvalOptions, console: Console) -> None:
+    if options.out is not None:
+        console.print(f"written: {escape(str(options.out))}", soft_wrap=True)
+
+
+def _interval(share: Share) -> str:
+    return f"{share.low:.3f} to {share.high:.3f}"
