@@ -1,4 +1,4 @@
-"""What runs will take: batches, responses and questions to reward models from the configuration, time from other runs."""
+"""What runs will take: batches, responses and questions to reward models, and time by the pace of finished runs."""
 
 from __future__ import annotations
 
