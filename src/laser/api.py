@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from laser import __version__
 from laser.analysis.summary import RunSummary, summarize
-from laser.build import Built, build, reward_fingerprints
+from laser.build import Built, build, build_tracking, reward_fingerprints
 from laser.config import RunConfig, parse_config
 from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
 from laser.ranks import Ranks, join
+from laser.training.loop import Stop
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
 from laser.training.run_directory import RunDirectory, check_free, to_json, writing
@@ -51,7 +52,11 @@ def default_out(name: str = "run") -> Path:
 
 
 def train(
-    config: RunConfig | Mapping[str, Any], out: str | Path | None = None, *, progress: Progress | None = None
+    config: RunConfig | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: Stop = lambda: False,
 ) -> RunResult:
     """Train a policy with a pool of reward models (arXiv 2410.01735, Algorithm 1).
 
@@ -59,6 +64,7 @@ def train(
         config: A `RunConfig`, or the nested dict that a TOML file would hold.
         out: The run directory to create; None: a new folder under ``runs/``.
         progress: Told what happens; None: silence.
+        stop: Asked between batches; where it says so, the run is saved and `StoppedError` raised.
 
     Returns:
         Where the run lies and what came out.
@@ -73,13 +79,21 @@ def train(
     _on_main(ranks, lambda: check_free(out))  # before minutes of loading; `create` checks again
     built = build(config, on_tokens=progress.tokens, ranks=ranks)
     run = _on_main(
-        ranks, lambda: RunDirectory.create(out, config=config.model_dump(mode="json"), provenance=_provenance(config))
+        ranks,
+        lambda: RunDirectory.create(
+            out, config=config.model_dump(mode="json"), provenance={**_provenance(config), "prompts": built.prompts}
+        ),
     )
-    return _finish(built, run or RunDirectory.follow(out), progress)
+    return _finish(config, built, run or RunDirectory.follow(out), progress, stop)
 
 
 def resume(
-    path: str | Path, *, config: RunConfig | None = None, trust: bool = False, progress: Progress | None = None
+    path: str | Path,
+    *,
+    config: RunConfig | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+    stop: Stop = lambda: False,
 ) -> RunResult:
     """Continue an interrupted run to the result it would have had without the interruption.
 
@@ -88,6 +102,7 @@ def resume(
         config: If given, it must equal the configuration the run was started with.
         trust: Do what the run's ``config.json`` says although this user's laser has not signed it.
         progress: Told what happens; None: silence.
+        stop: As for `train`.
 
     Raises:
         RunDirectoryError: There is no run, another process works on it, its reward models have changed, or it is
@@ -104,12 +119,16 @@ def resume(
     if config is None and not trust:
         _on_main(ranks, lambda: _check_ours(run))
     _check_rewards(run, stored)
-    return _finish(build(stored, on_tokens=progress.tokens, ranks=ranks), run, progress)
+    return _finish(stored, build(stored, on_tokens=progress.tokens, ranks=ranks), run, progress, stop)
 
 
-def _finish(built: Built, run: RunDirectory, progress: Progress) -> RunResult:
+def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progress, stop: Stop) -> RunResult:
     try:
-        run_loop(built.parts, built.splits.train, built.plan, run, progress, built.evaluate)
+        tracking = build_tracking(config, run, progress)
+        try:
+            run_loop(built.parts, built.splits.train, built.plan, run, tracking, built.evaluate, stop)
+        finally:
+            tracking.finish()
         if run.writes:
             with writing(run.adapter, run.path):
                 built.parts.policy.save_adapter(run.adapter)

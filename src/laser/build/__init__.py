@@ -10,9 +10,11 @@ from pathlib import Path
 
 from laser.bandits.context import ContextPreparer
 from laser.build.data import build_splits
+from laser.build.fitting import make_room
 from laser.build.own import own_generator
 from laser.build.rewards import build_pool, check_reward_model, reward_fingerprints
 from laser.build.selection import build_feedback, build_selector, build_signal, signal_weight, split_off_probe
+from laser.build.tracking import build_tracking, check_tracking
 from laser.config import schema
 from laser.data.batches import Batching, batches
 from laser.data.split import Splits
@@ -42,6 +44,7 @@ __all__ = [
     "build_pool",
     "build_selector",
     "build_splits",
+    "build_tracking",
     "check_reward_model",
     "reward_fingerprints",
 ]
@@ -55,6 +58,7 @@ class Built:
     splits: Splits
     plan: Plan
     evaluate: Callable[[], Accuracy] | None
+    prompts: dict[str, int]
 
 
 def build(
@@ -70,12 +74,13 @@ def build(
     Raises:
         LaserError: Something named in the configuration cannot be had.
     """
+    check_tracking(config)
     splits, probe = split_off_probe(build_splits(config), config.signal)
     ranks = ranks or Alone()
     pool = build_pool(config, ranks)
     policy = build_policy(config)
-    longest = config.generation.max_new_tokens
-    policy.check_fits([*splits.train, *splits.dev], longest)
+    room = make_room(config, policy, splits, probe)
+    splits = room.splits
     generator: Generator = build_generator(config.generation, policy, on_tokens)
     if ranks.size > 1:
         generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
@@ -90,12 +95,12 @@ def build(
         selector=build_selector(config, contexts, batches_per_iteration=len(plan.draw_batches(0))),
         feedback=build_feedback(config.feedback),
         signal=build_signal(
-            config, pool, generator, probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
+            config, pool, generator, room.probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
         ),
         learner=build_learner(config.training, policy, ranks),
         ranks=ranks,
     )
-    return Built(parts, splits, plan, evaluate)
+    return Built(parts, splits, plan, evaluate, room.as_record())
 
 
 def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:

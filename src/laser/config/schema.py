@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
-from laser.config.section import Device, Factory, PositiveInt, Section
+from laser.config.section import Address, Device, Factory, PositiveInt, Section
 from laser.config.selection import (
     Feedback,
     FixedSelector,
@@ -23,6 +23,9 @@ from laser.config.selection import (
     SequentialSelector,
     SignalConfig,
 )
+from laser.config.tracking import TrackingConfig
+from laser.errors import ConfigError
+from laser.tasks import AnswerType, find_task
 
 
 class LoraConfig(Section):
@@ -50,13 +53,17 @@ class PolicyConfig(Section):
     )
     system_prompt: str | None = Field(None, description="System message put before every prompt that has none.")
     max_context: PositiveInt | None = Field(None, description="Token limit of prompt + response; None: the model's.")
+    overlong: Literal["refuse", "cut_middle"] = Field(
+        "refuse",
+        description="A prompt that leaves no room for a response: stop, or cut the middle of its last message.",
+    )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
 
 
 class ServerConfig(Section):
     """The vLLM server that samples when `generation.engine = "vllm"`."""
 
-    url: str = Field("http://127.0.0.1:8000", description="Address of the server.")
+    url: Address = Field("http://127.0.0.1:8000", description="Address of the server.")
     model: str = Field("policy", description="Name under which it has the policy's base weights.")
     adapter_folder: str | None = Field(
         None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
@@ -90,6 +97,12 @@ class GenerationConfig(Section):
     server: ServerConfig = Field(default_factory=ServerConfig, description="The server of engine = 'vllm'.")
 
 
+_ANSWER_TYPE = (
+    "What answers are: text, a number, yes or no, an option's letter, mathematics; auto: what a row says, else as the "
+    "gold answer looks."
+)
+
+
 class JsonlData(Section):
     """Prompts from local JSON Lines or Parquet files."""
 
@@ -101,6 +114,7 @@ class JsonlData(Section):
     answer_field: str | None = Field("answer", description="Field with the gold answer, if the file has one.")
     category_field: str | None = Field("category", description="Field with the category, if the file has one.")
     template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
 
 
 class HubData(Section):
@@ -117,6 +131,39 @@ class HubData(Section):
     answer_field: str | None = Field("answer", description="Column with the gold answer, if there is one.")
     category_field: str | None = Field("category", description="Column with the category, if there is one.")
     template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
+
+
+class TaskData(Section):
+    """Prompts of a task that the library knows; `laser tasks` lists them, and docs/tasks.md says how each is read."""
+
+    type: Literal["task"] = "task"
+    name: str = Field(
+        description="Name of the task; it also sets what the fields below and split, evaluation leave out."
+    )
+    path: str | None = Field(None, description="The original files, or a folder with them; None: the hub.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    categories: tuple[str, ...] | None = Field(None, description="Categories to keep; None: all.")
+    category_field: str | None = Field(None, description="Column that is the category; None: the task's own.")
+    classifier: str | None = Field(
+        None, description="Prompt classifier (hub id or folder) for a task without categories of its own."
+    )
+    template: str | None = Field(None, description="Text around the prompt, with {input} and {context}; None: its own.")
+    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
+    limit: PositiveInt | None = Field(
+        None, description="Most prompts kept per category and original split, drawn by a seeded hash; None: all."
+    )
+    max_rows: PositiveInt | None = Field(None, description="Read only the first rows of each original split.")
+
+    @model_validator(mode="after")
+    def _known(self) -> TaskData:
+        try:
+            find_task(self.name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if self.template is not None and "{input}" not in self.template and "{context}" not in self.template:
+            raise ValueError("data.template has neither {input} nor {context}; put them where question and document go")
+        return self
 
 
 class EmbeddedData(Section):
@@ -126,15 +173,18 @@ class EmbeddedData(Section):
     categories: tuple[str, ...] | None = Field(None, description="Categories to generate; None: all of them.")
 
 
-Data = Annotated[JsonlData | HubData | EmbeddedData, Field(discriminator="type")]
+Data = Annotated[JsonlData | HubData | TaskData | EmbeddedData, Field(discriminator="type")]
 
 
 class SplitConfig(Section):
     """How many prompts go where, and how batches are drawn."""
 
-    train: PositiveInt | None = Field(None, description="Number of training prompts; None: all that remain.")
+    train: int | None = Field(None, ge=0, description="Number of training prompts; None: all that remain.")
     dev: int = Field(64, ge=0, description="Number of development prompts.")
     test: int = Field(0, ge=0, description="Number of test prompts.")
+    shrink: bool = Field(
+        False, description="With too few prompts, keep the proportions of train, dev and test instead of stopping."
+    )
     batching: Literal["shuffled", "by_category"] = Field(
         "shuffled", description="Batches over all prompts (the paper's reasoning), or of one category (its WildChat)."
     )
@@ -250,6 +300,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     best_of_n: BestOfNConfig = Field(default_factory=BestOfNConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Experiment trackers.")
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

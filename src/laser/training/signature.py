@@ -56,6 +56,8 @@ def _powers(value: Any) -> Iterator[str]:
         yield f"send the key in {value['api_key_env']} to {value.get('url')}"
     elif value.get("url"):
         yield f"talk to {value['url']}"
+    if value.get("to") and "project" in value:
+        yield f"report to {', '.join(value['to'])}"
     for key, item in value.items():
         if key != "server" or value.get("engine") == "vllm":
             yield from _powers(item)
