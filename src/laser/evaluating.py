@@ -132,8 +132,13 @@ def evaluate(
     Raises:
         LaserError: Something cannot be used, there are no such prompts, or they have no gold answers.
     """
-    out = Path(out) if out is not None else None
-    answers = answer(targets, split=split, base=base, overrides=overrides, out=out, trust=trust, note=note)
+    chosen = _targets(targets, base=base, overrides=overrides, trust=trust)
+    return evaluate_targets(chosen, split=split, out=Path(out) if out is not None else None, note=note)
+
+
+def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Evaluation:
+    """As `evaluate`, with policies and configurations that are at hand."""
+    answers = answer_targets(targets, split=split, out=out, note=note)
     section = answers.config.evaluation
     measured = {
         label: measure(
@@ -170,14 +175,19 @@ def answer(
         LaserError: Something cannot be used, or the files beside `out` hold other responses.
     """
     chosen = _targets(targets, base=base, overrides=overrides, trust=trust)
-    config = chosen[0].config
+    return answer_targets(chosen, split=split, out=out, note=note)
+
+
+def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Answers:
+    """As `answer`, with policies and configurations that are at hand."""
+    config = targets[0].config
     splits = build_splits(config)
     prompts = splits.dev if split == "dev" else splits.test
     if not prompts:
         raise DataError(f"there are no {split} prompts; set split.{split}")
-    files = {target.label: _beside(out, target.label) for target in chosen} if out is not None else {}
-    seen = {target.label: _num_seen(target, prompts, config) for target in chosen}
-    responses = {target.label: _respond(target, prompts, config, files.get(target.label), note) for target in chosen}
+    files = {target.label: _beside(out, target.label) for target in targets} if out is not None else {}
+    seen = {target.label: _num_seen(target, prompts, config) for target in targets}
+    responses = {target.label: _respond(target, prompts, config, files.get(target.label), note) for target in targets}
     return Answers(config, prompts, responses, files, seen)
 
 
