@@ -171,7 +171,7 @@ def _judge(
     problems = Counter(one.problem for both in verdicts for one in both)
     reasons = Counter(one.said for both in verdicts for one in both if one.problem == "failed")
     reason = reasons.most_common(1)[0][0] if reasons else ""
-    if compared is None:
+    if compared is None or (compared.first_shown is None and compared.num_identical < len(pairs)):
         what = reason or f"{problems['nonsense']} replies name neither response; try another model or template"
         raise ServerError(f"the judge gave no verdict on any of {len(pairs)} prompts: {what}")
     return Judged(

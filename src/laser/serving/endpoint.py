@@ -148,15 +148,15 @@ class Endpoint:
                 body = self._read(reply, where)
         except requests.exceptions.RetryError as error:
             raise ServerError(f"{where} failed {self._retries + 1} times; see the server's log") from error
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-            raise ServerError(
-                f"{where} did not answer within {self._timeout:g} s, {self._retries + 1} times; raise the timeout "
-                "or lower the concurrency"
-            ) from error
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            cause, tries = _cause(error), self._retries + 1
+            if "Timeout" in cause:
+                raise ServerError(
+                    f"{where} did not answer within {self._timeout:g} s, {tries} times; raise the timeout or lower the "
+                    "concurrency"
+                ) from error
             raise ServerError(
-                f"{where} cannot be reached after {self._retries + 1} tries ({self._hidden(_cause(error))}); is the "
-                "server running?"
+                f"{where} cannot be reached after {tries} tries ({self._hidden(cause)}); is the server running?"
             ) from error
         if reply.is_redirect:
             raise ServerError(f"{where} redirects to another address; put the server's own address into the url")
