@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,66 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is measured on test prompts after training.
+
+    Attributes:
+        config: The configuration whose test prompts are asked, and how.
+        base: Measure the policy before training as well.
+        judge: Who compares responses with the reference's (`laser.config.judge`); None: a metric on gold answers.
+        length_controlled: Take the win rate at equal length.
+        against: The run of the reference; None: this run is the reference.
+    """
+
+    config: RunConfig
+    base: bool = False
+    judge: Mapping[str, Any] | None = None
+    length_controlled: bool = False
+    against: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "base": self.base,
+            "judge": dict(self.judge) if self.judge is not None else None,
+            "length_controlled": self.length_controlled,
+            "against": str(self.against) if self.against is not None else None,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Measurement:
+        """Read `as_record`."""
+        against = record["against"]
+        config = parse_config(record["config"], source="measurement")
+        return cls(
+            config, record["base"], record["judge"], record["length_controlled"], Path(against) if against else None
+        )
+
+    @property
+    def answers(self) -> str:
+        """Name of the file beside which the responses are kept; the same for all methods of a task and seed."""
+        return f"answers-{_digest(self._asked())}.json"
+
+    @property
+    def file(self) -> str:
+        """Name of its file in the run directory; what is measured otherwise has another."""
+        against = self.against.parent.name if self.against is not None else None
+        how = json.dumps([self.judge, self.length_controlled, against], sort_keys=True)
+        return f"test-{_digest(self._asked() + how)}.json"
+
+    def _asked(self) -> str:
+        """What is asked and how."""
+        one = self.config
+        sections = [one.data.model_dump_json(), one.split.model_dump_json(), one.evaluation.model_dump_json()]
+        return json.dumps([*sections, one.seed, one.generation.max_new_tokens])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """What is run on its own.
 
@@ -45,16 +106,14 @@ class Cell:
         key: Which cell.
         config: What `laser train` is given; for best-of-n, what all methods share.
         needs: Cells that must be finished first.
-        test: The configuration whose test prompts the trained policy is measured on; None: no such measurement.
-        tests_base: Measure the policy before training on the test prompts as well.
+        measurement: What is measured on test prompts after training, if anything.
         methods: The methods of a best-of-n cell.
     """
 
     key: Key
     config: RunConfig
     needs: tuple[Key, ...] = ()
-    test: RunConfig | None = None
-    tests_base: bool = False
+    measurement: Measurement | None = None
     methods: Mapping[str, RunConfig] = field(default_factory=dict)
 
 
@@ -105,14 +164,33 @@ def _run_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
     needs: list[Key] = []
     table = _dereferenced(table, suite, key, out, needs)
     config = _parsed(suite, key, {**table, "seed": key.seed})
-    test = None
-    if suite.metric == "test":
-        patch = merged(table, suite.tasks[key.task].test, where=f"tasks.{key.task}.test")
-        test = _parsed(suite, key, {**patch, "seed": key.seed})
-    _check_measured(suite, key, config, test)
-    before = any(method.row == "before" for method in suite.methods.values())
-    tests_base = test is not None and before and key.method == _first_run(suite, key.task)
-    return Cell(key, config, tuple(dict.fromkeys(needs)), test, tests_base)
+    if suite.tasks[key.task].auxiliary:
+        return Cell(key, config, tuple(dict.fromkeys(needs)))
+    if suite.metric == "dev":
+        if config.split.dev == 0:
+            raise ConfigError(f"{key}: metric = 'dev' needs dev prompts; set split.dev, or metric = 'test'")
+        return Cell(key, config, tuple(dict.fromkeys(needs)))
+    patch = merged(table, suite.tasks[key.task].test, where=f"tasks.{key.task}.test")
+    measurement = _measurement(suite, key, _parsed(suite, key, {**patch, "seed": key.seed}), out)
+    if measurement.against is not None:
+        needs.append(Key(key.task, suite.compared_with, key.seed))
+    return Cell(key, config, tuple(dict.fromkeys(needs)), measurement)
+
+
+def _measurement(suite: SuiteConfig, key: Key, config: RunConfig, out: Path) -> Measurement:
+    if config.split.test == 0:
+        raise ConfigError(f"{key}: metric = {suite.metric!r} needs test prompts; set split.test")
+    has_before = any(method.row == "before" for method in suite.methods.values())
+    base = has_before and key.method == _first_run(suite, key.task)
+    if suite.judge is None:
+        return Measurement(config, base)
+    if key.task not in suite.tasks_of(suite.compared_with):
+        raise ConfigError(
+            f"metric = {suite.metric!r} compares with {suite.compared_with!r}, which task {key.task} lacks"
+        )
+    is_reference = key.method == suite.compared_with
+    against = None if is_reference else Key(key.task, suite.compared_with, key.seed).folder(out)
+    return Measurement(config, base, suite.judge.model_dump(mode="json"), suite.metric == "lc_win_rate", against)
 
 
 def _best_of_n_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
@@ -172,15 +250,6 @@ def _dereferenced(value: Any, suite: SuiteConfig, key: Key, out: Path, needs: li
         return str(needs[-1].folder(out))
 
     return _REFERENCE.sub(directory, value)
-
-
-def _check_measured(suite: SuiteConfig, key: Key, config: RunConfig, test: RunConfig | None) -> None:
-    if suite.tasks[key.task].auxiliary:
-        return
-    if test is None and config.split.dev == 0:
-        raise ConfigError(f"{key}: metric = 'dev' needs dev prompts; set split.dev, or metric = 'test'")
-    if test is not None and test.split.test == 0:
-        raise ConfigError(f"{key}: metric = 'test' needs test prompts; set split.test")
 
 
 def _check_order(cells: Mapping[Key, Cell]) -> None:

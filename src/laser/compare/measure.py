@@ -1,42 +1,75 @@
-"""The metric of a trained policy on test prompts."""
+"""What a finished run's policy is worth on test prompts: a metric, or a judge's preference to the reference's run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from laser.build import build_evaluation, build_generator, build_policy, build_splits
+from laser.compare.cells import Measurement
 from laser.config import RunConfig
-from laser.errors import DataError, RunDirectoryError
-from laser.statefiles import load_state
-from laser.training.checkpoint import newest_checkpoint
+from laser.config.judge import JudgeConfig
+from laser.errors import DataError
+from laser.evaluating import Note, Target, answer_targets, evaluate_targets
+from laser.judging import win_rates
+
+_BEFORE = "before"
 
 
-def measure_test(config: RunConfig, run: Path, *, base: bool) -> dict[str, Any]:
-    """Measure a finished run's policy.
+def measure(config: RunConfig, run: Path, label: str, measurement: Measurement, note: Note) -> dict[str, Any]:
+    """Measure a finished run; responses and verdicts are kept in its directory, so that an interrupted one goes on.
 
     Args:
-        config: Policy, test prompts and how answers are read.
-        run: The run directory.
-        base: Measure the policy before training too.
+        config: What it was trained with.
+        run: Its directory.
+        label: What files call its policy.
+        measurement: What is measured.
+        note: Told what happens.
 
     Returns:
-        The record of its accuracy, and with `base` also ``before``, the accuracy before training.
+        ``value`` in [0, 1]; ``before``, that of the untrained policy, or None; and the details.
 
     Raises:
-        LaserError: There are no test prompts with gold answers, or the run has no checkpoint.
+        LaserError: It cannot be measured.
     """
-    policy = build_policy(config)
-    prompts = build_splits(config).test
-    evaluate = build_evaluation(config, build_generator(config.generation, policy), prompts)
-    if evaluate is None:
-        raise DataError("there are no test prompts with gold answers; set split.test and data.answer_field")
-    folder = newest_checkpoint(run / "checkpoints")
-    if folder is None or not (folder / "policy.json").is_file():
-        raise RunDirectoryError(
-            f"{run} holds no weights of its policy (keep = 'results' drops them after the measurement the suite asked "
-            "for), so it cannot be measured; remove its folder to train it again"
-        )
-    before = {"before": evaluate().overall} if base else {}
-    policy.load_state_dict(load_state(folder / "policy"))
-    return {**evaluate().as_record(), **before}
+    targets = [Target(label, measurement.config, config, run)]
+    if measurement.base:
+        targets.append(Target(_BEFORE, measurement.config, config, None))
+    out = run / measurement.answers
+    if measurement.judge is None:
+        evaluation = evaluate_targets(targets, split="test", out=out, note=note)
+        values = {name: measured.overall.value for name, measured in evaluation.measured.items()}
+        details = evaluation.as_record()
+    else:
+        files = dict(answer_targets(targets, split="test", out=out, note=note).files)
+        reference = files.pop(label) if measurement.against is None else _responses_of(measurement)
+        values, details = _judged(reference, files, measurement, run / measurement.file, note)
+        values.setdefault(label, 0.5)  # the reference against itself
+    return {"value": values[label], _BEFORE: values.get(_BEFORE), "details": details}
+
+
+def _judged(
+    reference: Path, others: dict[str, Path], measurement: Measurement, out: Path, note: Note
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Win rate of each other policy against the reference, and the record of the verdicts."""
+    if not others:
+        return {}, {}
+    judge = JudgeConfig.model_validate(measurement.judge)
+    result = win_rates([reference, *others.values()], judge, out=out.with_name(f"judged-{out.name}"), note=note)
+    values = {}
+    for name, judged in zip(others, result.judged.values(), strict=True):
+        controlled = judged.compared.length_controlled
+        if measurement.length_controlled and controlled is None:
+            raise DataError("the effect of length cannot be seen in these responses; set metric = 'win_rate'")
+        share = controlled.win_rate if measurement.length_controlled and controlled else judged.compared.win_rate
+        values[name] = share.value
+    return values, result.as_record()
+
+
+def _responses_of(measurement: Measurement) -> Path:
+    """The responses that the reference's run gave to the same prompts."""
+    assert measurement.against is not None
+    stem, method = Path(measurement.answers).stem, measurement.against.parent.name
+    path = measurement.against / f"{stem}.{method}.jsonl"
+    if not path.is_file():
+        raise DataError(f"{measurement.against} holds no responses to the test prompts; run the reference's cell first")
+    return path

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from laser.analysis.statistics import Estimate, Paired, estimate, holm, paired
 from laser.compare.cells import BEST_OF_N, Cell, Key
-from laser.compare.state import TEST, State, standing
+from laser.compare.state import State, standing
 from laser.config.suite import MethodConfig, SuiteConfig
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE
 from laser.training.run_directory import read_json
@@ -140,9 +140,9 @@ def _read(cell: Cell, out: Path) -> dict[str, Measured]:
         }
     summary = read_json(folder / "summary.json")
     value, before = summary["metric_after"], summary["metric_before"]
-    if cell.test is not None:
-        test = read_json(folder / TEST)
-        value, before = test["accuracy"], test.get("before")
+    if cell.measurement is not None:
+        measured = read_json(folder / cell.measurement.file)
+        value, before = measured["value"], measured["before"]
     if value is None:
         return {}  # an auxiliary task without gold answers
     return {

@@ -122,9 +122,9 @@ class _Process:
         failure_note(cell.key, out).unlink(missing_ok=True)
         order = {
             "folder": str(cell.key.folder(out)),
+            "label": cell.key.method,
             "config": cell.config.model_dump(mode="json"),
-            "test": cell.test.model_dump(mode="json") if cell.test is not None else None,
-            "tests_base": cell.tests_base,
+            "measurement": cell.measurement.as_record() if cell.measurement is not None else None,
             "methods": methods_record(cell),
             "keep": keep,
         }

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from laser.compare.cells import BEST_OF_N, Cell, Key
+from laser.compare.cells import BEST_OF_N, Cell, Key, Measurement
 from laser.config import parse_config
 from laser.config.compare import first_difference
 from laser.config.suite import SuiteConfig
 from laser.errors import ConfigError, RunDirectoryError
 from laser.training.run_directory import atomic_write, read_json, write_json
 
-SUITE, TEST, METHODS = "suite.json", "test.json", "methods.json"
+SUITE, METHODS = "suite.json", "methods.json"
 
 
 class State(StrEnum):
@@ -60,19 +59,14 @@ def _is_finished(cell: Cell, folder: Path) -> bool:
     if cell.key.method == BEST_OF_N:
         return (folder / METHODS).is_file() and read_json(folder / METHODS) == methods_record(cell)
     trained = (folder / "summary.json").is_file()
-    return trained and (cell.test is None or _test_is_done(cell, folder))
+    return trained and (cell.measurement is None or is_measured(folder, cell.measurement))
 
 
-def _test_is_done(cell: Cell, folder: Path) -> bool:
-    if not (folder / TEST).is_file():
-        return False
-    record = read_json(folder / TEST)
-    return record["config"] == test_record(cell) and (not cell.tests_base or "before" in record)
-
-
-def test_record(cell: Cell) -> dict[str, Any]:
-    """What identifies the measurement on test prompts."""
-    return cell.test.model_dump(mode="json") if cell.test is not None else {}
+def is_measured(folder: Path, measurement: Measurement) -> bool:
+    """Whether a run directory holds a measurement."""
+    path = folder / measurement.file
+    record = read_json(path) if path.is_file() else {}
+    return "value" in record and (not measurement.base or record.get("before") is not None)
 
 
 def methods_record(cell: Cell) -> dict[str, Any]:
@@ -147,9 +141,3 @@ def _is_locked(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def read_test(folder: Path) -> dict[str, Any]:
-    """The measurement on test prompts."""
-    record: dict[str, Any] = json.loads((folder / TEST).read_text(encoding="utf-8"))
-    return record

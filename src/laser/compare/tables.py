@@ -19,6 +19,12 @@ from laser.training.run_directory import atomic_write, write_json
 _LEVEL = 0.05
 _MINUS = "\N{MINUS SIGN}"
 _COSTS = ("time", "RM calls", "tokens")
+_METRICS = {
+    "dev": "last dev metric",
+    "test": "metric on the test prompts",
+    "win_rate": "win rate against {reference}, whose own is 50 by definition,",
+    "lc_win_rate": "length-controlled win rate against {reference}, whose own is 50 by definition,",
+}
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
@@ -150,7 +156,7 @@ def _row(results: Results, entry: Entry) -> dict[str, Any]:
 def legend(results: Results) -> str:
     """What the numbers are."""
     suite = results.suite
-    what = {"dev": "last dev metric", "test": "metric on the test prompts"}[suite.metric]
+    what = _METRICS[suite.metric].format(reference=_label(results, suite.compared_with))
     if suite.mode == "best-of-n":
         what = "metric of the picked responses"
     sentences = [

@@ -20,18 +20,19 @@ from typing import Any
 from rich.console import Console
 
 from laser.cli.progress import PlainProgress
-from laser.compare.state import METHODS, TEST
+from laser.compare.cells import Measurement
+from laser.compare.state import METHODS, is_measured
 from laser.config import RunConfig, parse_config
 from laser.errors import LaserError
 from laser.training.progress import Progress
-from laser.training.run_directory import read_json, write_json
+from laser.training.run_directory import write_json
 
 
 def run_cell(order: dict[str, Any], progress: Progress) -> None:
     """Do what is left of a cell.
 
     Args:
-        order: ``folder``, ``config``, ``test`` (None or a configuration), ``tests_base``, ``methods`` and ``keep``.
+        order: ``folder``, ``label``, ``config``, ``measurement`` (None or its record), ``methods`` and ``keep``.
         progress: Told what happens.
 
     Raises:
@@ -48,8 +49,8 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
             api.resume(folder, config=config, progress=progress)
         else:
             api.train(config, folder, progress=progress)
-    if order["test"] is not None:
-        _measure(folder, config, order["test"], order["tests_base"], progress)
+    if order["measurement"] is not None:
+        _measure(folder, config, order["label"], Measurement.from_record(order["measurement"]), progress)
     if order["keep"] == "results":
         _drop_weights(folder)
 
@@ -61,14 +62,13 @@ def _compare_best_of_n(folder: Path, config: RunConfig, methods: dict[str, Any],
     write_json(folder / METHODS, methods)  # the mark of a finished comparison
 
 
-def _measure(folder: Path, config: RunConfig, test: dict[str, Any], tests_base: bool, progress: Progress) -> None:
-    """Measure the trained policy, and the untrained one where asked, on test prompts."""
-    if (folder / TEST).is_file() and read_json(folder / TEST)["config"] == test:
+def _measure(folder: Path, config: RunConfig, label: str, measurement: Measurement, progress: Progress) -> None:
+    """Measure the trained policy on test prompts, unless that is done."""
+    if is_measured(folder, measurement):
         return
-    from laser.compare.measure import measure_test
+    from laser.compare.measure import measure
 
-    progress.note("measuring on the test prompts")
-    write_json(folder / TEST, {"config": test, **measure_test(parse_config(test), folder, base=tests_base)})
+    write_json(folder / measurement.file, measure(config, folder, label, measurement, progress.note))
 
 
 def _drop_weights(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from laser.config.judge import JudgeConfig
 from laser.config.load import absolute_paths, apply_override, explain, read_toml
 from laser.config.patch import Table, merged, nearest
 from laser.config.schema import RunConfig
@@ -85,9 +86,12 @@ class SuiteConfig(Section):
     title: str = Field("", description="Caption of the tables.")
     folder: str = Field(".", description="Folder at which relative paths start: the file's.")
     mode: Literal["train", "best-of-n"] = Field("train", description="What a cell does: laser train, or best-of-n.")
-    metric: Literal["dev", "test"] = Field(
-        "dev", description="What is compared: the last dev metric, or one measured on the test prompts after training."
+    metric: Literal["dev", "test", "win_rate", "lc_win_rate"] = Field(
+        "dev",
+        description="What is compared: the last dev metric; or on the test prompts, after training, the metric, or how "
+        "often `judge` prefers responses to those of the reference's run (lc: at equal length).",
     )
+    judge: JudgeConfig | None = Field(None, description="Who judges win rates: a section, or its TOML file.")
     reference: str | None = Field(None, description="Method the others are tested against; None: the first.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="Seeds of every cell; a number n means 0..n-1.")
     devices: tuple[SuiteDevice, ...] = Field(
@@ -119,6 +123,10 @@ class SuiteConfig(Section):
             twice = [name for name in names if folded.count(name.casefold()) > 1]
             if twice:
                 raise ValueError(f"{kind} {' and '.join(twice)} differ in case alone; their folders would collide")
+        if (self.judge is None) == self.metric.endswith("win_rate"):
+            raise ValueError(f"metric = {self.metric!r} and `judge` do not fit; win rates, and only they, need a judge")
+        if self.mode == "best-of-n" and self.metric != "dev":
+            raise ValueError("mode = 'best-of-n' measures evaluation.metric on its test prompts; drop `metric`")
         if "seed" in self.base:
             raise ValueError("base.seed is set by the suite's seeds; drop it")
         self._check_methods()
@@ -135,7 +143,8 @@ class SuiteConfig(Section):
                     runs = [key for key, value in self.methods.items() if value.is_run]
                     raise ValueError(f"methods.{name}.mean_of: {other!r} has no runs; {nearest(other, runs)}")
             if not method.is_run and method.sections:
-                raise ValueError(f"methods.{name} has no run of its own, so {[*method.sections][0]!r} has no effect")
+                section = next(iter(method.sections))
+                raise ValueError(f"methods.{name} has no run of its own, so {section!r} has no effect")
             if method.row == "oracle" and self.mode != "best-of-n":
                 raise ValueError(f"methods.{name}.row = 'oracle' needs mode = 'best-of-n'")
 
@@ -200,6 +209,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Table:
     for kind in ("methods", "tasks"):
         if isinstance(table.get(kind), dict):
             table[kind] = {name: _resolved(patch, folder) for name, patch in table[kind].items()}
+    if isinstance(table.get("judge"), str):
+        table["judge"] = read_toml(folder / table["judge"])
     extended = table.pop("extends", None)
     if extended is None:
         return table
