@@ -50,7 +50,7 @@ def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path 
         overrides=options.overrides,
         out=options.out,
         trust=options.trust,
-        note=lambda message: console.print(escape(message)),
+        note=lambda message: _line(console, escape(message)),
     )
     _print_measured(evaluation, console)
     _print_written(options, console)
@@ -71,7 +71,7 @@ def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], dif
         difficulty=difficulty,
         out=options.out,
         trust=options.trust,
-        note=lambda message: console.print(escape(message)),
+        note=lambda message: _line(console, escape(message)),
     )
     _print_win_rates(result, console)
     for label, judged in result.judged.items():
@@ -102,12 +102,12 @@ def _print_measured(evaluation: Evaluation, console: Console) -> None:
     for label in others:
         share = evaluation.differences[label]
         between = f"95% interval {share.low:+.3f} to {share.high:+.3f}, paired"
-        console.print(f"{escape(label)} - {escape(first)}: {share.value:+.3f} ({between})")
+        _line(console, f"{escape(label)} - {escape(first)}: {share.value:+.3f} ({between})")
     for label, seen in evaluation.answers.seen.items():
         if seen is None:
-            console.print(f"warning: the training data of {escape(label)} are gone; it may have seen these prompts")
+            _line(console, f"warning: the training data of {escape(label)} are gone; it may have seen these prompts")
         elif seen:
-            console.print(f"warning: {escape(label)} was trained on {seen} of these prompts")
+            _line(console, f"warning: {escape(label)} was trained on {seen} of these prompts")
 
 
 def _print_categories(by_category: Mapping[str, Mapping[str, Share]], console: Console) -> None:
@@ -139,10 +139,11 @@ def _print_win_rates(result: WinRates, console: Console) -> None:
 def _print_caveats(label: str, judged: Judged, console: Console) -> None:
     """What a reader of the win rate must know beside it."""
     one = judged.compared
-    console.print(
+    _line(
+        console,
         f"{escape(label)}: mean length {one.mean_length:.0f} characters against {one.baseline_length:.0f}; "
         f"{one.num_identical} identical, {one.num_inconsistent} contradictory between the orders"
-        + (f"; what was shown first is preferred by {one.first_shown:.1%}" if one.first_shown is not None else "")
+        + (f"; what was shown first is preferred by {one.first_shown:.1%}" if one.first_shown is not None else ""),
     )
     _print_categories({label: one.by_category}, console)
     left_out = {
@@ -154,28 +155,34 @@ def _print_caveats(label: str, judged: Judged, console: Console) -> None:
     }
     counted = "; ".join(f"{count} {what}" for what, count in left_out.items() if count)
     if counted:
-        console.print(f"  left out: {counted}")
+        _line(console, f"  left out: {counted}")
     if judged.failed:
-        console.print(f"  the server said: {escape(judged.reason)}")
-        console.print("  the same command again asks only for what is missing, if replies are kept (--out, or cache)")
+        _line(console, f"  the server said: {escape(judged.reason)}")
+        _line(console, "  the same command again asks only for what is missing, if replies are kept (--out, or cache)")
     if one.length_controlled is None:
-        console.print("  no win rate at equal length: the difference of lengths is the same everywhere")
+        _line(console, "  no win rate at equal length: the difference of lengths is the same everywhere")
     elif one.length_controlled.extrapolated:
-        console.print("  warning: one side is nearly always the longer; its win rate at equal length is extrapolated")
+        _line(console, "  warning: one side is nearly always the longer; its win rate at equal length is extrapolated")
 
 
 def _print_bill(result: WinRates, console: Console) -> None:
     bill = result.bill
     unbilled = f", {bill.unbilled} replies without a count" if bill.unbilled else ""
-    console.print(
+    _line(
+        console,
         f"asked: {bill.requests - bill.cached} requests ({bill.cached} more from the cache); tokens in "
-        f"{bill.prompt_tokens}, out {bill.completion_tokens}{unbilled}"
+        f"{bill.prompt_tokens}, out {bill.completion_tokens}{unbilled}",
     )
 
 
 def _print_written(options: EvalOptions, console: Console) -> None:
     if options.out is not None:
-        console.print(f"written: {escape(str(options.out))}", soft_wrap=True)
+        _line(console, f"written: {escape(str(options.out))}")
+
+
+def _line(console: Console, text: str) -> None:
+    """A line that stays one, however narrow the terminal."""
+    console.print(text, soft_wrap=True)
 
 
 def _interval(share: Share) -> str:
