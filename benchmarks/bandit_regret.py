@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 from mabwiser.mab import MAB, LearningPolicy
 from pareto_bandit.policy import DisjointLinUCBPolicy
-from scipy import stats
 
+from laser.analysis.statistics import estimate
 from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.simulate import Environment, drifting, linear, regret
@@ -98,7 +98,7 @@ def main() -> None:
         cells = []
         for kind, row in finals.items():
             difference = row[name] - row[best[kind]]
-            half = stats.t.ppf(0.975, args.seeds - 1) * difference.std(ddof=1) / np.sqrt(args.seeds)
+            half = estimate(difference.tolist()).half
             cells.append(f"{row[name].mean():.0f} ({difference.mean():+.0f} ± {half:.0f})")
         total = sum(row[name].mean() for row in finals.values())
         print(f"| {name} | {' | '.join(cells)} | {total:.0f} | {seconds[name] / seconds['LinUCB alpha 1']:.1f} |")

@@ -1,11 +1,14 @@
 """The plan's figures against real models, and the summary of hand-written records."""
 
+from pathlib import Path
+
 import pytest
 from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
 from laser.config import parse_config
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs
+from laser.errors import ConfigError, ModelError
 from laser.planning import ModelSize, estimate_memory, measure_model, measure_reward_model
 from laser.policy.policy import Policy
 from tiny import make_model, save_model
@@ -134,3 +137,26 @@ def test_a_known_batch_needs_no_more_than_the_budgets(config):
     assert known.activations < budgets.activations
     assert known.generation < budgets.generation
     assert (known.policy, known.adapters) == (budgets.policy, budgets.adapters)
+
+
+@pytest.mark.parametrize("name", ["8b", "70b"])
+def test_the_shipped_sizes_are_planned_without_weights(name):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from laser.config import load_config
+    from laser.planning import print_plan
+
+    root = Path(__file__).parents[1] / "configs" / "sizing"
+    written = StringIO()
+    config = load_config(root / f"{name}.toml")
+    print_plan(config, Console(file=written, width=120), "h100-80gb", 8)
+    assert "8 x h100-80gb" in written.getvalue()
+    assert ("more than h100-80gb has" in written.getvalue()) == (name == "70b")
+    size = measure_model(config.policy, AutoModelForCausalLM, needs_weights=False)
+    assert size.num_parameters == {"8b": 8_030_261_248, "70b": 70_553_706_496}[name]
+    with pytest.raises(ModelError, match="has no weights"):
+        measure_model(config.policy, AutoModelForCausalLM)
+    with pytest.raises(ConfigError, match="no machine 'tpu'"):
+        print_plan(config, Console(file=written), "tpu")

@@ -74,11 +74,19 @@ class MemoryEstimate:
 
 
 def measure_model(
-    section: schema.PolicyConfig | reward_sections.ModelRewardBase | reward_sections.TextMetricReward, kind: type
+    section: schema.PolicyConfig | reward_sections.ModelRewardBase | reward_sections.TextMetricReward,
+    kind: type,
+    *,
+    needs_weights: bool = True,
 ) -> ModelSize:
     """Size a model from its configuration, on the meta device. Raises ModelError if there is none."""
     assert section.model is not None
-    config = load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    config = load_model_config(
+        section.model,
+        revision=section.revision,
+        trust_remote_code=section.trust_remote_code,
+        needs_weights=needs_weights,
+    )
     with torch.device("meta"):
         model = kind.from_config(config, trust_remote_code=section.trust_remote_code)  # type: ignore[attr-defined]
     dtype = choose_dtype(section.precision, choose_device(section.device))
@@ -113,23 +121,23 @@ def lm_shape(size: ModelSize) -> LmShape:
     )
 
 
-def measure_reward_model(section: reward_sections.RewardModelConfig) -> ModelSize:
+def measure_reward_model(section: reward_sections.RewardModelConfig, *, needs_weights: bool = True) -> ModelSize:
     """Size a reward model; one without weights in this process counts nothing."""
     match section:
         case reward_sections.ClassifierReward(family="token_logit") | reward_sections.PairwiseReward(family="pair_lm"):
-            return measure_model(section, AutoModelForCausalLM)
+            return measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
         case reward_sections.ClassifierReward(family="auto" | "standard"):
-            return measure_model(section, AutoModelForSequenceClassification)
+            return measure_model(section, AutoModelForSequenceClassification, needs_weights=needs_weights)
         case reward_sections.ClassifierReward() | reward_sections.PairwiseReward():
-            return measure_model(section, AutoModel)
+            return measure_model(section, AutoModel, needs_weights=needs_weights)
         case reward_sections.TextMetricReward(model=str(), metric="perplexity_step" | "perplexity_chain"):
-            return measure_model(section, AutoModelForCausalLM)
+            return measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
         case reward_sections.TextMetricReward(model=str()):
-            return measure_model(section, AutoModel)
+            return measure_model(section, AutoModel, needs_weights=needs_weights)
         case reward_sections.SimilarityReward():
-            return measure_model(section, AutoModel)
+            return measure_model(section, AutoModel, needs_weights=needs_weights)
         case reward_sections.LogLikelihoodReward():
-            size = measure_model(section, AutoModelForCausalLM)
+            size = measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
             return replace(size, num_bytes=size.num_bytes * (2 if section.reference else 1))
         case _:
             return ModelSize(0, 0)
@@ -176,7 +184,8 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     Args:
         config: The run.
         console: Where to.
-        machine: Whose time to estimate: "here", measured now, or one of `laser.costs.MACHINES`.
+        machine: Whose time to estimate: "here", measured now, or one of `laser.costs.MACHINES`, for which models are
+            sized from their config.json alone.
         devices: Devices of that kind, one process each.
 
     Raises:
@@ -184,10 +193,11 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     """
     console.print_json(json.dumps(config.model_dump(mode="json")))
     splits = build_splits(config)
-    for model in config.rewards.models:
-        check_reward_model(model)
-    policy = measure_model(config.policy, AutoModelForCausalLM)
-    rewards = [measure_reward_model(model) for model in config.rewards.models]
+    if machine == "here":  # what another machine will have need not be on this one
+        for model in config.rewards.models:
+            check_reward_model(model)
+    policy = measure_model(config.policy, AutoModelForCausalLM, needs_weights=machine == "here")
+    rewards = [measure_reward_model(model, needs_weights=machine == "here") for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))
     console.print(_steps_table(config, splits))
     estimate = estimate_memory(config, policy, rewards, batch_size(config, splits))
@@ -267,13 +277,14 @@ def _time_table(
     scoring = [size for size in rewards if size.num_layers]
     largest = max(scoring, key=lambda size: size.num_parameters, default=None)
     size = batch_size(config, splits)
+    size = replace(size, prompts=-(-size.prompts // devices))  # the busiest process's share
     costs = batch_costs(lm_shape(policy), lm_shape(largest) if largest is not None else None, size)
     where = f"{machine.name}" if devices == 1 else f"{devices} x {machine.name}"
-    table = Table("phase", "TFLOP", f"seconds on {escape(where)}", title="A batch, estimated")
+    table = Table("phase", "TFLOP each", f"seconds on {escape(where)}", title="A batch, estimated")
     for name, cost in costs.items():
-        table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{cost.seconds(machine) / devices:.3g}")
+        table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{cost.seconds(machine):.3g}")
     table.add_section()
-    total = sum(cost.seconds(machine) for cost in costs.values()) / devices
+    total = sum(cost.seconds(machine) for cost in costs.values())
     table.add_row("all", f"{sum(cost.flops for cost in costs.values()) / 1e12:.3g}", f"{total:.3g}", style="bold")
     table.caption = (
         f"prompts of about {size.prompt_tokens} tokens, responses of {size.response_tokens} (the longest allowed), "

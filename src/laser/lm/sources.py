@@ -68,12 +68,13 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
-def resolve(source: str) -> str:
+def resolve(source: str, *, needs_weights: bool = True) -> str:
     """Turn a source into what ``from_pretrained`` takes: a folder, or a hub id unchanged.
 
     Args:
         source: Hub id, local folder, ``.gguf`` file, or ``package:NAME[/path]``. A GGUF is converted once into a folder
             of the cache (``LASER_CACHE``, else ``XDG_CACHE_HOME/laser``, else ``~/.cache/laser``).
+        needs_weights: Whether a folder must hold weights besides its config.json.
 
     Raises:
         ModelError: Nothing is there, or it holds no weights.
@@ -84,7 +85,7 @@ def resolve(source: str) -> str:
     if path.suffix == ".gguf":
         return str(_converted(path))
     if path.is_dir():
-        _check_folder(path)
+        _check_folder(path, needs_weights)
         return str(path)
     if path.is_absolute() or source.startswith((".", "~")):
         raise ModelError(f"model folder {source} does not exist; check the path")
@@ -157,12 +158,19 @@ def load_encoder(
     return _load_model(AutoModel, source, "a text encoder", device, dtype, revision, trust_remote_code, renaming)
 
 
-def load_model_config(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Load a model's configuration without its weights. Raises ModelError as `load_causal_lm` does."""
+def load_model_config(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_weights: bool = True
+) -> Any:
+    """Load a model's configuration without its weights, which must be there unless `needs_weights` is off.
+
+    Raises:
+        ModelError: As `load_causal_lm` does.
+    """
     return _load(
         AutoConfig.from_pretrained,
         source,
         "a model configuration",
+        needs_weights=needs_weights,
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
@@ -235,8 +243,8 @@ def _load_model(
     return model.to(device).eval()
 
 
-def _load(load: Callable[..., Any], source: str, wanted: str, **options: Any) -> Any:
-    path = resolve(source)
+def _load(load: Callable[..., Any], source: str, wanted: str, *, needs_weights: bool = True, **options: Any) -> Any:
+    path = resolve(source, needs_weights=needs_weights)
     try:
         with _LOADING:
             return load(path, **{name: value for name, value in options.items() if value})
@@ -246,10 +254,10 @@ def _load(load: Callable[..., Any], source: str, wanted: str, **options: Any) ->
         raise ModelError(f"cannot load {wanted} from {source} ({detail}); {cure}") from error
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, needs_weights: bool) -> None:
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; point to the folder that save_pretrained wrote")
-    if not any(path.glob("*.safetensors")):
+    if needs_weights and not any(path.glob("*.safetensors")):
         raise ModelError(
             f"model folder {path} has no weights (*.safetensors); download them or convert them to safetensors"
         )
