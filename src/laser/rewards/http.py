@@ -114,7 +114,7 @@ def as_score(value: Any, source: str) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer beyond the largest float
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def split_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
