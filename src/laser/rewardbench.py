@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laser.build import build_contexts, build_policy, build_pool, build_selector
 from laser.config import RunConfig
 from laser.data.preferences import Preference, load_preferences
-from laser.errors import RewardModelError
+from laser.errors import ConfigError, RewardModelError
 from laser.evaluation.accuracy import wilson_interval
-from laser.types import BoolArray, FloatArray
+from laser.seeding import stream
+from laser.types import BoolArray, FloatArray, IntArray
 
 LENGTH = "length only"
 SELECTED = "selected"
@@ -33,6 +36,7 @@ class BenchResult:
         counts: Pairs of each category.
         agreement: Macro F1 of one reward model's verdicts against another's, over pairs that both judge (Fig. 3).
         unscored: Responses each reward model gave no number for.
+        chosen: For each category, how often the selector chose each reward model; empty without a selector.
         failed: Reward models that could not be used, and why.
     """
 
@@ -43,6 +47,7 @@ class BenchResult:
     counts: dict[str, int]
     agreement: dict[str, dict[str, float]]
     unscored: dict[str, int]
+    chosen: dict[str, dict[str, float]]
     failed: dict[str, str]
 
     def as_record(self) -> dict[str, Any]:
@@ -50,7 +55,9 @@ class BenchResult:
         return asdict(self)
 
 
-def rewardbench(config: RunConfig, paths: Sequence[str | Path], *, select: bool = False) -> BenchResult:
+def rewardbench(
+    config: RunConfig, paths: Sequence[str | Path], *, select: bool = False, learn: float = 0.0
+) -> BenchResult:
     """Measure the pool of a configuration on preference sets.
 
     Source: arXiv 2410.01735, Fig. 3 (agreement) and Fig. 8 (accuracy by category, and that of the selection).
@@ -60,10 +67,14 @@ def rewardbench(config: RunConfig, paths: Sequence[str | Path], *, select: bool 
         paths: Preference files; see `load_preferences`.
         select: Also measure the configuration's selector, per prompt, without learning: name a trained one as
             ``selector = {type = "frozen", run = ...}``.
+        learn: Share of the prompts that the selector learns from first, told after each choice whether the pair was
+            ordered rightly; everything is then measured on the pairs of the other prompts.
 
     Raises:
         LaserError: A file or the policy cannot be used, or no reward model could be.
     """
+    if not 0 <= learn < 1:
+        raise ConfigError(f"--learn is {learn}; give a share of the prompts from 0 up to, but not including, 1")
     preferences = [one for path in paths for one in load_preferences(path)]
     verdicts, unscored, failed = _judge(config, preferences)
     if not verdicts:
@@ -71,9 +82,15 @@ def rewardbench(config: RunConfig, paths: Sequence[str | Path], *, select: bool 
     agreement = {a: {b: _macro_f1(verdicts[a], verdicts[b]) for b in verdicts} for a in verdicts}
     lengths = np.array([len(one.chosen) - len(one.rejected) for one in preferences], dtype=np.float64)
     columns = {**verdicts, LENGTH: lengths}
-    if select:
-        columns[SELECTED] = _selected(config, preferences, verdicts)
-    right = {name: _right(column) for name, column in columns.items()}
+    taught_N = _taught(preferences, learn, config.seed)
+    arms_N: IntArray | None = None
+    if select or learn:
+        arms_N = _choices(config, preferences, verdicts, taught_N)
+        names = [model.name for model in config.rewards.models]
+        columns[SELECTED] = np.array([verdicts[names[arm]][row] for row, arm in enumerate(arms_N)])
+    measured_N = ~taught_N
+    right = {name: _right(column[measured_N]) for name, column in columns.items()}
+    preferences = [one for one, measured in zip(preferences, measured_N, strict=True) if measured]
     categories = np.array([one.prompt.category for one in preferences])
     names = sorted(set(categories.tolist()))
     return BenchResult(
@@ -87,6 +104,7 @@ def rewardbench(config: RunConfig, paths: Sequence[str | Path], *, select: bool 
         counts={category: int((categories == category).sum()) for category in names},
         agreement=agreement,
         unscored=unscored,
+        chosen={} if arms_N is None else _shares(config, arms_N[measured_N], categories),
         failed=failed,
     )
 
@@ -96,35 +114,74 @@ def _judge(
 ) -> tuple[dict[str, FloatArray], dict[str, int], dict[str, str]]:
     """Score of chosen minus rejected by every reward model that can be used; how much it left out; who failed."""
     pool = build_pool(config)
-    prompts = [one.prompt for one in preferences]
-    texts = [[one.chosen, one.rejected] for one in preferences]
+    of_prompt: dict[str, dict[str, int]] = {}
+    for one in preferences:
+        known = of_prompt.setdefault(_key(one), {})
+        for text in (one.chosen, one.rejected):
+            known.setdefault(text, len(known))
+    first = {_key(one): one.prompt for one in reversed(preferences)}
+    prompts, texts = [first[key] for key in of_prompt], [list(known) for known in of_prompt.values()]
+    rows = {key: row for row, key in enumerate(of_prompt)}
     gaps: dict[str, FloatArray] = {}
     unscored, failed = {}, {}
     for arm, name in enumerate(pool.names):
         try:
-            scores = np.array(pool.score(arm, prompts, texts))
+            scores = pool.score(arm, prompts, texts)
         except RewardModelError as error:
             failed[name] = str(error)
             continue
-        gaps[name] = scores[:, 0] - scores[:, 1]
-        unscored[name] = int(np.isnan(scores).sum())
+        unscored[name] = sum(int(np.isnan(row).sum()) for row in scores)
+        gaps[name] = np.array(
+            [
+                scores[rows[key]][of_prompt[key][one.chosen]] - scores[rows[key]][of_prompt[key][one.rejected]]
+                for one, key in ((one, _key(one)) for one in preferences)
+            ]
+        )
     pool.release_all()
     return gaps, unscored, failed
 
 
-def _selected(config: RunConfig, preferences: Sequence[Preference], gaps: Mapping[str, FloatArray]) -> FloatArray:
-    """The gap by the reward model that the selector chooses for each prompt."""
+def _key(one: Preference) -> str:
+    """A prompt's conversation: several pairs may share it, and its responses are scored once."""
+    return json.dumps([dict(message) for message in one.prompt.messages])
+
+
+def _taught(preferences: Sequence[Preference], share: float, seed: int) -> BoolArray:
+    """The pairs of a seeded share of the prompts."""
+    keys = list(dict.fromkeys(_key(one) for one in preferences))
+    order = stream(seed, "data", 2).permutation(len(keys))
+    taught = {keys[index] for index in order[: round(share * len(keys))]}
+    return np.array([_key(one) in taught for one in preferences])
+
+
+def _choices(
+    config: RunConfig, preferences: Sequence[Preference], gaps: Mapping[str, FloatArray], taught_N: BoolArray
+) -> IntArray:
+    """The reward model that the selector chooses for each pair's prompt, after learning from those it is taught."""
     policy = build_policy(config)
     contexts = build_contexts(config, dim=policy.context_dim)
     selector = build_selector(config, contexts)
     names = [model.name for model in config.rewards.models]
-    selection = selector.select(
-        contexts(policy.embed([one.prompt for one in preferences])), np.array([name in gaps for name in names])
-    )
+    available_K = np.array([name in gaps for name in names])
+    embedded_ND = policy.embed([one.prompt for one in preferences])
+    taught = np.flatnonzero(taught_N)
+    for row in stream(config.seed, "data", 3).permutation(taught):
+        selection = selector.select(contexts(embedded_ND[row : row + 1]), available_K)
+        fed = [float(_right(gaps[names[arm]][row : row + 1])[0]) for _, arm in selection.charged_E]
+        selector.update(selection.id, np.array(fed))
+    selection = selector.select(contexts(embedded_ND), available_K)
     selector.expire(selection.id)
-    columns = np.stack([gaps.get(name, np.zeros(len(preferences))) for name in names], axis=1)
-    chosen: FloatArray = columns[np.arange(len(preferences)), selection.arms_M]
-    return chosen
+    return selection.arms_M
+
+
+def _shares(config: RunConfig, arms_N: IntArray, categories: NDArray[np.str_]) -> dict[str, dict[str, float]]:
+    return {
+        str(category): {
+            model.name: float((arms_N[categories == category] == arm).mean())
+            for arm, model in enumerate(config.rewards.models)
+        }
+        for category in sorted(set(categories.tolist()))
+    }
 
 
 def _right(gaps_N: FloatArray) -> FloatArray:

@@ -117,3 +117,44 @@ def test_a_reward_model_that_fails_is_left_out_and_named(tmp_path):
     (tmp_path / "half.jsonl").write_text('{"prompt": "q", "chosen": "a"}\n')
     with pytest.raises(DataError, match="no 'rejected' response"):
         rewardbench(parse_config(table), [tmp_path / "half.jsonl"])
+
+
+def test_a_selector_that_learns_which_judge_to_ask(tmp_path):
+    """Each kind of prompt has its own right judge; the selector finds both, on prompts it has not seen."""
+    words = {"vowels": "aeiou please", "length": "0123456789 ?!"}
+    pairs = []
+    for row in range(120):
+        category = ("vowels", "length")[row % 2]
+        better, worse = ("aeiou", "bcdfghjk") if category == "vowels" else ("bcdfghjkl", "aei")
+        pairs.append({"prompt": f"{words[category]} {row}", "chosen": better, "rejected": worse, "category": category})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (tmp_path / "judges.py").write_text(
+        "def vowels(prompts, responses):\n    return [sum(c in 'aeiou' for c in r) / len(r) for r in responses]\n"
+        "def longer(prompts, responses):\n    return [len(r) for r in responses]\n"
+    )
+    table = make_table(tmp_path, context={"normalization": "unit"}, selector={"type": "linucb", "ridge": 0.05})
+    table["rewards"]["models"] = [
+        {"type": "function", "name": name, "function": f"{tmp_path}/judges.py:{name}"} for name in ("vowels", "longer")
+    ]
+    result = rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"], learn=0.5)
+    assert result.num_pairs == 60
+    assert result.accuracy["vowels"] == result.counts["vowels"] / 60
+    assert result.accuracy[SELECTED] > 0.9 > max(result.accuracy["vowels"], result.accuracy["longer"])
+    assert result.chosen["vowels"]["vowels"] > 0.9
+    with pytest.raises(ConfigError, match="--learn is 1"):
+        rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"], learn=1.0)
+
+
+def test_responses_of_a_prompt_are_scored_once(tmp_path):
+    """Two pairs over three responses to one prompt: three responses asked about, not four."""
+    rows = [{"prompt": "q", "chosen": "aa", "rejected": one} for one in ("b", "cc")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "counted.py").write_text(
+        f"def count(prompts, responses):\n    open({str(tmp_path / 'asked')!r}, 'a').write('x' * len(responses))\n"
+        "    return [len(r) for r in responses]\n"
+    )
+    table = make_table(tmp_path)
+    table["rewards"]["models"] = [{"type": "function", "name": "c", "function": f"{tmp_path}/counted.py:count"}]
+    result = rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"])
+    assert (tmp_path / "asked").read_text() == "xxx"
+    assert result.accuracy["c"] == 0.75

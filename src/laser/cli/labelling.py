@@ -39,17 +39,26 @@ def run_label(config_path: Path | None, overrides: list[str], out: Path, format:
 
 
 def run_rewardbench(
-    config_path: Path | None, overrides: list[str], pairs: list[Path], select: bool, out: Path | None
+    config_path: Path | None,
+    overrides: list[str],
+    pairs: list[Path],
+    out: Path | None,
+    *,
+    select: bool,
+    learn: float,
 ) -> None:
     """Measure a pool on preference sets and print the tables. Raises LaserError."""
     _prepare()
     config = load_config(config_path, overrides)
     from laser.rewardbench import rewardbench
 
-    result = rewardbench(config, pairs, select=select)
+    result = rewardbench(config, pairs, select=select, learn=learn)
     console = Console(highlight=False)
     console.print(_accuracy_table(result))
     console.print(_agreement_table(result))
+    for category, shares in result.chosen.items():
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        console.print(f"chosen for {escape(category)}: {escape(listed)}")
     for name, reason in result.failed.items():
         console.print(f"left out: {escape(name)}: {escape(reason)}")
     if out is not None:
