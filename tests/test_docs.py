@@ -19,6 +19,7 @@ import yaml
 import laser
 from laser.cli.main import app
 from laser.config import parse_config
+from laser.config.judge import JudgeConfig
 from laser.config.load import apply_override, union_members
 from laser.config.schema import RunConfig
 from laser.config.suite import SuiteConfig
@@ -137,7 +138,9 @@ def test_configurations_are_valid(name):
         if language != "toml" or title == "pyproject.toml":
             continue
         table = tomllib.loads(content)
-        if "methods" in table:
+        if title == "judge.toml":
+            JudgeConfig.model_validate(table)
+        elif "methods" in table:
             if isinstance(table.get("base"), str) or "extends" in table or "base" not in table:
                 table = {key: value for key, value in table.items() if key != "extends"} | {"base": {}}
             SuiteConfig.model_validate({"name": "suite", "seeds": 1, **table})

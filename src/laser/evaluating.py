@@ -133,7 +133,7 @@ def evaluate(
         LaserError: Something cannot be used, there are no such prompts, or they have no gold answers.
     """
     chosen = _targets(targets, base=base, overrides=overrides, trust=trust)
-    return evaluate_targets(chosen, split=split, out=Path(out) if out is not None else None, note=note)
+    return evaluate_targets(chosen, split=split, out=results_file(out), note=note)
 
 
 def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Evaluation:
@@ -223,6 +223,13 @@ def unique_labels(paths: Sequence[str | Path]) -> list[str]:
         if labels.count(label) > 1:
             raise ConfigError(f"{label} is named twice; name each policy once")
     return labels
+
+
+def results_file(out: str | Path | None) -> Path | None:
+    """The file for the results, which may exist already; raises ConfigError if it is a folder."""
+    if out is not None and Path(out).is_dir():
+        raise ConfigError(f"{out} is a folder; name a .json file in it for the results")
+    return Path(out) if out is not None else None
 
 
 def _beside(out: Path, label: str) -> Path:

@@ -17,7 +17,7 @@ from laser.config.judge import JudgeConfig
 from laser.data.responses import Answered, load_responses, shared_prompts
 from laser.data.rows import SourceFile, read_rows
 from laser.errors import ConfigError, DataError, ServerError
-from laser.evaluating import Note, SplitName, answer, unique_labels
+from laser.evaluating import Note, SplitName, answer, results_file, unique_labels
 from laser.evaluation.comparison import Compared, compare
 from laser.rewards.pairwise_judge import Bill, PairwiseJudge, Question, Verdict
 from laser.training.run_directory import atomic_write, to_json, write_json
@@ -100,7 +100,7 @@ def win_rates(
         ServerError: The judge judged nothing.
         LaserError: Something cannot be used, or two policies share no prompt.
     """
-    out = Path(out) if out is not None else None
+    out = results_file(out)
     responses, seed = _gather(targets, split, base, overrides, out, trust, note)
     baseline, *others = responses
     gamma = _load_difficulty(Path(difficulty)) if difficulty is not None else None

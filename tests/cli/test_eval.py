@@ -70,6 +70,7 @@ MISTAKES = [
     (["{r}", "--base", "--judge", "h:1"], "configuration file h:1 does not exist"),
     (["{r}", "--base", "--judge", "http://h:1"], "'model' is missing"),
     (["{r}", "--judge", "http://h:1", "--judge-set", "model=j"], "compares two policies"),
+    (["{r}", "--out", "{t}"], "is a folder; name a .json file in it"),
     (["{r}", "--out", "/proc/r.json"], "cannot write to /proc"),
 ]
 

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -287,6 +288,15 @@ def test_the_judges_settings(tmp_path):
             load_judge("http://h:1", overrides)
     with pytest.raises(ConfigError, match="put the key into an environment variable"):
         load_judge("http://user:secret@h:1", ["model=m"])
+
+
+def test_the_page_has_every_field():
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    for name, field in JudgeConfig.model_fields.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        default = row.split("|")[2].strip()
+        if field.default is not None:
+            assert default == ("required" if field.is_required() else json.dumps(field.default).removesuffix(".0"))
 
 
 KNOBS = {
