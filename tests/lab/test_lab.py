@@ -9,12 +9,13 @@ from laser.api import train
 from laser.cli.lab import run
 from laser.cli.router import run_router
 from laser.config import parse_config
+from laser.config.patch import merged
 from laser.errors import ConfigError, DataError, RunDirectoryError
 from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
-from laser.lab.methods import COLD_START, METHODS, STUDIES, merged, method_config, method_names
+from laser.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
 from laser.lab.models import save_model, train_model
 from laser.lab.oracle import load_oracle, measure_oracle
-from laser.lab.report import Outcome, collect, interval, table
+from laser.lab.report import Outcome, collect, table
 from laser.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
 from laser.statefiles import load_state
 
@@ -55,12 +56,6 @@ def test_questions_are_distinct_and_of_all_categories():
 
 def outcome(accuracy):
     return Outcome(accuracy, 0.5, {"a": accuracy}, 100, 10.0, 0.1, 0.5)
-
-
-def test_intervals_are_of_student():
-    """Three values 1, 2, 3: mean 2, deviation 1, t(0.975, 2) = 4.3027, half-width 4.3027 / sqrt 3."""
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.3027 / np.sqrt(3)), rel=1e-4)
-    assert np.isnan(interval([1.0])[1])
 
 
 def test_the_table_pairs_seeds():
@@ -127,8 +122,6 @@ def test_a_frozen_selector_is_the_other_runs_and_does_not_learn(lab, tmp_path):
     )
     train(config, tmp_path / "first")
     frozen = merged(config, {"selector": {"type": "frozen", "run": str(tmp_path / "first")}, "seed": 3})
-    for key in ("alpha", "forced_pulls"):
-        frozen["selector"].pop(key, None)
     train(frozen, tmp_path / "second")
     states = [sorted((tmp_path / run / "checkpoints").iterdir())[-1] for run in ("first", "second")]
     first, second = (load_state(state / "selector") for state in states)

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
-from laser.errors import ConfigError
+from laser.errors import ConfigError, TrainingError
 
 
 def build(folder: Path, workers: int) -> None:
@@ -32,13 +33,14 @@ def run(
 
     Raises:
         ConfigError: The laboratory is not built, or a pool or method is unknown.
+        TrainingError: Some runs failed; the tables are printed without them.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     from laser.lab.build import POOLS
     from laser.lab.methods import LASER, STUDIES, method_names
     from laser.lab.oracle import load_oracle
     from laser.lab.report import collect, table
-    from laser.lab.run import Cell, run_cells
+    from laser.lab.run import lab_cell, run_lab
 
     if not (folder / "oracle.json").is_file():
         raise ConfigError(f"{folder} holds no laboratory; build it with: laser lab build --folder {folder}")
@@ -55,15 +57,20 @@ def run(
     console = Console(highlight=False)
     chosen = {pool: methods or list(method_names(pool)) for pool in pools}
     cells = [
-        Cell(pool, method, seed, study)
+        lab_cell(folder, out, pool, method, seed, study)
         for seed in range(seeds)
         for pool in pools
         for study in studies or [""]
         for method in chosen[pool]
     ]
-    run_cells(folder, out, cells, workers=workers, note=console.print)
+    needed = {key for cell in cells for key in cell.needs} - {cell.key for cell in cells}
+    cells += [lab_cell(folder, out, key.task, key.method, key.seed) for key in sorted(needed)]
+    outcome = run_lab(cells, out, workers=workers, note=lambda line: console.print(escape(line), soft_wrap=True))
     for pool in pools:
         for study in studies or [""]:
             group = f"{pool}+{study}" if study else pool
             console.print(f"\n{group}, {seeds} seeds\n")
             console.print(table(collect(out, group, load_oracle(folder)[pool]), reference=LASER), soft_wrap=True)
+    if outcome.failures:
+        sentences = "; ".join(f"{key}: {reason}" for key, reason in outcome.failures.items())
+        raise TrainingError(f"{len(outcome.failures)} runs are not finished: {sentences}")

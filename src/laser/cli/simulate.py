@@ -123,10 +123,10 @@ def _logged(run: Path) -> LoggedRows:
 
 
 def _summary(final_S: FloatArray) -> dict[str, float]:
-    from scipy import stats
+    from laser.analysis.statistics import estimate
 
-    half = stats.t.ppf(0.975, len(final_S) - 1) * final_S.std(ddof=1) / np.sqrt(len(final_S)) if len(final_S) > 1 else 0
-    return {"mean": float(final_S.mean()), "interval": float(half), "deviation": float(final_S.std())}
+    one = estimate(final_S.tolist())
+    return {"mean": one.mean, "interval": one.half if one.num > 1 else 0.0, "deviation": float(final_S.std())}
 
 
 def _table(final: Mapping[str, Mapping[str, Mapping[str, float]]], seeds: int, rounds: int) -> Table:

@@ -95,7 +95,9 @@ class _Board:
         self.waiting = [cell for cell in self.waiting if cell.key not in self.failures]
         ready = [cell for cell in self.waiting if self._finished.issuperset(cell.needs)]
         if idle and not ready:
-            self.failures.update({cell.key: "not run, because what it needs runs elsewhere" for cell in self.waiting})
+            for cell in self.waiting:
+                missing = next(need for need in cell.needs if need not in self._finished)
+                self.failures[cell.key] = f"not run, because it needs {missing}, which is not finished"
             self.waiting = []
         taken = ready[:count]
         self.waiting = [cell for cell in self.waiting if cell not in taken]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from laser.config.patch import Table, merged
 from laser.lab.build import pool_members
 
-Table = dict[str, Any]
 Study = Callable[[Path, Table], Table]
 
 
@@ -140,12 +139,3 @@ def method_config(lab: Path, pool: str, method: str, seed: int, study: str = "",
     if method == COLD_START:
         config["selector"]["run"] = str(runs / pool / LASER / f"seed-{seed}")
     return STUDIES[study](lab, config) if study else config
-
-
-def merged(table: Table, patch: Table) -> Table:
-    """The table with a patch laid over it, section by section."""
-    result = dict(table)
-    for key, value in patch.items():
-        inner = result.get(key)
-        result[key] = merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
-    return result

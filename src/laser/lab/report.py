@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from laser.analysis.statistics import Estimate, estimate
 
 Oracle = Mapping[str, Mapping[str, float]]
 
@@ -62,14 +63,6 @@ def _quality(step: Mapping[str, Any], oracle: Oracle) -> tuple[float, float, boo
     return float(values.max()), float(weights @ values), names[int(weights.argmax())] == names[int(values.argmax())]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95% t-interval; the half-width of one value is NaN."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(half)
-
-
 def table(outcomes: Mapping[str, Mapping[int, Outcome]], *, reference: str) -> str:
     """A Markdown table of methods, best first.
 
@@ -86,11 +79,11 @@ def table(outcomes: Mapping[str, Mapping[int, Outcome]], *, reference: str) -> s
     for method in order:
         runs = outcomes[method]
         shared = sorted(set(runs) & set(base))
-        difference = _percent(*interval([runs[seed].accuracy - base[seed].accuracy for seed in shared]), signed=True)
+        difference = _percent(estimate([runs[seed].accuracy - base[seed].accuracy for seed in shared]), signed=True)
         scored, spent = _typical(runs)
         cells = [
             method,
-            _percent(*interval([one.accuracy for one in runs.values()])),
+            _percent(estimate([one.accuracy for one in runs.values()])),
             "" if method == reference or not shared else difference,
             *(f"{100 * np.mean([one.by_category[name] for one in runs.values()]):.0f}" for name in categories),
             f"{100 * np.mean([one.right_choice for one in runs.values()]):.0f}%",
@@ -107,9 +100,9 @@ def _typical(runs: Mapping[int, Outcome]) -> tuple[float, float]:
     return max(scored, 1.0), float(np.median([one.seconds for one in runs.values()]))
 
 
-def _percent(mean: float, half: float, *, signed: bool = False) -> str:
-    number = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
-    return number if np.isnan(half) else f"{number} ± {100 * half:.1f}"
+def _percent(value: Estimate, *, signed: bool = False) -> str:
+    number = f"{100 * value.mean:+.1f}" if signed else f"{100 * value.mean:.1f}"
+    return number if np.isnan(value.half) else f"{number} ± {100 * value.half:.1f}"
 
 
 def collect(out: Path, group: str, oracle: Oracle) -> dict[str, dict[int, Outcome]]:

@@ -1,84 +1,40 @@
-"""``laser lab run``: every method on a pool, over seeds, several runs at a time; what is finished stays."""
+"""``laser lab run``: every method on a pool, over seeds; what is finished stays, what was interrupted goes on."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from laser.lab.methods import COLD_START, method_config
+from laser.compare.cells import Cell, Key
+from laser.compare.schedule import Outcome, run_cells
+from laser.config import parse_config
+from laser.lab.methods import COLD_START, LASER, method_config
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+def lab_cell(lab: Path, out: Path, pool: str, method: str, seed: int, study: str = "") -> Cell:
     """One run of the laboratory.
-
-    Attributes:
-        pool: The pool.
-        method: The method.
-        seed: The seed.
-        study: One of `laser.lab.methods.STUDIES`, "" for none.
-    """
-
-    pool: str
-    method: str
-    seed: int
-    study: str = ""
-
-    def folder(self, out: Path) -> Path:
-        """Its run directory."""
-        return out / (f"{self.pool}+{self.study}" if self.study else self.pool) / self.method / f"seed-{self.seed}"
-
-
-def run_cells(
-    lab: Path,
-    out: Path,
-    cells: Sequence[Cell],
-    *,
-    workers: int,
-    note: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Run what is not finished.
 
     Args:
         lab: The laboratory's folder.
         out: Folder of the runs.
+        pool: One of `laser.lab.build.POOLS`.
+        method: One of `laser.lab.methods.method_names`.
+        seed: The seed.
+        study: One of `laser.lab.methods.STUDIES`, "" for none.
+    """
+    task = f"{pool}+{study}" if study else pool
+    needs = (Key(pool, LASER, seed),) if method == COLD_START else ()
+    config = parse_config(method_config(lab.resolve(), pool, method, seed, study, runs=out.resolve()))
+    return Cell(Key(task, method, seed), config, needs)
+
+
+def run_lab(cells: Iterable[Cell], out: Path, *, workers: int, note: Callable[[str], None]) -> Outcome:
+    """Run what is not finished, one thread each; of finished runs the records stay, and the selector for cold starts.
+
+    Args:
         cells: What to run.
-        workers: Runs at a time, one thread each.
+        out: Folder of the runs.
+        workers: Runs at a time.
         note: Told when a run is done.
     """
-    missing = [cell for cell in cells if not (cell.folder(out) / "summary.json").is_file()]
-    waves = ([cell for cell in missing if (cell.method == COLD_START) == last] for last in (False, True))
-    done = 0
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
-        for wave in waves:  # a cold start needs the run whose selector it takes
-            running = {executor.submit(_run, lab, out, cell): cell for cell in wave}
-            for future in as_completed(running):
-                future.result()
-                cell, done = running[future], done + 1
-                note(f"{cell.pool} {cell.study} {cell.method} seed {cell.seed} ({done} of {len(missing)})")
-
-
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _run(lab: Path, out: Path, cell: Cell) -> None:
-    from laser.api import train
-
-    folder = cell.folder(out)
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run of seconds starts again
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    train(method_config(lab, cell.pool, cell.method, cell.seed, cell.study, runs=out), folder)
-    for part in ("policy", "optimizer"):  # the selector stays, for cold starts
-        for path in (folder / "checkpoints").glob(f"*/{part}.*"):
-            path.unlink()
-    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    return run_cells(list(cells), out, devices=("cpu",), workers=workers, keep="results", note=note)
