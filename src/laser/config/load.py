@@ -15,11 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
+from laser.config.tasks import apply_task
 from laser.errors import ConfigError
 
 RUN_REFERENCE = "{run:"
 """How a path begins that stands for the run of another cell of a suite."""
 
+_SHOWN = 200  # characters of a wrong value in a message
 _SELECTOR_PATHS = {"path", "run", "prior"}
 _MODEL_KEYS = ("model", "reference", "tokenizer")
 
@@ -75,14 +77,19 @@ def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "con
     Raises:
         ConfigError: A key is unknown or a value is impossible.
     """
-    table = apply_preset(table)
+    table = apply_task(apply_preset(table))
     _default_types(table)
     absolute_paths(table, Path(base_dir).resolve())
     try:
         return RunConfig.model_validate(table)
-    except ValidationError as error:
-        problems = "; ".join(explain(item) for item in error.errors(include_url=False))
-        raise ConfigError(f"{source}: {problems}") from error
+    except ValueError as error:  # of which ValidationError is one
+        raise ConfigError(f"{source}: {_problems(error)}") from error
+
+
+def _problems(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):  # what an integer of thousands of digits causes where a word belongs
+        return str(error)
+    return "; ".join(explain(item) for item in error.errors(include_url=False))
 
 
 def read_toml(path: Path) -> Table:
@@ -93,11 +100,13 @@ def read_toml(path: Path) -> Table:
         raise ConfigError(f"configuration file {path} does not exist; check the path") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path} is a folder; name the .toml file inside it") from error
-    except PermissionError as error:
-        raise ConfigError(f"configuration file {path} is not readable; check its permissions") from error
+    except OSError as error:
+        raise ConfigError(f"configuration file {path} is not readable ({error.strerror}); check it") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not valid TOML: nested too deeply") from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -117,10 +126,11 @@ def apply_override(table: Table, override: str) -> None:
 
 def _descend(node: Any, part: str, override: str) -> Any:
     if isinstance(node, list):
-        for index, item in enumerate(node):
-            if part in (str(index), item.get("name")):
+        tables = {str(index): item for index, item in enumerate(node) if isinstance(item, dict)}
+        for index, item in tables.items():
+            if part in (index, item.get("name")):
                 return item
-        names = ", ".join(str(item.get("name")) for item in node)
+        names = ", ".join(str(item.get("name", index)) for index, item in tables.items()) or "none"
         raise ConfigError(f"--set {override!r}: no entry {part!r} in the list; it holds {names}")
     child = node.setdefault(part, {})
     if not isinstance(child, dict | list):
@@ -133,7 +143,7 @@ def _toml_value(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -153,6 +163,11 @@ def absolute_paths(table: Table, base_dir: Path) -> None:
                 **data,
                 **{key: _join(base_dir, data[key]) for key in ("train", "dev", "test") if key in data},
             }
+        elif data.get("type") == "task":
+            local = {"path": _join(base_dir, data["path"])} if data.get("path") is not None else {}
+            if data.get("classifier") is not None:
+                local["classifier"] = _join_existing(base_dir, data["classifier"])
+            table["data"] = {**data, **local}
         elif "name" in data:
             table["data"] = {**data, "name": _join_existing(base_dir, data["name"])}
     if isinstance(table.get("policy"), dict):
@@ -185,7 +200,8 @@ def _reward_paths(model: Any, base_dir: Path) -> Any:
 
 def _with_function(section: Table, key: str, base_dir: Path) -> Table:
     """A copy in which the file of ``path.py:function`` is absolute."""
-    path, colon, name = str(section.get(key, "")).rpartition(":")
+    given = section.get(key)
+    path, colon, name = given.rpartition(":") if isinstance(given, str) else ("", "", "")
     return {**section, key: f"{_join(base_dir, path)}:{name}"} if colon else dict(section)
 
 
@@ -197,16 +213,30 @@ def _with_local_models(section: Table, base_dir: Path) -> Table:
 def _join(base_dir: Path, value: Any) -> Any:
     if not isinstance(value, str) or value.startswith(RUN_REFERENCE):
         return value
-    return str(base_dir / Path(value).expanduser())
+    return str(base_dir / _expanded(value))
 
 
 def _join_existing(base_dir: Path, value: Any) -> Any:
     """A model name is a path only if something lies there; otherwise it is a hub id and stays as it is."""
     if not isinstance(value, str) or value.startswith("package:"):
         return value
-    path = base_dir / Path(value).expanduser()
+    path = base_dir / _expanded(value)
     looks_local = value.startswith((".", "/", "~")) or value.endswith(".gguf")
-    return str(path) if looks_local or path.exists() else value
+    return str(path) if looks_local or _exists(path) else value
+
+
+def _expanded(value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # ~name of somebody who has no home here
+        return Path(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:
@@ -229,7 +259,18 @@ def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:
             return str(item["ctx"]["error"])
         case _:
             message = item["msg"][0].lower() + item["msg"][1:]
-            return f"{where}: {message}, got {item['input']!r}"
+            return f"{where}: {message}, got {_shown(where, item['input'])}"
+
+
+def _shown(where: str, value: Any) -> str:
+    """A value for a message, shortened; what stands where the name of a key's variable belongs may be the key."""
+    if where.endswith("api_key_env"):
+        return "something else than the name of a variable"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list in a list in a list ...
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _dotted(location: Iterable[Any], root: type[BaseModel]) -> str:

@@ -30,7 +30,8 @@ def apply_preset(table: Table) -> Table:
     A preset's section applies only to the same `type`: choosing another selector drops the preset's LinUCB settings.
     An unknown preset is left for validation to report.
     """
-    preset = PRESETS.get(str(table.get("preset", "paper")), {})
+    name = table.get("preset", "paper")
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
     merged = dict(table)
     selector = table.get("selector", {})
     learns = not (isinstance(selector, dict) and selector.get("type") in UNLEARNING)

@@ -1,0 +1,59 @@
+"""What a task sets where the user's configuration is silent, so that the resolved configuration shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laser.tasks import TASKS, Task
+
+Table = dict[str, Any]
+
+
+def apply_task(table: Table) -> Table:
+    """Return the table with the defaults of the task that its data section names.
+
+    Split sizes (for each category where the task's are), how batches are drawn, which answers and which metric, and
+    whether long prompts are cut. Sizes shrink in proportion where there are fewer prompts, unless the user wrote one.
+    An unknown task is left for validation to report.
+    """
+    data = table.get("data")
+    if not isinstance(data, dict) or data.get("type") != "task" or not isinstance(data.get("name"), str):
+        return table
+    if data["name"] not in TASKS:
+        return table
+    task = TASKS[data["name"]]
+    defaults: Table = {
+        "categories": list(task.categories) or None,
+        "limit": task.limit,
+        "answer_type": task.answer_type,
+    }
+    if data.get("path") is None and data.get("category_field") is None:
+        defaults["classifier"] = task.classifier
+    data = {**defaults, **data}
+    return {
+        **table,
+        "data": data,
+        "split": _filled(table, "split", _split(task, data, table.get("split"))),
+        "evaluation": _filled(table, "evaluation", _evaluation(task)),
+        "policy": _filled(table, "policy", {"overlong": "cut_middle"} if task.cut else {}),
+    }
+
+
+def _split(task: Task, data: Table, given: Any) -> Table:
+    categories = data["categories"]
+    factor = len(categories) if task.sizes.per_category and isinstance(categories, list | tuple) else 1
+    sizes = {"train": task.sizes.train, "dev": task.sizes.dev, "test": task.sizes.test}
+    return {
+        **{name: size * factor if size is not None else None for name, size in sizes.items()},
+        "shrink": not (isinstance(given, dict) and sizes.keys() & given.keys()),
+        **({"batching": "by_category"} if task.by_category else {}),
+    }
+
+
+def _evaluation(task: Task) -> Table:
+    return {"answer": task.answer, "metric": task.metric} if task.metric is not None else {}
+
+
+def _filled(table: Table, section: str, defaults: Table) -> Any:
+    given = table.get(section, {})
+    return {**defaults, **given} if isinstance(given, dict) else given
