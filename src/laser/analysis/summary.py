@@ -20,6 +20,7 @@ class RunSummary:
         metric_after: Dev metric at the last check, or None.
         metric_by_category: For each category, the dev metric before and after.
         num_evaluated: Prompts of one dev check.
+        num_unparseable: Answers of the first and of the last dev check that could not be read, and count as wrong.
         utilization: For each category, how many of its prompts each reward model was chosen for, an ensemble's prompts
             divided by its weights (Fig. 6 and 7).
         bandit_rewards: Mean bandit reward of each reward model that was charged with one (Fig. 9).
@@ -35,6 +36,7 @@ class RunSummary:
     metric_after: float | None
     metric_by_category: dict[str, tuple[float, float]]
     num_evaluated: int
+    num_unparseable: tuple[int, int]
     utilization: dict[str, dict[str, float]]
     bandit_rewards: dict[str, float]
     scored: dict[str, int]
@@ -64,6 +66,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         metric_after=last.get("accuracy"),
         metric_by_category={name: (before[name], after[name]) for name in before},
         num_evaluated=last.get("num_prompts", 0),
+        num_unparseable=(first.get("num_unparseable", 0), last.get("num_unparseable", 0)),
         utilization=_utilization(steps, names),
         bandit_rewards=_mean_rewards(steps),
         scored=_totals(step["scored"] for step in steps),

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from laser import __version__
-from laser.cli import trained
+from laser.cli import tasks, trained
 from laser.errors import LaserError
 from laser.ranks import is_main
 
@@ -138,6 +138,26 @@ def report(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run directory; it need not exist yet.", show_default=False)],
+    once: Annotated[bool, typer.Option("--once", help="Print the run as it stands and exit.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve a page that updates, to this machine only.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: port on 127.0.0.1; 0 takes any.")] = 8765,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
+) -> None:
+    """Look on while a run trains: who is chosen, bandit rewards, loss, dev metric, what fails.
+
+    Example: laser watch runs/mine, or laser watch runs/mine --web for a page at http://127.0.0.1:8765
+    """
+    from laser.cli.watch import run_watch, run_web
+
+    if web:
+        run_web(run, port=port)
+    else:
+        run_watch(run, once=once, every=every)
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)]) -> None:
     """Write a starting point of your own: prompts.jsonl, rewards.py and run.toml, ready to train and to edit.
 
@@ -258,6 +278,7 @@ def compare(
 
 app.command("eval")(trained.evaluate)
 app.command("chat")(trained.chat)
+app.add_typer(tasks.app, name="tasks")
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from laser.analysis.shown import visible
 from laser.training.progress import Progress, Silent
 
 _ROWS_SHOWN = 8
@@ -104,7 +106,7 @@ class PlainProgress:
     def batch(self, record: Mapping[str, Any]) -> None:
         """Print the batch's line."""
         self._pace.done += 1
-        cells = _cells(record)
+        cells = batch_cells(record)
         self._say(
             f"iteration {cells['iteration']} batch {cells['batch']} [{cells['category']}] "
             f"chosen={cells['chosen']} pairs={cells['pairs']} loss={cells['loss']} bandit_reward={cells['reward']} "
@@ -117,7 +119,7 @@ class PlainProgress:
 
     def note(self, message: str) -> None:
         """Print a sentence."""
-        self._say(message)
+        self._say(visible(message))
 
     def close(self) -> None:
         """Nothing to stop."""
@@ -154,7 +156,7 @@ class LiveProgress:
     def batch(self, record: Mapping[str, Any]) -> None:
         """Add a row."""
         self._pace.done += 1
-        self._rows.append(_cells(record))
+        self._rows.append(batch_cells(record))
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Keep the dev metric in view."""
@@ -162,7 +164,7 @@ class LiveProgress:
 
     def note(self, message: str) -> None:
         """Show a sentence until the next phase."""
-        self._phase, self._at = message, ""
+        self._phase, self._at = visible(message), ""
 
     def close(self) -> None:
         """Draw once more and stop."""
@@ -191,27 +193,38 @@ class LiveProgress:
         return table
 
 
-def _cells(record: Mapping[str, Any]) -> dict[str, str]:
-    names = list(record["selection"]["reward_models"])
+def batch_cells(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a display shows of a batch; the record is as it was made, or as it was read back from steps.jsonl."""
+    selection = record["selection"]
+    names = [
+        name if max(weights) == 1 else "several"
+        for name, weights in zip(selection["reward_models"], selection["weights"], strict=True)
+    ]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
     chosen = names[0] if len(names) == 1 else " ".join(f"{name}:{count}" for name, count in counts.items())
-    rewards = [float(reward) for reward in record["bandit_rewards"]]
-    loss = float(record["loss"])
     return {
         "iteration": str(record["iteration"] + 1),
         "batch": str(record["step"] + 1),
-        "category": str(record["category"]),
-        "chosen": chosen,
+        "category": visible(str(record["category"])),
+        "chosen": visible(chosen),
         "pairs": str(record["pairs"]),
-        "loss": f"{loss:.3f}" if loss == loss else "none",
-        "reward": f"{sum(rewards) / len(rewards):.2f}",
+        "loss": _mean([record["loss"]], 3),
+        "reward": _mean(record["bandit_rewards"], 2),
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }
 
 
+def _mean(values: Iterable[float | None], digits: int) -> str:
+    """Mean of the values that there are: an ensemble that learns nothing has no bandit reward, some batches no loss."""
+    known = [float(value) for value in values if value is not None and math.isfinite(value)]
+    return f"{sum(known) / len(known):.{digits}f}" if known else "none"
+
+
 def _evaluation_line(record: Mapping[str, Any]) -> str:
-    by_category = ", ".join(f"{name} {value:.0%}" for name, value in record["by_category"].items())
-    return f"dev accuracy after {record['batches']} batches: {record['accuracy']:.1%} ({by_category})"
+    by_category = ", ".join(f"{visible(name)} {value:.0%}" for name, value in record["by_category"].items())
+    num_unread = record.get("num_unparseable", 0)
+    unread = f"; {num_unread} answers could not be read" if num_unread else ""
+    return f"dev accuracy after {record['batches']} batches: {record['accuracy']:.1%} ({by_category}){unread}"
 
 
 def _clock(seconds: float) -> str:

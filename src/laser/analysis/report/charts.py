@@ -17,6 +17,7 @@ from laser.analysis.statistics import estimate
 from laser.analysis.usefulness import Category, charged_rewards, elapsed, seconds_until
 from laser.types import FloatArray, IntArray
 
+_LEAST_BAND = 4  # values without which an interval is too wide to draw
 _DRAWN = 600  # batches that a line or a cloud of dots shows, at most
 _STRETCHES = 8  # parts of a run that is too short in iterations
 
@@ -291,6 +292,7 @@ def moving(values_T: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
     count, total, squares = sums[:, ends] - sums[:, np.maximum(0, ends - window)]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / count
+        count[count < _LEAST_BAND] = np.nan
         variance = np.maximum(0.0, squares / count - mean**2) * count / (count - 1)
         half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance / count)
     return mean + centre, half

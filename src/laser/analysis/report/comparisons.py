@@ -11,7 +11,7 @@ import numpy as np
 from laser.analysis.records import DecilesRecord, Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.charts import percent
-from laser.analysis.report.figure import label, look, outline
+from laser.analysis.report.figure import file_name, label, look, outline
 from laser.analysis.usefulness import Pooled, pooled, wilson
 from laser.types import FloatArray
 
@@ -37,7 +37,7 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
         for row, column in np.ndindex(matrix.shape):
             value = matrix[row, column]
             words = "" if row == column else "?" if np.isnan(value) else f"{value:.2f}"
-            colour = outline() if np.isnan(value) else "#ffffff" if value < 0.55 else "#000000"
+            colour = outline() if np.isnan(value) else "#ffffff" if value < 0.47 else "#000000"
             axis.text(column, row, words, ha="center", va="center", color=colour)
         axis.set_xticks(range(len(names)), [label(name) for name in names], rotation=30, ha="right")
         axis.set_yticks(range(len(names)), [label(name) for name in names])
@@ -133,6 +133,11 @@ def bench(record: Mapping[str, Any]) -> Picture:
 def renamed(picture: Picture, name: str) -> Picture:
     """The same picture under another file name."""
     return dataclasses.replace(picture, name=name)
+
+
+def of_task(picture: Picture, task: str, name: str) -> Picture:
+    """The same picture, as one of several tasks."""
+    return dataclasses.replace(picture, name=f"{picture.name}-{file_name(task)}", title=f"{picture.title}: {name}")
 
 
 def _either(values: Mapping[Couple, float], a: str, b: str) -> float:

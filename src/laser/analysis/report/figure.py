@@ -26,7 +26,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 _STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _TEXT),
-    "hatch.color": _TEXT,
+    "hatch.color": "#000000",  # seen on every colour of these, in light and dark
     "hatch.linewidth": 0.5,
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -69,10 +69,15 @@ def label(name: str) -> str:
     return f"\u200b{short}" if short.startswith("_") else short
 
 
+def file_name(name: str) -> str:
+    """A name as a part of a file's name."""
+    return "".join(character if character.isalnum() or character in "-_." else "-" for character in name)
+
+
 def legend(axis: Any, names: Sequence[str], handles: Sequence[Any]) -> None:
     """A legend above the axis, as wide as it needs to be."""
     if handles:
-        columns = min(len(names), max(1, 64 // (8 + max(len(label(name)) for name in names))))
+        columns = min(len(names), max(1, 76 // (8 + max(len(label(name)) for name in names))))
         axis.legend(
             list(handles),
             [label(name) for name in names],

@@ -10,7 +10,7 @@ from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, P
 from laser.analysis.report.figure import as_svg
 from laser.analysis.shown import markup
 
-_LONG = 36  # characters of a cell that stay on one line
+_LONG = 44  # characters of a cell that stay on one line
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 

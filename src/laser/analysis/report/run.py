@@ -270,4 +270,5 @@ def _extremes(found: Sequence[tuple[int, ExampleRecord]]) -> list[Example]:
 def _usage(usage: Mapping[str, Mapping[str, int]]) -> Block:
     columns = list(dict.fromkeys(key for one in usage.values() for key in one))
     rows = [(name, *(one.get(column) for column in columns)) for name, one in usage.items()]
-    return table("What reward models did", ("reward model", *columns), rows)
+    head = ("reward model", *(column.replace("_", " ") for column in columns))
+    return table("What reward models did", head, rows)

@@ -18,6 +18,8 @@ from laser.analysis.report.blocks import Page
 from laser.analysis.report.figure import as_png
 from laser.analysis.report.html import document
 from laser.analysis.report.run import run_page
+from laser.analysis.report.suite import suite_page
+from laser.analysis.suites import is_suite, read_suite
 from laser.errors import DataError, RunDirectoryError
 
 PAGE = "report.html"
@@ -84,6 +86,9 @@ def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Dama
             damaged = f" ({len(run.damage)} damaged lines)" if run.damage else ""
             raise RunDirectoryError(f"{path} has not finished a batch yet{damaged}; there is nothing to report")
         return run_page(run, bench), run.damage
+    if is_suite(path):
+        suite = read_suite(path)
+        return suite_page(suite, bench), suite.damage
     raise RunDirectoryError(
         f"{path} holds no run (config.json is missing) and no suite; give a directory that laser train or laser "
         "compare wrote"
@@ -122,9 +127,11 @@ def replace(path: Path, content: bytes) -> None:
 
 def _write_pictures(page: Page, folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
     for picture in page.pictures():
         path = folder / f"{picture.name}.png"
+        if path in written:
+            path = folder / f"{picture.name}-{len(written)}.png"
         replace(path, as_png(picture))
         written.append(path)
     return tuple(written)

@@ -1,0 +1,241 @@
+"""Following a run directory that another process writes: only what is new is read, whatever state it is in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from laser.analysis.records import (
+    Damage,
+    EvaluationRecord,
+    Run,
+    StepRecord,
+    is_run,
+    parse_evaluation,
+    parse_step,
+    read_config,
+    reward_model_names,
+)
+from laser.analysis.suites import is_suite
+from laser.errors import RunDirectoryError
+
+Row = TypeVar("Row")
+
+_REMEMBERED = 256  # bytes before the place reached, to notice a file that was cut back and written anew
+_PACE = 10  # batches whose time says how long the rest will take
+_BEGUN = {".lock", "run.json"}  # what a run writes before its configuration
+
+
+class Lines(Generic[Row]):
+    """The usable lines of a file that grows; begins again where the file was replaced or cut back.
+
+    Args:
+        path: A JSON Lines file; it need not exist yet.
+        parse: Turns a line into a row; raises ValueError with a clause that says what is wrong.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Row]) -> None:
+        self._path, self._parse = path, parse
+        self._forget()
+
+    def poll(self) -> bool:
+        """Read what is new; returns whether anything has changed."""
+        try:
+            with self._path.open("rb") as file:
+                begun_again = not self._continues(file)
+                if begun_again:
+                    self._forget()
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            changed = self._offset > 0
+            self._forget()
+            return changed
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {self._path} ({error.strerror}); check its permissions") from error
+        *complete, _being_written = content.split(b"\n")
+        for line in complete:
+            self._take(line)
+        return begun_again or bool(complete)
+
+    def _forget(self) -> None:
+        self._offset, self._number, self._tail = 0, 0, b""
+        self.rows: list[tuple[int, Row]] = []
+        self.damage: list[Damage] = []
+
+    def _continues(self, file: Any) -> bool:
+        """Whether the file still holds what was read last, where it was read."""
+        file.seek(self._offset - len(self._tail))
+        return bool(file.read(len(self._tail)) == self._tail)
+
+    def _take(self, line: bytes) -> None:
+        self._offset += len(line) + 1
+        self._number += 1
+        self._tail = (self._tail + line + b"\n")[-_REMEMBERED:]
+        try:
+            self.rows.append((self._number, self._parse(line)))
+        except ValueError as error:
+            self.damage.append(Damage(self._path.name, self._number, str(error)))
+
+
+class State(StrEnum):
+    """Of a run, as its files show it."""
+
+    waiting = "waiting for the run to start"
+    starting = "started, no batch finished yet"
+    running = "running, or interrupted"
+    finished = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run at one moment.
+
+    Attributes:
+        path: Its directory.
+        state: Where it stands.
+        run: What can be read of it; None while waiting.
+        problem: Why its configuration cannot be read, "" where it can.
+        num_planned: Batches of the whole run; None where the files do not say.
+        age: Seconds since a batch or a dev check was last recorded; None before.
+        pace: Seconds per batch, of the latest ones; None before the first.
+    """
+
+    path: Path
+    state: State
+    run: Run | None = None
+    problem: str = ""
+    num_planned: int | None = None
+    age: float | None = None
+    pace: float | None = None
+
+    @property
+    def num_done(self) -> int:
+        """Batches recorded."""
+        return self.run.batches[-1] if self.run is not None and self.run.batches else 0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left by the pace of the latest batches; dev checks are not in them."""
+        if self.num_planned is None or self.pace is None or self.state is State.finished:
+            return None
+        return max(0, self.num_planned - self.num_done) * self.pace
+
+
+class Watch:
+    """Follows one run directory.
+
+    Args:
+        path: The directory; it need not exist yet.
+
+    Raises:
+        RunDirectoryError: It is something else than a run directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_watchable(path)
+        self.path = path
+        self._stamp: tuple[int, int] | None = None
+        self._run: Run | None = None
+        self._steps: Lines[StepRecord] | None = None
+        self._evaluations: Lines[EvaluationRecord] | None = None
+        self._problem = ""
+
+    def look(self) -> View:
+        """Read what is new.
+
+        Raises:
+            RunDirectoryError: Files cannot be read.
+        """
+        self._look_at_config()
+        if self._run is None or self._steps is None or self._evaluations is None:
+            return View(self.path, State.waiting, problem=self._problem)
+        finished = (self.path / "summary.json").is_file()
+        changed = [lines.poll() for lines in (self._steps, self._evaluations)]
+        if any(changed) or finished != self._run.finished:
+            self._run = _updated(self._run, self._steps, self._evaluations, finished)
+        run = self._run
+        state = State.finished if finished else State.running if run.steps else State.starting
+        return View(self.path, state, run, "", num_planned(run), self._age(), pace(run.steps))
+
+    def _look_at_config(self) -> None:
+        """Begin, or begin again where the directory holds another run than before."""
+        try:
+            status = (self.path / "config.json").stat()
+            stamp = (status.st_ino, status.st_mtime_ns)
+        except OSError:
+            self._stamp, self._run, self._problem = None, None, ""
+            return
+        if stamp == self._stamp:
+            return
+        try:
+            config = read_config(self.path)
+            names = reward_model_names(self.path, config)
+        except RunDirectoryError as error:
+            self._run, self._problem = None, str(error)
+            return
+        self._stamp, self._problem = stamp, ""
+        self._steps = Lines(self.path / "steps.jsonl", lambda line: parse_step(line, names))
+        self._evaluations = Lines(self.path / "evaluations.jsonl", parse_evaluation)
+        self._run = Run(self.path, config, names, (), (), (), (), False, {})
+
+    def _age(self) -> float | None:
+        times = []
+        for name in ("steps.jsonl", "evaluations.jsonl"):
+            try:
+                times.append((self.path / name).stat().st_mtime)
+            except OSError:
+                continue
+        return max(0.0, time.time() - max(times)) if times else None
+
+
+def check_watchable(path: Path) -> None:
+    """Make sure that a run is at a path, or may yet start there.
+
+    Raises:
+        RunDirectoryError: A file, a suite or something else is there.
+    """
+    if is_run(path) or not path.exists():
+        return
+    if not path.is_dir():
+        raise RunDirectoryError(f"{path} is a file; give a directory that laser train writes")
+    if is_suite(path):
+        raise RunDirectoryError(f"{path} holds a suite; give one of its runs, such as {path}/TASK/METHOD/seed-0")
+    if any(entry.name not in _BEGUN and not entry.name.endswith(".tmp") for entry in path.iterdir()):
+        raise RunDirectoryError(
+            f"{path} holds no run (config.json is missing); give a directory that laser train writes"
+        )
+
+
+def num_planned(run: Run) -> int | None:
+    """Batches of the whole run: as configured, or as its first iteration had."""
+    iterations, batches = run.setting("training.iterations"), run.setting("training.batches_per_iteration")
+    if batches is None and any(step["iteration"] > 0 for step in run.steps):
+        batches = sum(step["iteration"] == 0 for step in run.steps)
+    return iterations * batches if isinstance(iterations, int) and isinstance(batches, int) else None
+
+
+def pace(steps: Sequence[StepRecord]) -> float | None:
+    """Mean seconds of the latest batches."""
+    latest = [sum(step["seconds"].values()) for step in steps[-_PACE:]]
+    return float(np.mean(latest)) if latest else None
+
+
+def _updated(run: Run, steps: Lines[StepRecord], evaluations: Lines[EvaluationRecord], finished: bool) -> Run:
+    return Run(
+        path=run.path,
+        config=run.config,
+        names=run.names,
+        steps=tuple(step for _, step in steps.rows),
+        batches=tuple(number for number, _ in steps.rows),
+        evaluations=tuple(row for _, row in evaluations.rows),
+        damage=(*steps.damage, *evaluations.damage),
+        finished=finished,
+        usage={},
+    )

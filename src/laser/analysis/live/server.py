@@ -1,0 +1,148 @@
+"""The server of ``laser watch --web``: one page, to browsers of this machine, and to nobody's scripts but its own.
+
+It listens on 127.0.0.1. A page of another site may still make the browser ask it (DNS rebinding, cross-site
+requests), so the Host header must name this server, and Origin and Sec-Fetch-Site must not name another site. It only
+ever reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from laser.analysis.live.follow import View, Watch
+from laser.analysis.live.page import fragment, live_document, policy, standing
+from laser.errors import LaserError, ServerError
+
+HOST = "127.0.0.1"
+_SHARE = 0.1  # of a processor that drawing may take while a run trains
+_TIMEOUT = 10.0  # seconds a connection may stay silent
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class LiveServer(ThreadingHTTPServer):
+    """Serves one run directory. Use as a context manager; `serve_forever` answers until `shutdown`.
+
+    Args:
+        watch: The run.
+        port: Port on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        ServerError: The port cannot be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, watch: Watch, port: int = 0) -> None:
+        try:
+            super().__init__((HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise ServerError(f"cannot listen on {HOST}:{port} ({error}); choose another --port") from error
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._drawn = ""
+        self._view: View | None = None
+        self._rest_until = 0.0
+        self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+        if self.server_port == 80:
+            self.hosts |= {HOST, "localhost"}
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    def fragment(self) -> tuple[str, View]:
+        """The changing part of the page, drawn anew at most as often as a tenth of a processor allows."""
+        with self._lock:  # matplotlib draws one picture at a time
+            if self._view is None or time.monotonic() >= self._rest_until:
+                before, self._view = self._view, self._watch.look()
+                if before is None or _differ(before, self._view):
+                    begin = time.monotonic()
+                    self._drawn = fragment(self._view)
+                    now = time.monotonic()
+                    self._rest_until = now + (now - begin) * (1 / _SHARE - 1)
+            return self._drawn, self._view
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that hung up is no news."""
+
+
+def _differ(before: View, after: View) -> bool:
+    """Whether there is anything new to draw; the run is the same object while its files are as they were."""
+    same = before.run is after.run and (before.state, before.problem) == (after.state, after.problem)
+    return not same or standing(before) != standing(after)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LiveServer
+    server_version = "laser"
+    sys_version = ""
+    timeout = _TIMEOUT
+
+    def do_GET(self) -> None:
+        if not self._is_from_here():
+            self._reply(HTTPStatus.FORBIDDEN, "This page is for browsers of this machine, under its own address.\n")
+            return
+        if self.path not in ("/", "/fragment"):
+            self._reply(HTTPStatus.NOT_FOUND, "There is one page here: /\n")
+            return
+        try:
+            changing, view = self.server.fragment()
+        except LaserError as error:
+            self._reply(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n")
+            return
+        if self.path == "/":
+            self._reply(HTTPStatus.OK, live_document(view, changing), "text/html")
+            return
+        tag = f'"{hashlib.sha256(changing.encode()).hexdigest()[:32]}"'
+        if self.headers.get("If-None-Match") == tag:
+            self._reply(HTTPStatus.NOT_MODIFIED, "", tag=tag)
+        else:
+            self._reply(HTTPStatus.OK, changing, "text/html", tag=tag)
+
+    def _refuse(self) -> None:
+        self._reply(HTTPStatus.METHOD_NOT_ALLOWED, "This server only shows a page.\n")
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _refuse
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not logged."""
+
+    def _is_from_here(self) -> bool:
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
+            return False
+        origins = {f"http://{host}" for host in self.server.hosts}
+        if any(origin not in origins for origin in self.headers.get_all("Origin", [])):
+            return False
+        return all(site in ("same-origin", "none") for site in self.headers.get_all("Sec-Fetch-Site", []))
+
+    def _reply(self, status: HTTPStatus, text: str, kind: str = "text/plain", *, tag: str | None = None) -> None:
+        body = text.encode()
+        self.send_response(status)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Security-Policy", policy())
+        if tag is not None:
+            self.send_header("ETag", tag)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET")
+            self.close_connection = True
+        if status is not HTTPStatus.NOT_MODIFIED:
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -1,0 +1,174 @@
+"""``laser watch``: a run directory as it grows, in the terminal or on a page of this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from laser.analysis.live.follow import State, View, Watch
+from laser.analysis.live.page import LATEST_HEAD, latest, standing
+from laser.analysis.records import Run
+from laser.analysis.report.words import trouble
+from laser.analysis.shown import one_line, visible
+from laser.analysis.summary import summarize
+from laser.analysis.usefulness import by_category
+
+_BARS = "▁▂▃▄▅▆▇█"
+_CATEGORIES = 4  # columns of shares that fit beside each other
+_NAME = 24
+
+
+def run_watch(path: Path, *, once: bool, every: float) -> None:
+    """Show the run until it is finished or the reader stops; `once` shows it as it is and returns.
+
+    Raises:
+        RunDirectoryError: There is something else than a run.
+    """
+    console, watch = Console(highlight=False), Watch(path)
+    view = watch.look()
+    if once or view.state is State.finished:
+        console.print(frame(view))
+        return
+    try:
+        if console.is_terminal:
+            _redraw(console, watch, view, every)
+        else:
+            _print_each(console, watch, view, every)
+    except KeyboardInterrupt:
+        console.print(f"stopped watching; the run goes on: laser watch {visible(str(path))}", markup=False)
+
+
+def run_web(path: Path, *, port: int) -> None:
+    """Serve the page until the reader stops.
+
+    Raises:
+        LaserError: There is something else than a run, or the port cannot be had.
+    """
+    from laser.analysis.live.server import LiveServer
+
+    with LiveServer(Watch(path), port) as server:
+        print(f"watching {visible(str(path))} at {server.url} (this machine only; Ctrl-C stops)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped watching; the run goes on")
+
+
+def frame(view: View) -> RenderableType:
+    """Everything about a run at one moment."""
+    title = Text.assemble((one_line(view.path.resolve().name, 60), "bold"), "  ", (view.state.value, "cyan"))
+    if view.problem:
+        return Group(title, Text(visible(view.problem), style="red"))
+    if view.run is None:
+        return Group(title, Text(visible(f"no run at {view.path} yet")))
+    parts: list[RenderableType] = [title, _bar(view)]
+    if view.run.steps:
+        parts += [_latest(view.run), _models(view.run), *_numbers(view.run)]
+    return Group(*parts)
+
+
+def _redraw(console: Console, watch: Watch, view: View, every: float) -> None:
+    with Live(frame(view), console=console, auto_refresh=False, transient=False) as live:
+        while view.state is not State.finished:
+            time.sleep(every)
+            view = watch.look()
+            live.update(frame(view), refresh=True)
+
+
+def _print_each(console: Console, watch: Watch, view: View, every: float) -> None:
+    """In a pipe: a frame whenever something has happened."""
+    shown: object = None
+    while True:
+        mark = (view.state, view.num_done, len(view.run.evaluations) if view.run is not None else 0)
+        if mark != shown:
+            console.print(frame(view))
+            shown = mark
+        if view.state is State.finished:
+            return
+        time.sleep(every)
+        view = watch.look()
+
+
+def _bar(view: View) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    words = Text(", ".join(standing(view)))
+    if view.num_planned:
+        row.add_row(ProgressBar(total=view.num_planned, completed=view.num_done, width=24), words)
+    else:
+        row.add_row(words)
+    return row
+
+
+def _latest(run: Run) -> RenderableType:
+    rows = [[_cell(value) for value in row] for row in latest(run)]
+    return _table("Latest batches", LATEST_HEAD, rows)
+
+
+def _models(run: Run) -> RenderableType:
+    """Per reward model: shares by category, bandit reward, responses scored."""
+    categories = [category for category in by_category(run) if category.choices][:_CATEGORIES]
+    summary = summarize(run.steps, run.evaluations, run.names)
+    rows = [
+        [
+            one_line(name, _NAME),
+            *(f"{category.choices[name].share:.0%}" for category in categories),
+            _cell(summary.bandit_rewards.get(name)),
+            str(summary.scored.get(name, 0)),
+        ]
+        for name in run.names
+    ]
+    head = ["reward model", *(one_line(category.name, 14) for category in categories), "bandit reward", "scored"]
+    return _table("Reward models: share of the prompts of each category", head, rows)
+
+
+def _numbers(run: Run) -> list[RenderableType]:
+    """Dev metric, loss, what was left out, what went wrong."""
+    summary = summarize(run.steps, run.evaluations, run.names)
+    lines: list[RenderableType] = [
+        Text("loss  ") + Text(sparkline([step["loss"] for step in run.steps], 48), style="blue")
+    ]
+    if run.evaluations:
+        checks = " → ".join(f"{row['accuracy']:.1%}" for row in run.evaluations[-6:])
+        low, high = run.evaluations[-1]["interval"]
+        lines.append(Text(f"dev accuracy  {checks}  (95% interval {low:.1%} to {high:.1%})", style="green"))
+    dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
+    lines.append(Text(visible(f"pairs trained on: {summary.num_pairs}; left out: {dropped or 'nothing'}")))
+    if trouble(run):
+        lines.append(Text(trouble(run), style="red"))
+    return lines
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """The values as a row of bars, at most `width`, each the mean of its share; a space where there is none."""
+    size = max(1, math.ceil(len(values) / width))
+    parts = [[value for value in values[at : at + size] if value is not None] for at in range(0, len(values), size)]
+    means = [sum(part) / len(part) if part else None for part in parts]
+    known = [value for value in means if value is not None]
+    if not known:
+        return ""
+    low, span = min(known), max(known) - min(known)
+    scale = (len(_BARS) - 1) / span if span > 0 and math.isfinite(span) else 0.0
+    return "".join(" " if value is None else _BARS[round((value - low) * scale)] for value in means)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name in head:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
+    return table
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else one_line(str(value), 40)
