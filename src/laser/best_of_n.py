@@ -25,6 +25,7 @@ from laser.build import (
     build_selector,
     build_splits,
 )
+from laser.build.fitting import fit_prompts
 from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
@@ -78,6 +79,10 @@ class Bench:
         for name, prompts in self.prompts.items():
             if not prompts:
                 raise DataError(f"there are no {name} prompts; set split.{name}")
+            fitted = fit_prompts(config, self.policy, prompts, config.generation.max_new_tokens)
+            self.prompts[name] = fitted.prompts
+            if fitted.num_cut:
+                note(f"{fitted.num_cut} {name} prompts cut in the middle to fit, {fitted.num_tokens} tokens in all")
         self.pool = build_pool(config)
         self.responses = {name: self._sampled(name) for name in self.prompts}
         self.contexts = {name: self.policy.embed(prompts) for name, prompts in self.prompts.items()}

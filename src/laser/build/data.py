@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
 
 from laser.config import schema
 from laser.data.embedded import generate
 from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
-from laser.data.split import Splits, split
+from laser.data.split import Splits, split, split_pools
+from laser.data.task import Classify, Selection, load_task
+from laser.tasks import AnswerType, find_task
 from laser.types import Prompt
 
 
@@ -24,12 +29,54 @@ def build_splits(config: schema.RunConfig) -> Splits:
             fields = _fields(data)
             files = (("dev", data.dev), ("test", data.test))
             given = {name: load_file(path, fields) for name, path in files if path is not None}
-            return _splits(load_file(data.train, fields), given, config)
+            return _typed(_splits(load_file(data.train, fields), given, config), data.answer_type)
         case schema.HubData() as data:
             read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
             named = (("dev", data.dev_split), ("test", data.test_split))
             given = {name: read(chosen) for name, chosen in named if chosen is not None}
-            return _splits(read(data.train_split), given, config)
+            return _typed(_splits(read(data.train_split), given, config), data.answer_type)
+        case schema.TaskData() as data:
+            pools = load_task(find_task(data.name), task_selection(data, config.seed)).pools
+            return split_pools(
+                pools, train=sizes.train, dev=sizes.dev, test=sizes.test, shrink=sizes.shrink, seed=config.seed
+            )
+
+
+def task_selection(data: schema.TaskData, seed: int) -> Selection:
+    """Say which of a task's prompts are read; a prompt classifier is loaded when the first prompt needs it."""
+    return Selection(
+        path=Path(data.path) if data.path is not None else None,
+        revision=data.revision,
+        categories=data.categories or (),
+        category_field=data.category_field,
+        classify=_classifier(data.classifier) if data.classifier is not None else None,
+        template=data.template,
+        answer_type=data.answer_type,
+        limit=data.limit,
+        max_rows=data.max_rows,
+        seed=seed,
+    )
+
+
+def _classifier(source: str) -> Classify:
+    @cache
+    def load() -> Classify:
+        from laser.lm.labels import PromptLabels
+
+        return PromptLabels(source)
+
+    return lambda texts: load()(texts)
+
+
+def _typed(splits: Splits, answer_type: AnswerType) -> Splits:
+    """Say what every answer is, where the configuration does."""
+    if answer_type == "auto":
+        return splits
+
+    def typed(prompts: Sequence[Prompt]) -> list[Prompt]:
+        return [replace(one, metadata={**one.metadata, "answer_type": answer_type}) for one in prompts]
+
+    return Splits(typed(splits.train), typed(splits.dev), typed(splits.test))
 
 
 def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
@@ -45,6 +92,7 @@ def _splits(train: list[Prompt], given: dict[str, list[Prompt]], config: schema.
         dev=0 if "dev" in given else sizes.dev,
         test=0 if "test" in given else sizes.test,
         seed=config.seed,
+        shrink=sizes.shrink,
     )
     return Splits(
         train=rest.train,

@@ -110,6 +110,9 @@ def report(result: RunResult, console: Console) -> None:
     console.print()
     if summary.metric_before is not None:
         console.print(_metric_table(summary))
+        before, after = summary.num_unparseable
+        if before or after:
+            console.print(f"answers that could not be read, counted as wrong: {before} before, {after} after")
     console.print(_utilization_table(summary))
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")

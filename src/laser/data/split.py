@@ -21,7 +21,9 @@ class Splits:
     test: list[Prompt]
 
 
-def split(prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, seed: int) -> Splits:
+def split(
+    prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, seed: int, shrink: bool = False
+) -> Splits:
     """Split prompts, categories spread evenly, no conversation in two splits.
 
     Args:
@@ -31,21 +33,22 @@ def split(prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, 
         test: Number of test prompts.
         seed: The run's seed; the same prompts and seed give the same splits, and a larger dev or test split contains
             the smaller.
+        shrink: Where there are too few prompts, keep the proportions of the three numbers, or 70 : 10 : 20 without a
+            number for training, instead of raising.
 
     Raises:
-        DataError: There are too few prompts.
+        DataError: There are too few prompts, and `shrink` is off.
     """
     distinct = list({_conversation(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
-    needed = dev + test + (train if train is not None else 1)
-    if needed > len(distinct):
-        wanted = f"{train if train is not None else 'at least 1'} train + {dev} dev + {test} test"
-        raise DataError(
-            f"the splits ask for {wanted} prompts, but there are {len(distinct)} distinct ones; "
-            "lower split.train, split.dev or split.test, or add prompts"
-        )
+    sizes = _affordable(train, dev, test, len(distinct), shrink)
     ordered = _interleaved(distinct, seed)
-    rest = ordered[dev + test :]
-    return Splits(train=rest if train is None else rest[:train], dev=ordered[:dev], test=ordered[dev : dev + test])
+    held_out = sizes.dev + sizes.test
+    rest = ordered[held_out:]
+    return Splits(
+        train=rest if sizes.train is None else rest[: sizes.train],
+        dev=ordered[: sizes.dev],
+        test=ordered[sizes.dev : held_out],
+    )
 
 
 def split_pools(
@@ -102,7 +105,7 @@ def _affordable(train: int | None, dev: int, test: int, available: int, shrink: 
         wanted = f"{train if train is not None else 'at least 1'} train + {dev} dev + {test} test"
         raise DataError(
             f"the splits ask for {wanted} prompts, but there are {available} distinct ones; lower split.train, "
-            "split.dev or split.test, or set split.shrink = true to keep their proportions"
+            "split.dev or split.test, add prompts, or set split.shrink = true to keep their proportions"
         )
     if train is None:
         return _Sizes(None, min(dev, available // 10), min(test, available // 5))

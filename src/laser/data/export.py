@@ -1,0 +1,69 @@
+"""Tasks written in the project's own format: JSON Lines that every command reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from laser.data.preferences import Preference
+from laser.errors import DataError
+from laser.types import Prompt
+
+_PAIR = ("chosen", "rejected")
+
+
+def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
+    """Write prompts, each conversation once, in the format of `laser.data.files`.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: The file exists already, or cannot be written.
+    """
+    distinct = {json.dumps([dict(message) for message in prompt.messages]): prompt for prompt in reversed(prompts)}
+    rows = [_row(prompt, {}) for prompt in reversed(distinct.values())]
+    _write(path, rows)
+    return len(rows)
+
+
+def export_pairs(pairs: Sequence[Preference], path: Path) -> int:
+    """Write labelled pairs in the format of `laser.data.preferences`.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: The file exists already, or cannot be written.
+    """
+    _write(path, [_row(pair.prompt, {"chosen": pair.chosen, "rejected": pair.rejected}) for pair in pairs])
+    return len(pairs)
+
+
+def _row(prompt: Prompt, pair: Mapping[str, str]) -> dict[str, Any]:
+    alone = len(prompt.messages) == 1
+    answer = {"answer": prompt.answer} if prompt.answer is not None else {}
+    return {
+        "id": prompt.id,
+        "prompt": prompt.text if alone else [dict(message) for message in prompt.messages],
+        **answer,
+        **pair,
+        "category": prompt.category,
+        **{name: value for name, value in prompt.metadata.items() if name not in _PAIR},
+    }
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write under a temporary name and rename, so that the file is whole or not there."""
+    if path.exists():
+        raise DataError(f"{path} exists already; choose another --out")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}); choose another --out") from error
