@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from laser.config import rewards as section_of
 from laser.errors import RewardModelError
@@ -18,11 +19,13 @@ from laser.lm.sources import (
 from laser.rewards.base import RewardModel
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.conversation import ConversationEncoder, check_template
-from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs
+from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, check_outputs, output_names
 from laser.rewards.families.own import load_own
-from laser.rewards.families.pair_lm import QUESTION, load_pair_lm
+from laser.rewards.families.pair_lm import QUESTION, check_judge, load_pair_lm
 from laser.rewards.families.pairrm import load_pairrm
 from laser.rewards.families.table import FAMILIES, PAIRWISE, family_of
+from laser.rewards.families.token_logit import tokens_of
+from laser.rewards.families.tokens import token_of
 from laser.rewards.function import FunctionRM, load_function
 from laser.rewards.metrics.embedded import RoscoeRM
 from laser.rewards.metrics.perplexity import PerplexityRM
@@ -34,15 +37,24 @@ def check_classifier(section: section_of.ClassifierReward) -> None:
     """Find out without its weights whether a classifier can be used. Raises LaserError."""
     if section.factory is not None:
         load_function(section.factory)
-    _family(section)
+    family, outputs = _family(section), _outputs(section.label)
     tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     check_template(tokenizer, section.template)
+    if section.reward_token is not None:
+        token_of(tokenizer, section.reward_token)
+    if family == "token_logit":
+        tokens_of(tokenizer, outputs)
+    if family == "standard" and section.family == "auto":  # else config.json may be of another kind of model
+        config = _model_config(section)
+        check_outputs(output_names(config, config.num_labels), outputs)
 
 
 def check_pairwise(section: section_of.PairwiseReward) -> None:
     """Find out without its weights whether a pairwise model can be used. Raises LaserError."""
-    _pairwise_family(section)
-    load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    family = _pairwise_family(section)
+    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    if family == "pair_lm":
+        check_judge(tokenizer, section.answers)
 
 
 def check_text_metric(section: section_of.TextMetricReward) -> None:
@@ -163,8 +175,11 @@ def _pairwise_family(section: section_of.PairwiseReward) -> str:
 
 
 def _architectures(section: section_of.ModelRewardBase) -> list[str]:
-    config = load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
-    return list(config.architectures or [])
+    return list(_model_config(section).architectures or [])
+
+
+def _model_config(section: section_of.ModelRewardBase) -> Any:
+    return load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
 
 
 def _checkpoint(section: section_of.ModelRewardBase) -> Checkpoint:

@@ -42,7 +42,8 @@ def fit(prompt_length: int, response_lengths: Sequence[int], limit: int, overflo
         return Fit(0, tuple(scored), sum(too_long))
     scored = [0 < length <= limit - min(kept, prompt_length) for length in response_lengths]
     longest = max((length for length, chosen in zip(response_lengths, scored, strict=True) if chosen), default=0)
-    return Fit(max(0, prompt_length + longest - limit), tuple(scored), sum(too_long))
+    cut = max(0, prompt_length + longest - limit) if longest else 0
+    return Fit(cut, tuple(scored), sum(too_long))
 
 
 def without_beginning(ids: Sequence[int], cut: int, start: int | None) -> list[int]:

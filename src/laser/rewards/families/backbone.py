@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +22,15 @@ def load_backbone(checkpoint: Checkpoint, renaming: Mapping[str, str] | None = N
     Raises:
         ModelError: Its weights do not fit that class, or the class is unknown.
     """
-    return load_encoder(
-        checkpoint.source,
-        revision=checkpoint.revision,
-        trust_remote_code=checkpoint.trust_remote_code,
-        device=checkpoint.device,
-        dtype=checkpoint.dtype,
-        renaming=renaming,
-    )
+    with _no_load_report():
+        return load_encoder(
+            checkpoint.source,
+            revision=checkpoint.revision,
+            trust_remote_code=checkpoint.trust_remote_code,
+            device=checkpoint.device,
+            dtype=checkpoint.dtype,
+            renaming=renaming,
+        )
 
 
 def head_tensors(checkpoint: Checkpoint, prefixes: Sequence[str]) -> dict[str, Tensor]:
@@ -56,3 +59,15 @@ def hidden_states(model: PreTrainedModel, rows: Sequence[Row], pad_id: int) -> T
     """Last hidden states of rows, shape (R, L, H)."""
     states: Tensor = model(**padded(rows, pad_id, model.device)).last_hidden_state
     return states
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Without transformers' table of unexpected weights: the head's are expected, and missing ones raise."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -27,6 +27,8 @@ class OwnFamily:
         missing = [name for name in ("modules", "window", "scores") if not hasattr(inner, name)]
         if missing:
             raise RewardModelError(f"{factory} returned a {type(inner).__name__} without {', '.join(missing)}")
+        if not any(True for module in inner.modules for _ in module.parameters()):
+            raise RewardModelError(f"{factory} returned modules without weights; use type = 'python' for such a model")
         self.modules = inner.modules
         self.window = inner.window
         self._inner = inner

@@ -18,9 +18,16 @@ from laser.rewards.families.base import Checkpoint, PairModel, Row, pad_of, wind
 from laser.rewards.families.lm_head import load_lm, next_logits
 from laser.rewards.families.tokens import token_of
 
-QUESTION = "[CONTEXT] \n\n\n<turn> user\n {prompt}\n\n\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
+QUESTION = "[CONTEXT] \n\n<turn> user\n {prompt}\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
 ANSWERS = ("A", "B")
 _SLOT = re.compile(r"\{(prompt|first|second)\}")
+
+
+def check_judge(tokenizer: PreTrainedTokenizerBase, answers: tuple[str, str]) -> list[int]:
+    """The tokens of the answers. Raises RewardModelError if one is none, or there is no chat template."""
+    if not has_chat_template(tokenizer):
+        raise RewardModelError(f"{tokenizer.name_or_path or 'it'} has no chat template; choose a chat model")
+    return [token_of(tokenizer, answer) for answer in answers]
 
 
 class PairLmModel:
@@ -34,7 +41,7 @@ class PairLmModel:
         pad_id: Token id to pad with.
 
     Raises:
-        RewardModelError: There is no chat template, or an answer is no token.
+        RewardModelError: See `check_judge`.
     """
 
     cuts = False
@@ -48,13 +55,11 @@ class PairLmModel:
         answers: tuple[str, str] = ANSWERS,
         pad_id: int,
     ) -> None:
-        if not has_chat_template(tokenizer):
-            raise RewardModelError(f"{tokenizer.name_or_path or 'it'} has no chat template; choose a chat model")
         self.modules: Sequence[nn.Module] = [model]
         self._model = model
         self._tokenizer = tokenizer
         self._question = question
-        self._answers = [token_of(tokenizer, answer) for answer in answers]
+        self._answers = check_judge(tokenizer, answers)
         self._pad_id = pad_id
         self._window = window_of(model.config)
 

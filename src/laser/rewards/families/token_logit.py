@@ -18,6 +18,13 @@ from laser.rewards.families.lm_head import load_lm, next_logits
 from laser.rewards.families.tokens import token_of
 
 
+def tokens_of(tokenizer: PreTrainedTokenizerBase, outputs: Outputs | None) -> tuple[list[int], list[float]]:
+    """Ids and weights of the tokens. Raises RewardModelError if none is named, or one is none."""
+    if not outputs:
+        raise RewardModelError("family = 'token_logit' has no score without a token; set label to it")
+    return [token_of(tokenizer, token) for token in outputs], list(outputs.values())
+
+
 class TokenLogitModel:
     """The weighted sum of some tokens' logits behind the conversation.
 
@@ -28,20 +35,17 @@ class TokenLogitModel:
         pad_id: Token id to pad with.
 
     Raises:
-        RewardModelError: No token is named, or one is none.
+        RewardModelError: See `tokens_of`.
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, outputs: Outputs | None, pad_id: int
     ) -> None:
-        if not outputs:
-            raise RewardModelError("family = 'token_logit' has no score without a token; set label to it")
         self.modules: Sequence[nn.Module] = [model]
         self.window = window_of(model.config)
         self._model = model
         self._pad_id = pad_id
-        self._tokens = [token_of(tokenizer, token) for token in outputs]
-        self._weights = list(outputs.values())
+        self._tokens, self._weights = tokens_of(tokenizer, outputs)
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
         """Scores of rows, shape (R,)."""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from laser.errors import RewardModelError
@@ -101,13 +102,7 @@ class Language:
     """
 
     def __init__(self, language: str) -> None:
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError as error:
-            raise RewardModelError(
-                "metric = 'language' needs the package py3langid; install it with: pip install 'laser-rm[metrics]'"
-            ) from error
-        self._identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self._identifier = _identifier()
         self._language = language
         if language not in self._identifier.labels:
             raise RewardModelError(f"language {language!r} is unknown; write its ISO 639 code, such as 'en'")
@@ -116,3 +111,15 @@ class Language:
         """Score a text."""
         probabilities = dict(self._identifier.rank(text))
         return math.log(max(float(probabilities[self._language]), 1e-12))  # of float32, which may be 0
+
+
+@cache
+def _identifier() -> Any:
+    """The model of py3langid, which takes a second to load and is never changed."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise RewardModelError(
+            "metric = 'language' needs the package py3langid; install it with: pip install 'laser-rm[metrics]'"
+        ) from error
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
