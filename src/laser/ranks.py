@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from laser.errors import LaserError, TrainingError
+from laser.errors import LaserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from laser.meeting import Meeting
 
 T = TypeVar("T")
 
@@ -28,10 +30,12 @@ class Ranks(Protocol):
     Attributes:
         rank: Number of this process, 0 for the main one.
         size: Number of processes.
+        meeting: Where processes gather weights that they hold between them; None for a run of one process.
     """
 
     rank: int
     size: int
+    meeting: Meeting | None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
         """Do `count` pieces of work, each process its share, and give everyone all results in order.
@@ -59,6 +63,7 @@ class Alone:
 
     rank = 0
     size = 1
+    meeting: Meeting | None = None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
         """Do it all."""
@@ -79,11 +84,15 @@ class ProcessGroup:
         import torch
         from torch import distributed
 
+        from laser.meeting import Meeting, collective
+
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
         self._distributed = distributed
+        self._collective = collective
+        self.meeting: Meeting | None = Meeting()
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
 
@@ -95,6 +104,8 @@ class ProcessGroup:
             mine = (list(work(slice(begin, end))) if end > begin else [], None)
         except LaserError as error:
             mine = ([], error)
+        if self.meeting is not None:
+            self.meeting.serve()
         everyone: list[tuple[list[T], LaserError | None]] = [mine] * self.size
         self._collective(lambda: self._distributed.all_gather_object(everyone, mine))
         for _, raised in everyone:
@@ -121,13 +132,6 @@ class ProcessGroup:
             for tensor in alike:
                 begin, end = end, end + tensor.numel()
                 tensor.copy_(flat[begin:end].view_as(tensor))
-
-    def _collective(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(f"another process of the run is gone ({reason}); resume the run") from error
 
 
 def join() -> Ranks:

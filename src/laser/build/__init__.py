@@ -78,7 +78,7 @@ def build(
     splits, probe = split_off_probe(build_splits(config), config.signal)
     ranks = ranks or Alone()
     pool = build_pool(config, ranks)
-    policy = build_policy(config)
+    policy = build_policy(config, ranks)
     room = make_room(config, policy, splits, probe)
     splits = room.splits
     generator: Generator = build_generator(config.generation, policy, on_tokens)
@@ -115,8 +115,8 @@ def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
     )
 
 
-def build_policy(config: schema.RunConfig) -> Policy:
-    """Load the policy and put adapters on it."""
+def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:
+    """Load the policy and put adapters on it; with `policy.shard`, the processes of a run hold it between them."""
     section = config.policy
     device = choose_device(section.device)
     model = load_causal_lm(
@@ -125,6 +125,7 @@ def build_policy(config: schema.RunConfig) -> Policy:
         trust_remote_code=section.trust_remote_code,
         device=device,
         dtype=choose_dtype(section.precision, device),
+        ranks=ranks if section.shard else None,
     )
     tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     return Policy(

@@ -59,6 +59,7 @@ def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
         max_resident=section.max_resident,
         max_parked=section.max_parked,
         quarantine=Quarantine(len(arms), max_failures=section.max_failures, recovery_batches=section.recovery_batches),
+        ranks=ranks,
     )
 
 

@@ -57,7 +57,21 @@ class PolicyConfig(Section):
         "refuse",
         description="A prompt that leaves no room for a response: stop, or cut the middle of its last message.",
     )
+    shard: bool = Field(
+        False,
+        description="Spread the weights of the layers over the processes of the run, for a policy that does not fit on "
+        "one device; a run of one process holds them all. See docs/scale.md.",
+    )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> PolicyConfig:
+        if self.shard and self.trust_remote_code:
+            raise ValueError(
+                "policy.shard hands the model from one process to the others, which cannot be done with "
+                "trust_remote_code; set one of the two to false"
+            )
+        return self
 
 
 class ServerConfig(Section):

@@ -30,6 +30,8 @@ from transformers import (
 )
 
 from laser.errors import ModelError
+from laser.lm.sharding import load_spread
+from laser.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
 _READ = 2**24  # bytes at a time
@@ -112,14 +114,23 @@ def load_causal_lm(
     dtype: torch.dtype,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    ranks: Ranks | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model, frozen, in evaluation mode.
+
+    Args:
+        source: Where the weights are, as for every loader here.
+        device: Where they go.
+        dtype: What they become.
+        revision: Hub revision.
+        trust_remote_code: Run model code from the hub.
+        ranks: Processes that hold the weights between them (`laser.lm.sharding`), all of which load now; None: whole.
 
     Raises:
         ModelError: There is none at `source`, or its weights are not safetensors.
     """
     return _load_model(
-        AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code
+        AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code, ranks=ranks
     )
 
 
@@ -226,21 +237,32 @@ def _load_model(
     revision: str | None,
     trust_remote_code: bool,
     renaming: Mapping[str, str] | None = None,
+    ranks: Ranks | None = None,
 ) -> PreTrainedModel:
     def load(path: str, **options: Any) -> Any:
         return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
 
-    options = {"revision": revision, "trust_remote_code": trust_remote_code, "key_mapping": renaming}
-    model, info = _load(load, source, wanted, **options)
-    missing = sorted(info["missing_keys"])
-    if kind is AutoModel:  # encoders may do without their pooler
-        missing = [name for name in missing if "pooler" not in name]
-    if missing:
-        raise ModelError(
-            f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; choose another model"
-        )
-    model.requires_grad_(False)
-    return model.to(device).eval()
+    def load_here() -> PreTrainedModel:
+        options: dict[str, Any] = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "key_mapping": renaming,
+        }
+        model, info = _load(load, source, wanted, **options)
+        missing = sorted(info["missing_keys"])
+        if kind is AutoModel:  # encoders may do without their pooler
+            missing = [name for name in missing if "pooler" not in name]
+        if missing:
+            raise ModelError(
+                f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; "
+                "choose another model"
+            )
+        whole: PreTrainedModel = model.requires_grad_(False).eval()
+        return whole
+
+    if ranks is not None and ranks.size > 1:
+        return load_spread(load_here, device, ranks)
+    return load_here().to(device)  # type: ignore[arg-type]  # transformers' stub
 
 
 def _load(load: Callable[..., Any], source: str, wanted: str, *, needs_weights: bool = True, **options: Any) -> Any:

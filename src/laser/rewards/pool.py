@@ -68,6 +68,14 @@ class Usage:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What `Usage` says of a share of the prompts that only the process that asked knows."""
+
+    tokens: int = 0
+    too_long: int = 0
+
+
 class RewardPool:
     """Holds the K reward models; the order of `arms` numbers them.
 
@@ -154,7 +162,7 @@ class RewardPool:
             raise QuarantinedError(f"reward model {self._arms[arm].name!r} is in quarantine")
         while True:
             try:
-                scores = self._ranks.together(lambda part: self._ask(arm, prompts[part], responses[part]), len(prompts))
+                asked = self._ranks.together(lambda part: self._ask(arm, prompts[part], responses[part]), len(prompts))
                 break
             except RewardModelError as error:
                 usage.failures += 1
@@ -165,6 +173,9 @@ class RewardPool:
                     raise QuarantinedError(str(error)) from error
         usage.calls += 1
         usage.responses += sum(map(len, responses))
+        usage.tokens += sum(count.tokens for _, count in asked)
+        usage.too_long += sum(count.too_long for _, count in asked)
+        scores = [row for row, _ in asked]
         for row in scores:
             usage.infinite += int(np.isinf(row).sum())
             row[np.isinf(row)] = np.nan
@@ -208,7 +219,10 @@ class RewardPool:
         """Restore `state_dict`."""
         self.quarantine.load_state_dict(state)
 
-    def _ask(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+    def _ask(
+        self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
+    ) -> list[tuple[FloatArray, _Counts]]:
+        """Scores of a share of the prompts; the first comes with what the share cost."""
         name = self._arms[arm].name
         model = self._acquire(arm)
         try:
@@ -219,11 +233,12 @@ class RewardPool:
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
+        tokens = 0
         if isinstance(model, Metered):
-            self._usage[name].tokens, model.num_tokens = self._usage[name].tokens + model.num_tokens, 0
-        if isinstance(model, Windowed):
-            self._usage[name].too_long += model.take_too_long()
-        return scores
+            tokens, model.num_tokens = model.num_tokens, 0
+        too_long = model.take_too_long() if isinstance(model, Windowed) else 0
+        counts = [_Counts(tokens, too_long), *[_Counts()] * len(scores)]
+        return list(zip(scores, counts, strict=False))
 
     def _acquire(self, arm: int) -> RewardModel:
         """The model, loaded or fetched from CPU memory if need be, after making room for it."""

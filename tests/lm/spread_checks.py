@@ -1,0 +1,190 @@
+"""What processes that hold a model between them can see of it; a program for torchrun, which test_sharding.py starts.
+
+Every check raises where it fails; the last line of each process says what it measured, as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import distributed
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    MixtralConfig,
+    Qwen2Config,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from laser.errors import ModelError, TrainingError  # noqa: E402
+from laser.lm.sharding import layers_of, spread  # noqa: E402
+from laser.lm.sources import load_causal_lm  # noqa: E402
+from laser.ranks import join  # noqa: E402
+from tiny import make_model  # noqa: E402
+
+CPU = torch.device("cpu")
+SMALL = {"vocab_size": 99, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3}
+NARROW = {"num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64}
+ARCHITECTURES = {
+    "tied": Qwen2Config(**SMALL, **NARROW, tie_word_embeddings=True),
+    "capped": Gemma2Config(**SMALL, **NARROW, head_dim=8),
+    "experts": MixtralConfig(**SMALL, **NARROW, num_local_experts=4),
+    "old": GPT2Config(vocab_size=99, n_embd=32, n_head=4, n_layer=3, n_positions=64),
+}
+
+
+def tokens(seed, length=12):
+    return torch.randint(3, 90, (2, length), generator=torch.Generator().manual_seed(seed))
+
+
+def adapted(model, recompute=False):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        get_peft_model(model, lora)
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+        model.train()
+    return model
+
+
+def gradients(model, batches):
+    """One backward pass through the graphs of several forward passes."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    sum(model(ids).logits.log_softmax(-1)[..., 5].sum() for ids in batches).backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def bytes_here(tensors):
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def same(ours, theirs):
+    assert len(ours) == len(theirs) > 10
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def each(ranks, work):
+    """Everyone does something, at its own pace."""
+    return ranks.together(lambda part: [work()] * (part.stop - part.start), ranks.size)
+
+
+def check_uneven_passes(ranks, recompute):
+    """The first process goes through three batches and backward, then once more; the others through fewer, or none."""
+    plain = adapted(make_model(layers=4), recompute)
+    model = make_model(layers=4, seed=0 if ranks.rank == 0 else 5)  # whose weights count is the first's
+    layers = spread(model, CPU, ranks.meeting)
+    adapted(model, recompute)
+    at_once = []
+    weights = [next(layer.parameters()) for layer in layers_of(model)]
+    for layer in layers_of(model):
+        layer.register_forward_hook(
+            lambda *_: at_once.append(sum(weight.untyped_storage().nbytes() > 0 for weight in weights))
+        )
+
+    def work():
+        passes = max(0, 3 - 2 * ranks.rank)
+        if passes:
+            batches = [tokens(seed) for seed in range(passes)]
+            same(gradients(model, batches), gradients(plain, batches))
+            assert max(at_once) == 2
+        if ranks.rank == 0:
+            with torch.no_grad():
+                assert torch.equal(model(tokens(9)).logits, plain(tokens(9)).logits)
+
+    for _ in range(2):
+        each(ranks, work)
+    own = {id(weight) for layer in layers_of(plain) for name, weight in layer.named_parameters() if "lora_" not in name}
+    assert sum(weight.untyped_storage().nbytes() for weight in weights) == 0, "a layer stayed whole after the phase"
+    held = layers.num_bytes
+    whole = sum(weight.nbytes for weight in plain.parameters() if id(weight) in own)
+    elsewhere = [w for name, w in model.named_parameters() if "lora_" not in name and w.untyped_storage().nbytes()]
+    return {"layers": whole, "held": held, "whole_everywhere": bytes_here(elsewhere)}
+
+
+def check_failures(ranks):
+    """An error in the middle of a pass on one process; memory that runs out there, and a second try."""
+    plain, model = adapted(make_model(layers=4)), make_model(layers=4)
+    spread(model, CPU, ranks.meeting)
+    adapted(model)
+    failing = []
+
+    def interrupt(*_):
+        if failing:
+            raise failing.pop()
+
+    layers_of(model)[2].mlp.register_forward_pre_hook(interrupt)
+
+    def fail():
+        if ranks.rank == ranks.size - 1:
+            failing.append(TrainingError("this one cannot go on"))
+        return gradients(model, [tokens(1)])
+
+    try:
+        each(ranks, fail)
+    except TrainingError as error:
+        assert str(error) == "this one cannot go on"  # noqa: PT017
+    else:
+        raise AssertionError("nobody was told")
+
+    def try_again():
+        if ranks.rank == 0:
+            failing.append(torch.OutOfMemoryError())
+            try:
+                gradients(model, [tokens(1), tokens(2)])
+            except torch.OutOfMemoryError:
+                same(gradients(model, [tokens(1), tokens(2)]), gradients(plain, [tokens(1), tokens(2)]))
+                return True
+        same(gradients(model, [tokens(3)]), gradients(plain, [tokens(3)]))
+        return False
+
+    assert each(ranks, try_again) == [True] + [False] * (ranks.size - 1)
+
+
+def check_loading(ranks, folder):
+    """Only the main process reads weights, and every architecture computes what it computes alone."""
+    options = {"device": CPU, "dtype": torch.float32}
+    for name, config in ARCHITECTURES.items():
+        path = folder / name
+        if ranks.rank == 0:
+            torch.manual_seed(1)
+            AutoModelForCausalLM.from_config(config).save_pretrained(path)
+        each(ranks, lambda: None)
+        plain = load_causal_lm(str(path), **options)
+        model = load_causal_lm(str(path) if ranks.rank == 0 else "nowhere", **options, ranks=ranks)
+        assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {CPU}
+        assert not any(weight.requires_grad for weight in model.parameters())
+        assert (model.lm_head.weight is model.get_input_embeddings().weight) == (
+            plain.lm_head.weight is plain.get_input_embeddings().weight
+        )
+        assert model.generation_config.to_dict() == plain.generation_config.to_dict()
+        with torch.no_grad():
+            each(ranks, lambda p=plain, m=model: torch.equal(p(tokens(4)).logits, m(tokens(4)).logits) or 1 / 0)
+    try:
+        load_causal_lm(str(folder / "missing"), **options, ranks=ranks)
+    except ModelError as error:
+        assert "missing does not exist" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("nobody was told")
+
+
+def main():
+    torch.set_num_threads(1)
+    ranks = join()
+    measured = {str(recompute): check_uneven_passes(ranks, recompute) for recompute in (False, True)}
+    check_failures(ranks)
+    check_loading(ranks, Path(sys.argv[1]))
+    print(json.dumps({"rank": ranks.rank, **measured}), flush=True)
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
