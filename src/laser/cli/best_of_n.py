@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
+from laser.cli.terminal import make_console
 from laser.config import load_config
 from laser.errors import ConfigError
 
@@ -19,7 +19,7 @@ def run_best_of_n(config_path: Path | None, overrides: list[str], out: Path, wan
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     config = load_config(config_path, overrides)
-    console = Console(highlight=False)
+    console = make_console()
     from laser.best_of_n import best_of_n, standard_methods
 
     methods = standard_methods(config)

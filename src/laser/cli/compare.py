@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
+from laser.cli.terminal import make_console, say
 from laser.compare.cells import BEST_OF_N, Cell, make_cells, with_needs
 from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost, seconds_left
 from laser.compare.results import collect
@@ -53,7 +53,7 @@ def run_compare(path: Path, overrides: list[str], options: CompareOptions) -> in
     check_owner(suite, out)
     cells = make_cells(suite, out)
     chosen = with_needs(cells, select_cells(suite, cells, options.only))
-    console = Console(highlight=False)
+    console = make_console()
     if options.dry_run:
         _print_plan(chosen, out, console)
         return 0
@@ -71,14 +71,14 @@ def run_compare(path: Path, overrides: list[str], options: CompareOptions) -> in
             note=lambda message: console.print(escape(message), soft_wrap=True),
         )
     except KeyboardInterrupt:
-        print("laser: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        say("laser: interrupted; the same command goes on where it stopped", error=True)
         return 130
     _show(suite, cells, out, console)
     failures = list(outcome.failures.items())
     for key, reason in failures[:_SHOWN_FAILURES]:
-        print(f"laser: error: {key}: {reason}", file=sys.stderr)
+        say(f"laser: error: {key}: {reason}", error=True)
     if len(failures) > _SHOWN_FAILURES:
-        print(f"laser: error: {len(failures) - _SHOWN_FAILURES} more in {out / 'results.md'}", file=sys.stderr)
+        say(f"laser: error: {len(failures) - _SHOWN_FAILURES} more in {out / 'results.md'}", error=True)
     return 1 if failures else 0
 
 

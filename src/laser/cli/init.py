@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from laser.cli.terminal import say
 from laser.config import demo_config_path
 from laser.data.embedded import generate
 from laser.errors import RunDirectoryError
@@ -35,8 +36,8 @@ def write_starting_point(folder: Path) -> None:
         (folder / "run.toml").write_text(config, encoding="utf-8")
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
-    print(f"wrote {folder}/prompts.jsonl, {folder}/rewards.py and {folder}/run.toml")
-    print(f"next: laser train {folder}/run.toml")
+    say(f"wrote {folder}/prompts.jsonl, {folder}/rewards.py and {folder}/run.toml")
+    say(f"next: laser train {folder}/run.toml")
 
 
 def _prompt_lines() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
+from laser.cli.terminal import make_console
 from laser.errors import ConfigError, TrainingError
 
 
@@ -17,7 +17,7 @@ def build(folder: Path, workers: int) -> None:
     from laser.lab.build import build_lab
     from laser.lab.oracle import load_oracle, measure_oracle
 
-    console = Console(highlight=False)
+    console = make_console()
     build_lab(folder, workers=workers, note=console.print)
     measure_oracle(folder, note=console.print)
     for pool, table in load_oracle(folder).items():
@@ -54,7 +54,7 @@ def run(
     for study in studies:
         if study not in STUDIES:
             raise ConfigError(f"there is no study {study!r}; choose among {', '.join(STUDIES)}")
-    console = Console(highlight=False)
+    console = make_console()
     chosen = {pool: methods or list(method_names(pool)) for pool in pools}
     cells = [
         lab_cell(folder, out, pool, method, seed, study)

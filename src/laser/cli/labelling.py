@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
 from laser.cli.progress import make_progress
+from laser.cli.terminal import make_console
 from laser.config import load_config
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run_label(config_path: Path | None, overrides: list[str], out: Path, format:
     """Write a preference data set and say what is in it. Raises LaserError."""
     _prepare()
     config = load_config(config_path, overrides)
-    console = Console(highlight=False)
+    console = make_console()
     progress = make_progress(console)
     progress.note("loading libraries, models and prompts")
     from laser.labelling import label
@@ -53,7 +53,7 @@ def run_rewardbench(
     from laser.rewardbench import rewardbench
 
     result = rewardbench(config, pairs, select=select, learn=learn)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_accuracy_table(result))
     console.print(_agreement_table(result))
     for category, shares in result.chosen.items():

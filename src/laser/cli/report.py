@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from laser.analysis.report import write_report
 from laser.analysis.shown import visible
+from laser.cli.terminal import say
 
 _LISTED = 5
 
@@ -20,11 +20,9 @@ def run_report(path: Path, out: Path | None, png: Path | None, bench: Path | Non
     beside = (out.parent if out is not None else path) / "report"
     written = write_report(path, out, pictures=png or beside, bench=bench)
     for one in written.damage[:_LISTED]:
-        print(visible(f"laser: left out: {one.file} line {one.line}: {one.why}"), file=sys.stderr)
+        say(visible(f"laser: left out: {one.file} line {one.line}: {one.why}"), error=True)
     if len(written.damage) > _LISTED:
-        print(
-            f"laser: left out: {len(written.damage) - _LISTED} more damaged lines; the page names them", file=sys.stderr
-        )
-    print(visible(f"report: {written.page}"))
+        say(f"laser: left out: {len(written.damage) - _LISTED} more damaged lines; the page names them", error=True)
+    say(visible(f"report: {written.page}"))
     if written.pictures:
-        print(visible(f"pictures: {written.pictures[0].parent} ({len(written.pictures)} PNG files)"))
+        say(visible(f"pictures: {written.pictures[0].parent} ({len(written.pictures)} PNG files)"))

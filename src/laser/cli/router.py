@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from laser.cli.environment import ENVIRONMENT
+from laser.cli.terminal import make_console
 from laser.config import load_config
 
 
@@ -21,7 +20,7 @@ def run_router(pairs: Path, out: Path, config: Path | None, overrides: list[str]
         os.environ.setdefault(name, value)
     from laser.router import train_router
 
-    console = Console(highlight=False)
+    console = make_console()
     report = train_router(load_config(config, overrides), pairs, out, standardize=standardize)
     for name, count in report.labels.items():
         share = report.pair_accuracy[name]

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+from laser.cli.terminal import say
 from laser.config import RunConfig, load_config
 from laser.errors import ConfigError
 
@@ -21,7 +22,7 @@ def run_server(config_path: Path | None, overrides: list[str], python: str, host
     """
     command = [python, *server_arguments(load_config(config_path, overrides), host=host, port=port)]
     if show:
-        print("VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", shlex.join(command))
+        say(f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True {shlex.join(command)}")
         return
     if shutil.which(python) is None:
         raise ConfigError(f"there is no {python}; give the interpreter of vLLM's environment with --python")

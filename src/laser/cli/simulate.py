@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from laser.bandits.baselines import UniformRandom
@@ -19,6 +18,7 @@ from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.simulate import Environment, LoggedRows, Maker, classification, compare, drifting, linear, replay
 from laser.bandits.thompson import LinearThompson
+from laser.cli.terminal import make_console
 from laser.errors import ConfigError
 from laser.types import FloatArray
 
@@ -57,7 +57,7 @@ def run_simulation(environments: list[str], selectors: list[str], seeds: int, ro
     }
     (out / "regret.json").write_text(json.dumps({"seeds": seeds, "rounds": rounds, "regret": final}, indent=2))
     _plot(curves, out / "regret.png")
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_table(final, seeds, rounds))
     console.print(f"written: {out / 'regret.json'}, {out / 'regret.png'}", markup=False, soft_wrap=True)
 
@@ -78,7 +78,7 @@ def run_replay(run: Path, selectors: list[str]) -> None:
         table.add_row(name, f"{result.value:.3f}", f"{result.matched}")
     table.add_section()
     table.add_row("as it was", f"{logged.rewards_N.mean():.3f}", f"{len(logged.rewards_N)}")
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def _known(kind: str, name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:

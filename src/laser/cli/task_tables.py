@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import ENVIRONMENT
+from laser.cli.terminal import make_console
 from laser.config.schema import TaskData
 from laser.config.tasks import apply_task
 from laser.data.split import split_pools
@@ -25,7 +26,7 @@ _SHOWN = 1200  # characters of an example's prompt
 
 def print_list() -> None:
     """Print the table of all tasks, by kind."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("task", "metric", "train/dev/test", "licence", "from"):
         table.add_column(heading, no_wrap=True)
@@ -47,7 +48,7 @@ def print_list() -> None:
 def print_task(name: str, path: Path | None) -> None:
     """Print all there is to know about a task, and what a path holds of it. Raises LaserError."""
     task = find_task(name)
-    console = Console(highlight=False)
+    console = make_console()
     for label, text in _facts(task).items():
         console.print(f"[bold]{label}[/bold]: {escape(text)}", soft_wrap=True)
     console.print("\n[bold]prompt[/bold]:")
@@ -67,7 +68,7 @@ def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> Non
     task = find_task(data.name)
     given = {key: value for key, value in data.model_dump().items() if value is not None}
     selection = task_selection(TaskData.model_validate(apply_task({"data": given})["data"]), seed)
-    console = Console(highlight=False)
+    console = make_console()
     if pairs if pairs is not None else task.kind == "preferences":
         found, without = load_task_preferences(task, selection)
         number = export_pairs(found, out)

@@ -36,11 +36,11 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
 
-def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
+def make_console(*, quiet: bool = False, stderr: bool = False, width: int | None = None) -> Console:
     """The console of a command."""
-    return SafeConsole(highlight=False, quiet=quiet, stderr=stderr)
+    return SafeConsole(highlight=False, quiet=quiet, stderr=stderr, width=width)
 
 
 def say(message: str, *, error: bool = False) -> None:
     """Print a line as it is, to standard output or standard error."""
-    print(plain(message), file=sys.stderr if error else sys.stdout)
+    print(plain(message), file=sys.stderr if error else sys.stdout, flush=True)

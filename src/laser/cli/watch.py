@@ -20,6 +20,7 @@ from laser.analysis.report.words import trouble
 from laser.analysis.shown import one_line, visible
 from laser.analysis.summary import summarize
 from laser.analysis.usefulness import by_category
+from laser.cli.terminal import make_console, say
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CATEGORIES = 4  # columns of shares that fit beside each other
@@ -32,7 +33,7 @@ def run_watch(path: Path, *, once: bool, every: float) -> None:
     Raises:
         RunDirectoryError: There is something else than a run.
     """
-    console, watch = Console(highlight=False), Watch(path)
+    console, watch = make_console(), Watch(path)
     view = watch.look()
     if once or view.state is State.finished:
         console.print(frame(view))
@@ -55,11 +56,11 @@ def run_web(path: Path, *, port: int) -> None:
     from laser.analysis.live.server import LiveServer
 
     with LiveServer(Watch(path), port) as server:
-        print(f"watching {visible(str(path))} at {server.url} (this machine only; Ctrl-C stops)", flush=True)
+        say(f"watching {visible(str(path))} at {server.url} (this machine only; Ctrl-C stops)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("stopped watching; the run goes on")
+            say("stopped watching; the run goes on")
 
 
 def frame(view: View) -> RenderableType:

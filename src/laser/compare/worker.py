@@ -17,9 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from laser.cli.progress import PlainProgress
+from laser.cli.terminal import make_console, say
 from laser.compare.cells import Measurement
 from laser.compare.state import METHODS, is_measured
 from laser.config import RunConfig, parse_config
@@ -95,14 +94,14 @@ def main() -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    progress = PlainProgress(Console(highlight=False, width=200))
+    progress = PlainProgress(make_console(width=200))
     try:
         run_cell(order, progress)
     except LaserError as error:
-        print(f"laser: error: {error}", file=sys.stderr)
+        say(f"laser: error: {error}", error=True)
         return 2
     except KeyboardInterrupt:
-        print("laser: interrupted", file=sys.stderr)
+        say("laser: interrupted", error=True)
         return 130
     return 0
 
