@@ -15,8 +15,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 import laser
+from laser.build.judge import build_pairwise_judge
 from laser.cli.serve import server_arguments
 from laser.config import parse_config
+from laser.config.judge import JudgeConfig
 from laser.errors import RewardModelError, ServerError
 from laser.lm.sources import load_causal_lm, load_classifier, load_tokenizer
 from laser.policy.policy import Policy
@@ -25,6 +27,7 @@ from laser.rewards.classifier import ClassifierRM
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM
 from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
+from laser.rewards.pairwise_judge import Question
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
@@ -279,6 +282,28 @@ def test_a_judge_on_a_real_server(plain_server, tmp_path):
     assert all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(scores, again.score(PROMPTS, RESPONSES), strict=True)
     )
+
+
+def test_a_pairwise_judge_on_a_real_server(plain_server, tmp_path):
+    """A random LM hardly ever names a letter, but it is asked, billed and read as any other."""
+    template = "{prompt} {first} {second}?"
+    settings = {"template": template, "max_tokens": 4, "retries": 1}
+    section = JudgeConfig(url=plain_server.url, model="policy", **settings)
+    questions = [Question(prompt, f"{n} a", f"{n} b") for prompt in PROMPTS for n in range(10)]
+    verdicts = []
+    for requests_paid in (len(questions), 0):
+        judge = build_pairwise_judge(section, tmp_path / "replies.sqlite")
+        verdicts.append(judge.compare(questions))
+        assert judge.bill.requests - judge.bill.cached == requests_paid
+        assert (judge.bill.prompt_tokens > 10 * requests_paid) == (requests_paid > 0)
+        assert judge.bill.completion_tokens <= 4 * requests_paid
+        assert judge.bill.unbilled == 0
+        judge.close()
+    assert [one.said for one in verdicts[0]] == [one.said for one in verdicts[1]]
+    for one in verdicts[0]:
+        assert (one.problem is None and 0 <= one.first <= 1) or one.problem == "nonsense"
+    other = build_pairwise_judge(section.model_copy(update={"model": "llama"}), None)
+    assert {one.problem for one in other.compare(questions[:2])} == {"failed"}
 
 
 def test_a_served_classifier_equals_ours(tmp_path):
