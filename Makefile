@@ -5,7 +5,7 @@ VLLM ?= .vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-vllm check format bench docs site clean
+.PHONY: help demo test test-vllm test-browser check format bench docs site clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,10 @@ test: $(VENV)/.dev  ## Run the whole test suite.
 
 test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, installed beside.
 	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm
+
+test-browser: $(VENV)/.dev  ## Look at the report and the live page in an installed Chromium (apt-get install chromium).
+	$(PIP) --editable '.[browser]'
+	$(BIN)/python -m pytest tests/analysis/test_browser.py
 
 check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
 	$(BIN)/ruff format --check .

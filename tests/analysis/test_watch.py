@@ -301,23 +301,24 @@ def test_updates_are_sent_when_something_has_changed(tmp_path):
         assert "<script" not in first
         assert ask(server, "/fragment", If_None_Match=headers["ETag"])[0] == 304
         append(tmp_path / "run" / "steps.jsonl", step(5))
-        server._rest_until = 0.0
         status, _, second = ask(server, "/fragment", If_None_Match=headers["ETag"])
         assert status == 200
         assert "6 batches" in second
 
 
-def test_drawing_rests_between_updates(tmp_path):
+def test_drawing_rests_between_updates_while_words_go_on(tmp_path):
     write_run(tmp_path / "run", typical(3))
     with LiveServer(Watch(tmp_path / "run")) as server:
         first, _ = server.fragment()
         append(tmp_path / "run" / "steps.jsonl", step(3))
-        assert server.fragment()[0] is first
-        server._rest_until = 0.0
         second, _ = server.fragment()
+        assert "3 batches" in first
         assert "4 batches" in second
+        assert second.split('id="progress"')[1] == first.split('id="progress"')[1]
         server._rest_until = 0.0
-        assert server.fragment()[0] is second  # nothing new, nothing drawn
+        third, _ = server.fragment()
+        assert third.split('id="progress"')[1] != first.split('id="progress"')[1]
+        assert server.fragment()[0] == third
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path):

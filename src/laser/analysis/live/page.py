@@ -35,7 +35,7 @@ def policy() -> str:
 
 
 def live_document(view: View, changing: str) -> str:
-    """The whole page; `changing` is the run's `fragment`."""
+    """The whole page; `changing` is its `words_part` and `pictures_part`."""
     name = markup(view.path.resolve().name)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -52,14 +52,20 @@ def live_document(view: View, changing: str) -> str:
     )
 
 
-def fragment(view: View) -> str:
-    """What changes while the run goes on."""
+def words_part(view: View) -> str:
+    """How far the run is, what came out so far, and the latest batches: quick to write."""
     state = f'<div data-state="{markup(view.state.value)}">{_standing(view)}</div>'
     if view.run is None or not view.run.steps:
         return state
-    categories = by_category(view.run)
-    body = "".join(section(one) for one in _sections(view.run, categories))
-    return f'{state}<div class="lead">{paragraphs(lead(view.run, categories))}</div>{body}'
+    newest = Section("latest", "Latest batches", (table("Newest first", LATEST_HEAD, latest(view.run)),))
+    return f'{state}<div class="lead">{paragraphs(lead(view.run, by_category(view.run)))}</div>{section(newest)}'
+
+
+def pictures_part(view: View) -> str:
+    """The report's parts with pictures: a second's work."""
+    if view.run is None or not view.run.steps:
+        return ""
+    return "".join(section(one) for one in _sections(view.run, by_category(view.run)))
 
 
 def standing(view: View) -> list[str]:
@@ -119,7 +125,6 @@ def _standing(view: View) -> str:
 
 def _sections(run: Run, categories: list[Category]) -> tuple[Section, ...]:
     return (
-        Section("latest", "Latest batches", (table("Newest first", LATEST_HEAD, latest(run)),)),
         Section("progress", "Loss and dev metric", progress(run)),
         Section("chosen", "Who was chosen", chosen(run, categories)),
         Section("useful", "Who was useful where", useful(run, categories)),

@@ -14,7 +14,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from laser.analysis.live.follow import View, Watch
-from laser.analysis.live.page import fragment, live_document, policy, standing
+from laser.analysis.live.page import live_document, pictures_part, policy, words_part
+from laser.analysis.records import Run
 from laser.errors import LaserError, ServerError
 
 HOST = "127.0.0.1"
@@ -52,7 +53,7 @@ class LiveServer(ThreadingHTTPServer):
         self._watch = watch
         self._lock = threading.Lock()
         self._drawn = ""
-        self._view: View | None = None
+        self._drawn_of: Run | None = None
         self._rest_until = 0.0
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
         if self.server_port == 80:
@@ -64,25 +65,18 @@ class LiveServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def fragment(self) -> tuple[str, View]:
-        """The changing part of the page, drawn anew at most as often as a tenth of a processor allows."""
-        with self._lock:  # matplotlib draws one picture at a time
-            if self._view is None or time.monotonic() >= self._rest_until:
-                before, self._view = self._view, self._watch.look()
-                if before is None or _differ(before, self._view):
-                    begin = time.monotonic()
-                    self._drawn = fragment(self._view)
-                    now = time.monotonic()
-                    self._rest_until = now + (now - begin) * (1 / _SHARE - 1)
-            return self._drawn, self._view
+        """The changing part of the page; pictures only as often as a tenth of a processor allows."""
+        with self._lock:  # one reader of the files at a time, and matplotlib draws one picture at a time
+            view = self._watch.look()
+            if view.run is not self._drawn_of and time.monotonic() >= self._rest_until:
+                begin = time.thread_time()
+                self._drawn, self._drawn_of = pictures_part(view), view.run
+                spent = time.thread_time() - begin
+                self._rest_until = time.monotonic() + spent * (1 / _SHARE - 1)
+            return words_part(view) + (self._drawn if view.run is not None else ""), view
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that hung up is no news."""
-
-
-def _differ(before: View, after: View) -> bool:
-    """Whether there is anything new to draw; the run is the same object while its files are as they were."""
-    same = before.run is after.run and (before.state, before.problem) == (after.state, after.problem)
-    return not same or standing(before) != standing(after)
 
 
 class _Handler(BaseHTTPRequestHandler):

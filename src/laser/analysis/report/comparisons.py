@@ -37,8 +37,8 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
         for row, column in np.ndindex(matrix.shape):
             value = matrix[row, column]
             words = "" if row == column else "?" if np.isnan(value) else f"{value:.2f}"
-            colour = outline() if np.isnan(value) else "#ffffff" if value < 0.47 else "#000000"
-            axis.text(column, row, words, ha="center", va="center", color=colour)
+            colour = outline() if np.isnan(value) else ink_on(value)
+            axis.text(column, row, words, ha="center", va="center", color=colour, gid=f"cell-{row}-{column}")
         axis.set_xticks(range(len(names)), [label(name) for name in names], rotation=30, ha="right")
         axis.set_yticks(range(len(names)), [label(name) for name in names])
         figure.colorbar(image, ax=axis, label="agreement")
@@ -51,6 +51,11 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
     return Picture(
         "agreement", "How far reward models agree", text, draw, table("Agreement", head, rows), height=height
     )
+
+
+def ink_on(value: float) -> str:
+    """The colour of a number on a cell of the heat map; black and white meet where both have a contrast of 4.5."""
+    return "#ffffff" if value < 0.47 else "#000000"
 
 
 def distributions(run: Run) -> Picture | None:
