@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from laser.compare.cells import Cell, Key
 from laser.compare.state import State, failure_note, log_file, methods_record, standing, write_failure
@@ -114,6 +115,18 @@ class _Board:
         self._note(f"[{len(self.done)}/{self._total}] {key}: {word} ({seconds:.0f} s)")
 
 
+def order_for(cell: Cell, out: Path, keep: str) -> dict[str, Any]:
+    """What the process of a cell is told; see `laser.compare.worker.run_cell`."""
+    return {
+        "folder": str(cell.key.folder(out)),
+        "label": cell.key.method,
+        "config": cell.config.model_dump(mode="json"),
+        "measurement": cell.measurement.as_record() if cell.measurement is not None else None,
+        "methods": methods_record(cell),
+        "keep": keep,
+    }
+
+
 class _Process:
     """One cell at work."""
 
@@ -122,14 +135,6 @@ class _Process:
         self._out, self._log, self._begin = out, log_file(cell.key, out), time.monotonic()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         failure_note(cell.key, out).unlink(missing_ok=True)
-        order = {
-            "folder": str(cell.key.folder(out)),
-            "label": cell.key.method,
-            "config": cell.config.model_dump(mode="json"),
-            "measurement": cell.measurement.as_record() if cell.measurement is not None else None,
-            "methods": methods_record(cell),
-            "keep": keep,
-        }
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "laser.compare.worker"],
@@ -141,7 +146,7 @@ class _Process:
             )
         assert self._popen.stdin is not None
         with suppress(BrokenPipeError):  # it has ended at once; `failure` says why
-            self._popen.stdin.write(json.dumps(order).encode() + b"\n")
+            self._popen.stdin.write(json.dumps(order_for(cell, out, keep)).encode() + b"\n")
             self._popen.stdin.flush()
 
     @property

@@ -52,10 +52,15 @@ def terminal(results: Results) -> list[Table]:
 
 def markdown(results: Results) -> str:
     """A page with both tables, what is missing and why."""
-    parts = [f"# {_caption(results)}", "", *_markdown_table(*_main(results)), "", legend(results), ""]
+    parts = [f"# {_plain(_caption(results))}", "", *_markdown_table(*_main(results)), "", _plain(legend(results)), ""]
     head, rows = _tests(results)
     if rows:
-        parts += [f"## Against {_label(results, results.suite.compared_with)}", "", *_markdown_table(head, rows), ""]
+        parts += [
+            f"## Against {_plain(_label(results, results.suite.compared_with))}",
+            "",
+            *_markdown_table(head, rows),
+            "",
+        ]
     problems = [cell for cell in results.cells if cell.reason]
     if problems:
         parts += ["## Not finished", "", *(f"- {_plain(str(c.key))}: {_plain(c.reason)}" for c in problems), ""]
