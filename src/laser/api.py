@@ -112,14 +112,25 @@ def resume(
     ranks = join()
     progress = progress or Silent()
     run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
+    try:
+        stored = _stored(run, config)
+        if config is None and not trust:
+            _on_main(ranks, lambda: _check_ours(run))
+        _check_rewards(run, stored)
+        built = build(stored, on_tokens=progress.tokens, ranks=ranks)
+    except BaseException:
+        run.close()
+        raise
+    return _finish(stored, built, run, progress, stop)
+
+
+def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:
+    """The configuration a run was started with; raises ConfigError if `config` is given and another."""
     stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
     difference = first_difference(stored, config) if config is not None else None
     if difference is not None:
         raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
-    if config is None and not trust:
-        _on_main(ranks, lambda: _check_ours(run))
-    _check_rewards(run, stored)
-    return _finish(stored, build(stored, on_tokens=progress.tokens, ranks=ranks), run, progress, stop)
+    return stored
 
 
 def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progress, stop: Stop) -> RunResult:
