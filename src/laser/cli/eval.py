@@ -124,15 +124,13 @@ def _print_categories(by_category: Mapping[str, Mapping[str, Share]], console: C
 
 
 def _print_win_rates(result: WinRates, console: Console) -> None:
-    table = Table("policy", "win rate", "95% interval", "at equal length", "95% interval", "win/tie/loss", "judged")
+    table = Table("policy", "win rate", "at equal length", "win/tie/loss", "judged")
     table.title = f"Against {escape(result.baseline)}, by {escape(result.judge)}, both orders"
     for label, judged in result.judged.items():
         one = judged.compared
-        controlled = one.length_controlled
-        equal = (f"{controlled.win_rate.value:.1%}", _interval(controlled.win_rate)) if controlled else ("-", "-")
+        equal = _percent(one.length_controlled.win_rate) if one.length_controlled is not None else "-"
         counts = f"{one.wins}/{one.ties}/{one.losses}"
-        judged_of = f"{one.num_judged} of {one.num_prompts}"
-        table.add_row(escape(label), f"{one.win_rate.value:.1%}", _interval(one.win_rate), *equal, counts, judged_of)
+        table.add_row(escape(label), _percent(one.win_rate), equal, counts, f"{one.num_judged} of {one.num_prompts}")
     console.print(table)
 
 
@@ -183,6 +181,10 @@ def _print_written(options: EvalOptions, console: Console) -> None:
 def _line(console: Console, text: str) -> None:
     """A line that stays one, however narrow the terminal."""
     console.print(text, soft_wrap=True)
+
+
+def _percent(share: Share) -> str:
+    return f"{share.value:.1%} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def _interval(share: Share) -> str:
