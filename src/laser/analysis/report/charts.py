@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.figure import label, legend, look, outline
 from laser.analysis.statistics import estimate
-from laser.analysis.usefulness import Category, charged_rewards, elapsed, seconds_until
+from laser.analysis.usefulness import Category, charged_rewards, seconds_until
 from laser.types import FloatArray, IntArray
 
 _LEAST_BAND = 4  # values without which an interval is too wide to draw
@@ -87,12 +88,14 @@ def dev(run: Run) -> Picture:
     values = 100 * np.array([row["accuracy"] for row in rows])
     bounds = 100 * np.array([row["interval"] for row in rows]).T
     batches = [row["batches"] for row in rows]
-    minutes = [seconds_until(run, row["batches"]) / 60 for row in rows]
+    seconds = [seconds_until(run, row["batches"]) for row in rows]
+    unit, size = time_unit(max(seconds))
     errors = np.abs(bounds - values)
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        for axis, where, name in ((left, batches, "batch"), (right, minutes, "minutes in batches")):
+        spent = [value / size for value in seconds]
+        for axis, where, name in ((left, batches, "batch"), (right, spent, f"{unit} in batches")):
             axis.errorbar(where, values, yerr=errors, color=look(0).colour, marker="o", capsize=3)
             axis.set(xlabel=name)
             axis.grid(axis="y")
@@ -102,15 +105,15 @@ def dev(run: Run) -> Picture:
     cells: list[tuple[Cell, ...]] = [
         (
             row["batches"],
-            f"{spent:.1f}",
+            f"{spent / size:.1f}",
             percent(row["accuracy"]),
             f"{percent(row['interval'][0])} to {percent(row['interval'][1])}",
             row["num_prompts"],
             *(percent(row["by_category"].get(name)) for name in categories),
         )
-        for row, spent in zip(rows, minutes, strict=True)
+        for row, spent in zip(rows, seconds, strict=True)
     ]
-    head = ("after batches", "minutes", "dev accuracy", "95% interval", "prompts", *categories)
+    head = ("after batches", unit, "dev accuracy", "95% interval", "prompts", *categories)
     text = (
         "Dev accuracy with 95% Wilson intervals, against batches (left) and against the time that batches took "
         "(right); the time of dev checks and checkpoints is not in it."
@@ -310,7 +313,7 @@ def drawn(run: Run) -> IntArray:
 
 def percent(share: float | None) -> str | None:
     """A share in per cent, with one digit."""
-    return None if share is None else f"{100 * share:.1f}%"
+    return None if share is None or math.isnan(share) else f"{100 * share:.1f}%"
 
 
 def duration(seconds: float) -> str:
@@ -321,9 +324,9 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def clock_at(run: Run, index: int) -> str:
-    """Time of the batches up to and with the one at that index."""
-    return duration(float(elapsed(run)[index]))
+def time_unit(longest: float) -> tuple[str, float]:
+    """The unit in which times up to so many seconds are drawn, and its seconds."""
+    return ("seconds", 1.0) if longest < 120 else ("minutes", 60.0) if longest < 7200 else ("hours", 3600.0)
 
 
 def _spread(values: Sequence[float]) -> str | None:

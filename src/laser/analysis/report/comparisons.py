@@ -35,7 +35,7 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
         axis = figure.subplots()
         image = axis.imshow(matrix, vmin=0, vmax=1, cmap="cividis")
         for row, column in np.ndindex(matrix.shape):
-            value = matrix[row, column]
+            value = float(matrix[row, column])
             words = "" if row == column else "?" if np.isnan(value) else f"{value:.2f}"
             colour = outline() if np.isnan(value) else ink_on(value)
             axis.text(column, row, words, ha="center", va="center", color=colour, gid=f"cell-{row}-{column}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
-from laser.analysis.report.charts import percent
+from laser.analysis.report.charts import percent, time_unit
 from laser.analysis.report.figure import file_name, label, legend, look, outline
 from laser.analysis.statistics import Estimate, estimate
 from laser.analysis.suites import RowRecord, Suite
@@ -26,7 +26,7 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
     def draw(figure: Any) -> None:
         axis = figure.subplots()
         for place, row in enumerate(ranked):
-            mean, low, high = (100 * (row[key] or np.nan) for key in ("mean", "interval_low", "interval_high"))
+            mean, low, high = (_percent(row[key]) for key in ("mean", "interval_low", "interval_high"))
             seeds = [100 * value for value in row["values"].values()]
             axis.scatter(seeds, [place] * len(seeds), s=16, facecolors="none", edgecolors=outline(), linewidths=0.6)
             colour = look(5).colour if row["method"] == suite.results["reference"] else look(0).colour
@@ -34,6 +34,7 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
             axis.errorbar([mean], [place], xerr=bar, color=colour, marker="D", markersize=5, capsize=3)
         axis.set_yticks(range(len(ranked)), [label(suite.label(row["method"])) for row in ranked])
         axis.set(xlabel=f"{suite.results['metric']} metric (%)")
+        _widened(axis.get_xlim, axis.set_xlim)
         axis.grid(axis="x")
 
     name = suite.results["tasks"].get(task, task)
@@ -74,7 +75,9 @@ class Point:
 
 def against_time(suite: Suite, task: str, methods: Sequence[str]) -> Picture | None:
     """Dev accuracy against the time of the batches (Fig. 4), mean over seeds; None without dev checks."""
-    curves = {name: _over_time(suite.of(task, name)) for name in methods}
+    timed = {name: _over_time(suite.of(task, name)) for name in methods}
+    unit, size = time_unit(max((point.at for points in timed.values() for point in points), default=0.0))
+    curves = {name: [Point(one.at / size, one.value) for one in points] for name, points in timed.items()}
     shown = [name for name in methods if curves[name]][:_CURVES]
     if not shown:
         return None
@@ -82,10 +85,10 @@ def against_time(suite: Suite, task: str, methods: Sequence[str]) -> Picture | N
     return _lines(
         f"accuracy-against-time-{file_name(task)}",
         f"Accuracy against time: {name}",
-        f"{name}: dev accuracy against the minutes that batches took, both means over seeds; bars are 95% t-intervals. "
+        f"{name}: dev accuracy against the {unit} that batches took, both means over seeds; bars are 95% t-intervals. "
         "The time of dev checks and checkpoints is not in it.",
         {suite.label(one): curves[one] for one in shown},
-        "minutes in batches",
+        f"{unit} in batches",
     )
 
 
@@ -175,6 +178,7 @@ def _lines(name: str, title: str, text: str, curves: dict[str, list[Point]], xla
                 )
             )
         axis.set(xlabel=xlabel, ylabel="metric (%)")
+        _widened(axis.get_ylim, axis.set_ylim)
         axis.grid(axis="y")
         legend(axis, list(curves), handles)
 
@@ -189,15 +193,26 @@ def _lines(name: str, title: str, text: str, curves: dict[str, list[Point]], xla
 
 
 def _over_time(runs: Sequence[Run]) -> list[Point]:
-    """Dev metric at every check that all runs have made."""
+    """Dev metric at every check that all runs have made, against seconds."""
     checked = [run for run in runs if run.evaluations]
     if not checked:
         return []
     points = []
     for rows in zip(*(run.evaluations for run in checked), strict=False):
-        minutes = [seconds_until(run, row["batches"]) / 60 for run, row in zip(checked, rows, strict=True)]
-        points.append(Point(float(np.mean(minutes)), estimate([row["accuracy"] for row in rows])))
+        seconds = [seconds_until(run, row["batches"]) for run, row in zip(checked, rows, strict=True)]
+        points.append(Point(float(np.mean(seconds)), estimate([row["accuracy"] for row in rows])))
     return points
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
+
+
+def _widened(get: Callable[[], tuple[float, float]], set_to: Callable[[float, float], Any]) -> None:
+    """At least two points wide, so that equal values do not look like a difference."""
+    low, high = get()
+    if high - low < 2:
+        set_to((low + high) / 2 - 1, (low + high) / 2 + 1)
 
 
 def _noise(run: Run) -> float:

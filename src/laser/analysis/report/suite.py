@@ -71,8 +71,9 @@ def lead(suite: Suite, liked: Sequence[Liking]) -> tuple[str, ...]:
     results = suite.results
     states = [cell["state"] for cell in results["cells"]]
     unfinished = len(states) - states.count("finished")
+    tasks = {cell["task"] for cell in results["cells"]}
     first = (
-        f"{len(results['methods'])} methods, {len(results['tasks'])} tasks, {len(states)} cells"
+        f"{len(results['methods'])} methods, {len(tasks)} tasks, {len(states)} cells"
         f"{f', {unfinished} of them not finished' if unfinished else ''}."
     )
     per_task = [_best(suite, task) for task in list(results["tasks"])[:_TASKS]]
@@ -85,7 +86,7 @@ def likings(suite: Suite, method: str) -> list[Liking]:
     for task in dict.fromkeys(cell.task for cell in suite.cells):
         runs = suite.of(task, method)
         of_runs = [{category.name: category for category in by_category(run)} for run in runs]
-        for category in dict.fromkeys(name for one in of_runs for name in one):
+        for category in dict.fromkeys(name for one in of_runs for name, of in one.items() if of.choices):
             for name in runs[0].names:
                 there = [one[category] for one in of_runs if category in one]
                 shares = [one.choices[name].share for one in there if name in one.choices]
@@ -99,6 +100,13 @@ def likings(suite: Suite, method: str) -> list[Liking]:
         Liking(one.task, one.category, one.name, one.share, one.reward, one.even, corrected[index])
         for index, one in enumerate(found)
     ]
+
+
+def within(share: Estimate) -> str | None:
+    """The 95% interval of a share, cut to what a share can be."""
+    if share.num < 2:
+        return None
+    return between(max(0.0, share.mean - share.half), min(1.0, share.mean + share.half))
 
 
 def _t_test(shares: Sequence[float], even: float) -> float | None:
@@ -115,6 +123,8 @@ def _best(suite: Suite, task: str) -> str:
     interval = between(first["interval_low"], first["interval_high"])
     behind = f" (95% interval {interval}, {first['seeds']} seeds)" if interval else f" ({first['seeds']} seed)"
     name = suite.results["tasks"][task]
+    if len(rows) > 1 and len({row["mean"] for row in rows}) == 1:
+        return f"{name}: all methods are at {percent(first['mean'])}."
     said = f"{name}: {suite.label(first['method'])} is highest with {percent(first['mean'])}{behind}"
     better = [row for row in rows if _beyond_chance(row)]
     if reference not in {row["method"] for row in rows} or len(rows) == 1:
@@ -141,8 +151,8 @@ def _usefulness(suite: Suite, liked: Sequence[Liking]) -> str:
     told = [one for one in liked if one.p is not None and one.p <= LEVEL and one.share.mean > one.even]
     told.sort(key=lambda one: one.p or 0.0)
     sentences = [
-        f"{reference} chose {one.name} for {percent(one.share.mean)} of {one.category} prompts (± "
-        f"{percent(one.share.half)} over {one.share.num} seeds, even {percent(one.even)}, {p_value(one.p or 0.0)})."
+        f"{reference} chose {one.name} for {percent(one.share.mean)} of {one.category} prompts (95% "
+        f"interval {within(one.share)} over {one.share.num} seeds, even {percent(one.even)}, {p_value(one.p or 0.0)})."
         for one in told[:5]
     ]
     if not told:
@@ -184,14 +194,23 @@ def _useful(suite: Suite, liked: Sequence[Liking]) -> tuple[Block, ...]:
             one.category,
             one.name,
             percent(one.share.mean),
-            percent(one.share.half) if one.share.num > 1 else None,
+            within(one.share),
             one.p,
             one.reward.mean if one.reward.num else None,
             one.share.num,
         )
         for one in liked
     ]
-    head = ("task", "category", "reward model", "share of prompts", "± 95%", "p (Holm)", "bandit reward", "seeds")
+    head = (
+        "task",
+        "category",
+        "reward model",
+        "share of prompts",
+        "95% interval",
+        "p (Holm)",
+        "bandit reward",
+        "seeds",
+    )
     about = (
         "Every seed is one value. p is of a t-test that the share is an even one, corrected for the number of rows "
         "(Holm). A bandit reward lies in [0, 1]."
