@@ -5,9 +5,12 @@ import pytest
 import torch
 from peft import PeftModel
 
+from laser.build import build_policy
+from laser.config import parse_config
 from laser.errors import DataError, ModelError
 from laser.lm.sources import load_causal_lm
 from laser.policy.policy import Policy
+from runs import make_table
 from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b")]
@@ -180,3 +183,18 @@ def test_dropout_acts_only_while_training():
     assert torch.equal(flat(policy, "policy"), flat(policy, "policy"))
     ids = policy.encode(PROMPTS)
     assert not torch.equal(policy.trainable_logps(ids, RESPONSES), policy.trainable_logps(ids, RESPONSES))
+
+
+@pytest.mark.parametrize(("template", "text"), [("plain", "Sum?\n"), ("{{ messages[0]['content'] }}!", "Sum?!")])
+def test_a_base_model_becomes_a_policy_with_a_template(tmp_path, template, text):
+    make_model().save_pretrained(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "run").mkdir()
+    table = make_table(tmp_path / "run")
+    bare = parse_config({**table, "policy": {"model": str(tmp_path)}})
+    with pytest.raises(ModelError, match="no chat template"):
+        build_policy(bare).encode([make_prompt("Sum?")])
+    policy = build_policy(parse_config({**table, "policy": {"model": str(tmp_path), "chat_template": template}}))
+    assert policy.tokenizer.decode(policy.encode([make_prompt("Sum?")])[0]) == text

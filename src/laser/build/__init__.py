@@ -19,6 +19,7 @@ from laser.config import schema
 from laser.data.batches import Batching, batches
 from laser.data.split import Splits
 from laser.evaluation.accuracy import Accuracy, accuracy
+from laser.lm.chat import PLAIN_TEMPLATE
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
@@ -128,6 +129,8 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
         ranks=ranks if section.shard else None,
     )
     tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    if section.chat_template is not None:
+        tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
     return Policy(
         model,
         tokenizer,

@@ -10,6 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from laser.errors import ModelError
 from laser.types import Message
 
+PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+"""Chat template of a base model: what was said, line by line, without roles."""
+
 
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase,
