@@ -237,6 +237,7 @@ def test_difficulty_is_used_and_must_be_complete(two, tmp_path):
             win_rates(two, judge(server), difficulty=path)
 
 
+@pytest.mark.slow
 def test_runs_and_files_together(tmp_path):
     """A run against its untrained model needs no gold answers; its kept responses can be judged again as files."""
     prompts = tmp_path / "prompts.jsonl"

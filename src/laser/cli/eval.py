@@ -184,7 +184,7 @@ def _line(console: Console, text: str) -> None:
 
 
 def _percent(share: Share) -> str:
-    return f"{share.value:.1%} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+    return f"{share.value:.1%} ({100 * share.low:.1f}–{100 * share.high:.1f})"
 
 
 def _interval(share: Share) -> str:
