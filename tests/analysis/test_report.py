@@ -112,6 +112,7 @@ def test_it_is_one_page_without_network_or_script(page):
     assert "http:" not in page.replace("http://www.w3.org/", "")
 
 
+@pytest.mark.slow
 def test_whatever_a_model_or_a_data_set_wrote_is_text(tmp_path, page):
     """Prompts, responses, reasons, categories and names of reward models, in tables, pictures and paragraphs."""
     steps = []

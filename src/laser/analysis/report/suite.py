@@ -18,7 +18,7 @@ from laser.analysis.statistics import Estimate, estimate, holm, paired
 from laser.analysis.suites import RowRecord, Suite, together
 from laser.analysis.usefulness import LEVEL, by_category, spells, total_agreement
 
-_TASKS = 4  # tasks whose pictures are drawn; all are in the tables
+_TASKS = 4  # tasks that have pictures and sentences; all are in the table
 _SHOWN_DAMAGE = 20
 
 
@@ -52,7 +52,7 @@ def suite_page(suite: Suite, bench: Mapping[str, Any] | None = None) -> Page:
     reference = suite.results["reference"]
     liked = likings(suite, reference)
     sections = [
-        Section("results", "Results", tuple(_results(suite, task) for task in drawn)),
+        Section("results", "Results", (_table(suite), *(_results(suite, task) for task in drawn))),
         Section("costs", "What it cost", (_costs(suite), *_over_time(suite, drawn))),
         Section("useful", f"Who was useful where, by {suite.label(reference)}", _useful(suite, liked)),
         Section("chosen", f"Who was chosen by {suite.label(reference)}", _of_reference(suite, reference)),
@@ -77,7 +77,9 @@ def lead(suite: Suite, liked: Sequence[Liking]) -> tuple[str, ...]:
         f"{f', {unfinished} of them not finished' if unfinished else ''}."
     )
     per_task = [_best(suite, task) for task in list(results["tasks"])[:_TASKS]]
-    return (first, " ".join(sentence for sentence in per_task if sentence), _usefulness(suite, liked))
+    more = len(results["tasks"]) - _TASKS
+    rest = [f"{more} more columns are in the table below."] if more > 0 else []
+    return (first, " ".join(sentence for sentence in [*per_task, *rest] if sentence), _usefulness(suite, liked))
 
 
 def likings(suite: Suite, method: str) -> list[Liking]:
@@ -133,11 +135,11 @@ def _best(suite: Suite, task: str) -> str:
     behind_it = [suite.label(row["method"]) for row in better if (row["difference"] or 0) < 0]
     told = []
     if ahead:
-        told.append(f"{listed(ahead)} beyond chance above")
+        told.append(f"{listed(ahead)} above {suite.label(reference)} beyond chance")
     if behind_it:
-        told.append(f"{listed(behind_it)} beyond chance below")
-    verdict = " and ".join(told) if told else "no method is distinguishable from"
-    return f"{said}; {verdict} {suite.label(reference)}."
+        told.append(f"{listed(behind_it)} below {suite.label(reference)} beyond chance")
+    verdict = ", ".join(told) if told else f"no method is distinguishable from {suite.label(reference)}"
+    return f"{said}; {verdict}."
 
 
 def _beyond_chance(row: RowRecord) -> bool:
@@ -148,10 +150,15 @@ def _usefulness(suite: Suite, liked: Sequence[Liking]) -> str:
     reference = suite.label(suite.results["reference"])
     if not liked:
         return ""
+    several = len({one.task for one in liked}) > 1
+
+    def where(one: Liking) -> str:
+        return f" in {suite.results['tasks'].get(one.task, one.task)}" if several else ""
+
     told = [one for one in liked if one.p is not None and one.p <= LEVEL and one.share.mean > one.even]
     told.sort(key=lambda one: one.p or 0.0)
     sentences = [
-        f"{reference} chose {one.name} for {percent(one.share.mean)} of {one.category} prompts (95% "
+        f"{reference} chose {one.name} for {percent(one.share.mean)} of {one.category} prompts{where(one)} (95% "
         f"interval {within(one.share)} over {one.share.num} seeds, even {percent(one.even)}, {p_value(one.p or 0.0)})."
         for one in told[:5]
     ]
@@ -160,6 +167,26 @@ def _usefulness(suite: Suite, liked: Sequence[Liking]) -> str:
             f"{reference} has no preference among reward models, in any category, that is beyond chance over seeds."
         )
     return " ".join(sentences)
+
+
+def _table(suite: Suite) -> Block:
+    """Every method on every task."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            suite.results["tasks"].get(row["task"], row["task"]),
+            suite.label(row["method"]),
+            percent(row["mean"]),
+            between(row["interval_low"], row["interval_high"]),
+            f"{row['seeds']} of {row['seeds_wanted']}",
+            percent(row["difference"]),
+            between(row["difference_low"], row["difference_high"]),
+            row["p_holm"],
+        )
+        for row in suite.results["rows"]
+    ]
+    against = suite.label(suite.results["reference"])
+    head = ("task", "method", "mean", "95% interval", "seeds", f"minus {against}", "its interval", "p (Holm)")
+    return table("Means over seeds, with 95% t-intervals and paired tests", head, rows)
 
 
 def _results(suite: Suite, task: str) -> Block:
