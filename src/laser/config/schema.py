@@ -54,7 +54,7 @@ class PolicyConfig(Section):
     system_prompt: str | None = Field(None, description="System message put before every prompt that has none.")
     chat_template: str | None = Field(
         None,
-        description="Instead of the model's own: 'plain' (messages line by line, for a base model without one) or Jinja.",
+        description="Instead of the model's own: 'plain' (messages line by line, for a base model) or Jinja.",
     )
     max_context: PositiveInt | None = Field(None, description="Token limit of prompt + response; None: the model's.")
     overlong: Literal["refuse", "cut_middle"] = Field(
