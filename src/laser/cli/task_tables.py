@@ -48,13 +48,14 @@ def print_list() -> None:
 def print_task(name: str, path: Path | None) -> None:
     """Print all there is to know about a task, and what a path holds of it. Raises LaserError."""
     task = find_task(name)
+    loaded = load_task(task, Selection(path=path.expanduser(), categories=task.categories)) if path else None
     console = make_console()
     for label, text in _facts(task).items():
         console.print(f"[bold]{label}[/bold]: {escape(text)}", soft_wrap=True)
     console.print("\n[bold]prompt[/bold]:")
     console.print(escape(task.template), soft_wrap=True)
-    if path is not None:
-        _print_found(console, task, load_task(task, Selection(path=path.expanduser(), categories=task.categories)))
+    if loaded is not None:
+        _print_found(console, task, loaded)
 
 
 def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> None:

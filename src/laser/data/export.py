@@ -23,10 +23,11 @@ def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
     Raises:
         DataError: The file exists already, or cannot be written.
     """
-    distinct = {json.dumps([dict(message) for message in prompt.messages]): prompt for prompt in reversed(prompts)}
-    rows = [_row(prompt, {}) for prompt in reversed(distinct.values())]
-    _write(path, rows)
-    return len(rows)
+    distinct: dict[str, Prompt] = {}
+    for prompt in prompts:
+        distinct.setdefault(json.dumps([dict(message) for message in prompt.messages]), prompt)
+    _write(path, [_row(prompt, {}) for prompt in distinct.values()])
+    return len(distinct)
 
 
 def export_pairs(pairs: Sequence[Preference], path: Path) -> int:

@@ -150,12 +150,13 @@ def _rows(task: Task, role: Role, selection: Selection) -> Iterator[Row]:
     """Rows of one original split: from files of the original layout if there are any, else as on the hub."""
     path, field_name = selection.path, selection.category_field
     files = find_files(task, path) if path is not None else []
+    ids = _distinct_names([source for _, source in files])
     for _, source in (item for item in files if item[0] == role):
         name = _source_name(source)
         if not _wanted(name, task, selection):
             continue
         for number, (where, fields) in enumerate(read_rows(source)):
-            yield Row(where, f"{_short(source)}-{number}", role, name, fields, field_name)
+            yield Row(where, f"{ids[source]}-{number}", role, name, fields, field_name)
     if files:
         return
     if task.hub is None or (path is not None and not path.is_dir()):
@@ -339,10 +340,15 @@ def _source_name(source: SourceFile) -> str:
     return source.name.parent.name if stem == "dataset" else stem
 
 
-def _short(source: SourceFile) -> str:
-    """Name for ids, unique among a task's files as long as their last two parts are."""
-    parts = source.name.parts[-2:]
-    return "/".join([*parts[:-1], _source_name(source)]) if len(parts) > 1 else _source_name(source)
+def _distinct_names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
+    """Names for ids: as few of the last parts of the paths as tell the files apart, wherever the folder lies."""
+    names: dict[SourceFile, str] = {}
+    for depth in range(max((len(source.name.parts) for source in sources), default=0)):
+        above = {one: one.name.parts[:-1][len(one.name.parts) - 1 - depth :] for one in sources}
+        names = {one: "/".join([*above[one], _source_name(one)]) for one in sources}
+        if len(set(names.values())) == len(sources):
+            break
+    return names
 
 
 def _wanted(name: str, task: Task, selection: Selection) -> bool:

@@ -6,6 +6,7 @@ cut off after seconds in the main thread; elsewhere, where no alarm can be set, 
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from typing import Any
@@ -14,6 +15,7 @@ from laser.errors import DataError
 
 _LONGEST = 400  # characters; longer answers are not mathematics but talk
 _SECONDS = 5
+_PLAIN_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[!,;: ]|\\left|\\right|[\s$]|~")
 _DELIMITED = re.compile(r"\$.+\$|\\\(.+\\\)|\\\[.+\\\]|\\boxed", re.DOTALL)
@@ -25,7 +27,7 @@ def is_mathematics(answer: str) -> bool:
     Raises:
         DataError: math-verify is not installed.
     """
-    return 0 < len(answer) <= _LONGEST and bool(_parse(answer))
+    return 0 < len(answer) <= _LONGEST and (_PLAIN_NUMBER.fullmatch(answer) is not None or bool(_parse(answer)))
 
 
 def same_mathematics(answer: str, gold: str) -> bool:
@@ -36,6 +38,8 @@ def same_mathematics(answer: str, gold: str) -> bool:
     """
     if _plain(answer) == _plain(gold):
         return True
+    if _PLAIN_NUMBER.fullmatch(answer) and _PLAIN_NUMBER.fullmatch(gold):  # most answers: no need to simplify
+        return math.isclose(float(answer), float(gold), rel_tol=1e-12)
     if len(answer) > _LONGEST:
         return False
     return bool(_math_verify().verify(_parse(gold), _parse(answer), timeout_seconds=_seconds()))

@@ -33,7 +33,7 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
 
 def _read(text: str, options: Mapping[str, str]) -> str | None:
     alone, before = _ALONE.fullmatch(text), _BEFORE.fullmatch(text)
-    by_text = next((letter for letter, option in options.items() if _same(option, text)), None)
+    by_text = _named(text, options)
     if alone is not None and _known(alone[1], options) and (alone[1].isupper() or by_text is None):
         return alone[1].upper()
     if before is not None and _known(before[1], options) and _same(options.get(before[1].upper(), ""), before[2]):
@@ -56,7 +56,20 @@ def same_option(letters: str, gold: str, options: Mapping[str, str]) -> bool:
     wanted = "".join(sorted(set(re.sub(r"[^A-Za-z]", "", gold).upper())))
     if letters == wanted:
         return True
-    return letters in options and wanted in options and _same(options[letters], options[wanted])
+    return letters in options and wanted in options and _alike(options[letters], options[wanted])
+
+
+def _named(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter of the option with this text, or else with these words."""
+    for alike in (_alike, _same):
+        for letter, option in options.items():
+            if alike(option, text):
+                return letter
+    return None
+
+
+def _alike(first: str, second: str) -> bool:
+    return first.strip().casefold() == second.strip().casefold()
 
 
 def _same(first: str, second: str) -> bool:

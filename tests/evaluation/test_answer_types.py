@@ -1,0 +1,131 @@
+"""Answers read as what they are."""
+
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laser.errors import DataError
+from laser.evaluation.accuracy import accuracy
+from laser.evaluation.answers import answer_check, parse_answer
+from laser.evaluation.measure import measure
+from laser.types import Prompt
+
+OPTIONS = {"A": "a bus stop", "B": "bus", "C": "-5", "D": "5", "E": "all of the above"}
+TYPES = ("auto", "text", "number", "yes_no", "option", "math")
+
+
+def prompt(kind, gold, **metadata):
+    metadata = {"answer_type": kind, **({"options": OPTIONS} if kind == "option" else {}), **metadata}
+    return Prompt("p", ({"role": "user", "content": "?"},), answer=gold, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "gold", "read", "right"),
+    [
+        ("number", "18 eggs", "18", "18", True),
+        ("number", "$1,234.50 a day", "1234.5", "1234.50", True),
+        ("number", "3 + 4 = 7", "7", "7", True),
+        ("number", "-.5", "-0.5", "-.5", True),
+        ("number", "about 20 (10 + 10)", "20", "20", True),
+        ("number", "many", "18", None, False),
+        ("number", "18a", "18", "18", True),
+        ("yes_no", "True, because it is", "yes", "yes", True),
+        ("yes_no", "It is false.", "no", "no", True),
+        ("yes_no", "yes or no", "yes", "yes", True),
+        ("yes_no", "It may be yes, it may be no", "yes", None, False),
+        ("yes_no", "It is not true", "yes", None, False),
+        ("yes_no", "Perhaps", "yes", None, False),
+        ("option", "B", "B", "B", True),
+        ("option", "(b)", "B", "B", True),
+        ("option", "**B. bus**", "B", "B", True),
+        ("option", "B) something else", "B", "B", True),
+        ("option", "Option D", "D", "D", True),
+        ("option", "The correct answer is (D).", "D", "D", True),
+        ("option", "a bus stop", "A", "A", True),
+        ("option", "It is the bus stop.", "A", "A", True),
+        ("option", "-5", "C", "C", True),
+        ("option", "5", "D", "D", True),
+        ("option", "5", "C", "D", False),
+        ("option", "All of the above.", "E", "E", True),
+        ("option", "D, B and A", "ABD", "ABD", True),
+        ("option", "ABD", "ABD", "ABD", True),
+        ("option", "AB", "ABD", "AB", False),
+        ("option", "Z", "A", None, False),
+        ("option", "bus or 5", "B", None, False),
+        ("option", "none of these", "A", None, False),
+        ("text", "Role of Art, in society", "The role of art in society", "Role of Art, in society", True),
+        ("text", "the role of art", "The role of art in society", "the role of art", False),
+        ("math", r"$\frac{1}{2}$", r"\frac12", r"$\frac{1}{2}$", True),
+        ("math", "0.5", r"\frac{1}{2}", "0.5", True),
+        ("math", r"\boxed{\frac{\sqrt{3}}{3}}", r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}", True),
+        ("math", "x = 5", "5", "x = 5", True),
+        ("math", "(2, 1)", "(1,2)", "(2, 1)", False),
+        ("math", "Evelyn", r"\text{Evelyn}", "Evelyn", True),
+        ("math", "10,080", r"10,\!080", "10,080", True),
+        ("math", "90", r"90^\circ", "90", True),
+        ("math", "7", "8", "7", False),
+    ],
+)
+def test_reading_and_checking(kind, text, gold, read, right):
+    asked = prompt(kind, gold)
+    assert parse_answer(asked, f"So.\nFinal answer: {text}", "final_answer") == read
+    assert answer_check("final_answer")(asked, f"So.\nFinal answer: {text}") is right
+
+
+def test_mathematics_without_a_final_answer_needs_a_box():
+    assert parse_answer(prompt("math", "2"), r"Thus \boxed{1+1}.", "final_answer") == "1+1"
+    assert answer_check("final_answer")(prompt("math", "2"), r"Thus \boxed{1+1}.")
+    assert parse_answer(prompt("math", "2"), "Thus 2.", "final_answer") is None
+
+
+def test_mathematics_that_goes_on_for_pages_is_not_read():
+    assert parse_answer(prompt("math", "2"), f"Final answer: {'1+' * 300}1", "final_answer") is None
+
+
+def test_mathematics_is_compared_outside_the_main_thread_too():
+    found = []
+    worker = threading.Thread(
+        target=lambda: found.append(answer_check("final_answer")(prompt("math", r"\frac12"), "Final answer: 0.5"))
+    )
+    worker.start()
+    worker.join()
+    assert found == [True]
+
+
+def test_mathematics_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(DataError, match=r"math-verify; install it with: pip install 'laser-rm\[eval\]'"):
+        parse_answer(prompt("math", "1"), "Final answer: 1/2", "final_answer")
+
+
+def test_any_of_several_gold_answers_is_right():
+    asked = prompt("text", "New York", answers=["New York", "NYC"])
+    assert answer_check("final_answer")(asked, "Final answer: nyc")
+    assert not answer_check("final_answer")(asked, "Final answer: Boston")
+
+
+def test_unreadable_answers_are_counted_by_both_measures():
+    prompts = [prompt("number", "1"), prompt("yes_no", "yes"), prompt("option", "A")]
+    texts = ["Final answer: one", "Final answer: yes", "Final answer: Z"]
+    found = accuracy(lambda _: texts, prompts)
+    assert (found.overall, found.num_unparseable) == (pytest.approx(1 / 3), 2)
+    measured = measure(prompts, texts, [True] * 3, metric="accuracy", answer_format="final_answer", seed=0)
+    assert (measured.num_unparseable, measured.overall.value) == (2, pytest.approx(1 / 3))
+
+
+@given(st.text(max_size=120), st.sampled_from([kind for kind in TYPES if kind != "math"]), st.booleans())
+def test_no_text_breaks_the_reading(text, kind, whole):
+    asked = prompt(kind, "A")
+    for response in (text, f"Final answer: {text}"):
+        read = parse_answer(asked, response, "whole" if whole else "final_answer")
+        assert read is None or read
+        if kind == "option" and read is not None:
+            assert set(read) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("text", ["\\", "{", r"\frac{1}{", "$$", "\\boxed{", "1/0", "^^^", "9^9^9^9^9"])
+def test_broken_mathematics_is_wrong_or_unread(text):
+    assert not answer_check("final_answer")(prompt("math", "3"), f"Final answer: {text}")
