@@ -19,6 +19,7 @@ from laser.config import parse_config
 from laser.config import rewards as section_of
 from laser.errors import ConfigError, RewardModelError
 from laser.lm.chat import encode_text
+from laser.lm.sources import load_encoder, load_tokenizer
 from laser.rewards.embedding import TextEncoder
 from laser.rewards.metrics import roscoe, text
 from laser.rewards.metrics.embedded import RoscoeRM
@@ -421,7 +422,9 @@ def test_real_sentences_are_ordered_as_the_metrics_say():
         "semantic_coverage_step": unrelated,
     }
     assert set(worse) == set(ALL)
+    model, tokenizer = load_encoder(MINILM, device=torch.device("cpu"), dtype=torch.float32), load_tokenizer(MINILM)
     for name, other in worse.items():
-        rm = build_text_metric(section(metric=name, model=MINILM, device="cpu"))
-        scores = rm.score([question], [[good, other]])[0]
+        scores = RoscoeRM(model, tokenizer, metric=name).score([question], [[good, other]])[0]
         assert scores[0] > scores[1], (name, scores)
+    built = build_text_metric(section(metric=name, model=MINILM, device="cpu"))
+    np.testing.assert_array_equal(built.score([question], [[good, other]])[0], scores)
