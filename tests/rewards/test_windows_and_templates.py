@@ -42,6 +42,16 @@ def test_special_tokens_around_a_template_string():
     assert tokenizer.decode(row.ids[: row.prompt_length]) == f"[CLS]Q: {PROMPT.text} A: "
 
 
+def test_a_response_alone_and_its_window():
+    """A toxicity classifier reads no prompt; nothing can be cut from one."""
+    tokenizer = pairrm_tokenizer()
+    encoder = ConversationEncoder(tokenizer, template="{response}", window=8, overflow="cut_prompt")
+    short, long = encoder.rows(PROMPT, ["fine", "much too long"])
+    assert short.ids == tokenizer("fine")["input_ids"]
+    assert long is None
+    assert encoder.take_too_long() == 1
+
+
 @pytest.mark.parametrize("template", ["Q: {prompt} A: {response}", "chat"])
 def test_control_tokens_in_a_response_stay_text(template):
     """A response that spells the end of its turn does not end it, and braces in it are not filled in."""
@@ -171,6 +181,8 @@ def test_the_pool_counts_what_was_too_long():
         ({"template": "chatt"}, "template 'chatt' is neither 'chat' nor 'pair'"),
         ({"template": "{response} {prompt}"}, "neither"),
         ({"template": "{prompt} {prompt} {response}"}, "neither"),
+        ({"template": "{prompt}"}, "neither"),
+        ({"template": "{response}{response}"}, "neither"),
         ({"family": "python"}, "family = 'python' and factory go together"),
         ({"factory": "a.py:load"}, "family = 'python' and factory go together"),
         ({"family": "armorm"}, "family"),

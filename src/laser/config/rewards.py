@@ -68,6 +68,9 @@ class LogLikelihoodReward(ModelRewardBase):
     overflow: Overflow = "skip"
 
 
+_SLOT = re.compile(r"\{prompt\}|\{response\}")
+
+
 class ClassifierReward(ModelRewardBase):
     """A model with a score for a conversation: a sequence classifier, or a family with a head of its own."""
 
@@ -87,7 +90,7 @@ class ClassifierReward(ModelRewardBase):
     template: str = Field(
         "chat",
         description="chat: the model's chat template; pair: prompt and response as a sentence pair; else the text the "
-        "model was trained on, with {prompt} and {response}.",
+        "model was trained on, with {prompt} and {response}, or with {response} alone.",
     )
     reward_token: str | None = Field(
         None, description="Token put at the end, at which some models are read (Athene-RM, InternLM2-reward)."
@@ -99,13 +102,12 @@ class ClassifierReward(ModelRewardBase):
     def _check(self) -> Self:
         if (self.family == "python") != (self.factory is not None):
             raise ValueError(f"{self.name}: family = 'python' and factory go together; set both or neither")
-        slots = [self.template.count("{prompt}"), self.template.count("{response}")]
-        if self.template not in ("chat", "pair") and (
-            slots != [1, 1] or self.template.index("{prompt}") > self.template.index("{response}")
-        ):
+        before, response, after = self.template.partition("{response}")
+        filled = response and before.count("{prompt}") <= 1 and not _SLOT.search(after)
+        if self.template not in ("chat", "pair") and not filled:
             raise ValueError(
-                f"{self.name}: template {self.template!r} is neither 'chat' nor 'pair' nor a text with {{prompt}} once "
-                "and {response} once behind it"
+                f"{self.name}: template {self.template!r} is neither 'chat' nor 'pair' nor a text with {{response}} "
+                "once and {prompt} at most once before it"
             )
         return self
 
