@@ -66,6 +66,7 @@ def prompt(kind, gold, **metadata):
         ("math", "Evelyn", r"\text{Evelyn}", "Evelyn", True),
         ("math", "10,080", r"10,\!080", "10,080", True),
         ("math", "90", r"90^\circ", "90", True),
+        ("math", "Even number", r"\text{even number}", "Even number", True),
         ("math", "7", "8", "7", False),
     ],
 )

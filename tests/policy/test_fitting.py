@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers
 
 from laser import train
 from laser.build.fitting import fit_prompts
@@ -49,6 +50,20 @@ def test_whatever_the_text_it_fits_or_is_refused(text, room):
     else:
         assert length(fitted) <= 200 - room
         assert length(fitted) > 200 - room - 10
+
+
+def test_a_joint_that_makes_new_tokens_is_cut_further():
+    """ "a" and "bcd" are a token each, but "abcd", which the cut makes, is three: "ab", "c", "d"."""
+    merges = [("a", "b"), ("b", "c"), ("bc", "d")]
+    plain = make_tokenizer()
+    vocabulary = plain.get_vocab() | {"ab": 99, "bc": 100, "bcd": 101}
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>")
+    plain.backend_tokenizer.model = model
+    plain.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    policy = Policy(make_model(context=200, vocab_size=102), plain, lora_rank=2)
+    fitted = cut_middle(policy, [make_prompt("a" * 200 + " " + "bcd" * 200)], 20).prompts[0]
+    assert "abcd" in fitted.text
+    assert len(policy.encode([fitted])[0]) in (179, 180)
 
 
 def test_a_long_conversation_with_a_short_last_message_is_refused():
