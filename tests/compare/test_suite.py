@@ -104,6 +104,13 @@ def test_a_cold_start_refers_to_the_run_of_the_same_task_and_seed(tmp_path):
     assert [cell.key for cell in with_needs(cells, [cold])] == [Key("words", "cold", 7), Key("words", "laser", 7)]
 
 
+def test_a_task_can_be_named_in_values(tmp_path):
+    methods = {"laser": {}, "classifier": {"selector": {"type": "classifier", "path": "router-{task}"}}}
+    cells = make_cells(suite_with(tmp_path, methods=methods, seeds=1), tmp_path / "out")
+    paths = [cell.config.selector.path for cell in cells if cell.key.method == "classifier"]
+    assert paths == [f"{tmp_path}/router-sums", f"{tmp_path}/router-words"]
+
+
 def test_an_auxiliary_task_runs_only_what_is_needed_of_it(tmp_path):
     tasks = {**SUITE["tasks"], "chat": {"auxiliary": True, "split": {"dev": 0}}}
     methods = {"laser": {}, "cold": {"selector": {"type": "frozen", "run": "{run:laser@chat}"}}}

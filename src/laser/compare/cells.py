@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,9 +215,12 @@ def _best_of_n_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
 
 
 def _table(suite: SuiteConfig, task: str, method: str | None) -> Table:
-    """Base, task and method laid over each other."""
+    """Base, task and method laid over each other, ``{task}`` replaced by the task's name."""
     table = merged(suite.base, suite.tasks[task].sections, where=f"tasks.{task}")
-    return table if method is None else merged(table, suite.methods[method].sections, where=f"methods.{method}")
+    if method is not None:
+        table = merged(table, suite.methods[method].sections, where=f"methods.{method}")
+    named: Table = _replaced(table, lambda text: text.replace("{task}", task))
+    return named
 
 
 def _parsed(suite: SuiteConfig, key: Key, table: Table) -> RunConfig:
@@ -228,14 +231,8 @@ def _first_run(suite: SuiteConfig, task: str) -> str:
     return next(name for name, method in suite.methods.items() if method.is_run and task in suite.tasks_of(name))
 
 
-def _dereferenced(value: Any, suite: SuiteConfig, key: Key, out: Path, needs: list[Key]) -> Any:
-    """The value with every ``{run:METHOD}`` and ``{run:METHOD@TASK}`` replaced by the run's directory."""
-    if isinstance(value, Mapping):
-        return {name: _dereferenced(item, suite, key, out, needs) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_dereferenced(item, suite, key, out, needs) for item in value]
-    if not isinstance(value, str):
-        return value
+def _dereferenced(table: Table, suite: SuiteConfig, key: Key, out: Path, needs: list[Key]) -> Table:
+    """The table with every ``{run:METHOD}`` and ``{run:METHOD@TASK}`` replaced by the run's directory."""
 
     def directory(match: re.Match[str]) -> str:
         method, task = match.group(1), match.group(2) or key.task
@@ -249,7 +246,17 @@ def _dereferenced(value: Any, suite: SuiteConfig, key: Key, out: Path, needs: li
         needs.append(Key(task, method, key.seed))
         return str(needs[-1].folder(out))
 
-    return _REFERENCE.sub(directory, value)
+    result: Table = _replaced(table, lambda text: _REFERENCE.sub(directory, text))
+    return result
+
+
+def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
+    """A nested value with all of its strings replaced."""
+    if isinstance(value, Mapping):
+        return {name: _replaced(item, replace) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, replace) for item in value]
+    return replace(value) if isinstance(value, str) else value
 
 
 def _check_order(cells: Mapping[Key, Cell]) -> None:

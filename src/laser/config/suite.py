@@ -174,7 +174,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> SuiteConfig:
 
     Args:
         path: A TOML file. ``extends = "other.toml"`` lays it over another suite, ``base = "run.toml"`` or
-            ``[base] file = "run.toml"`` starts from a run's configuration. Relative paths start at the file's folder.
+            ``[base] file = "run.toml"`` starts from a run's configuration, its seed apart. Relative paths start at the
+            folder of the file that they are in.
         overrides: Strings ``key.path=value``, such as ``seeds=2`` or ``base.training.iterations=1``.
 
     Raises:
@@ -223,7 +224,8 @@ def _based(base: Table, folder: Path) -> Table:
     if "file" not in base:
         return patch
     file = folder / str(base["file"])
-    return merged(_resolved(read_toml(file), file.parent.resolve()), patch, where="base")
+    run = {key: value for key, value in read_toml(file).items() if key != "seed"}
+    return merged(_resolved(run, file.parent.resolve()), patch, where="base")
 
 
 def _resolved(patch: Any, folder: Path) -> Any:
