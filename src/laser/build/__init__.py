@@ -129,7 +129,7 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
         ranks=ranks if section.shard else None,
     )
     tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
-    if section.chat_template is not None:
+    if section.chat_template != "own":
         tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
     return Policy(
         model,

@@ -52,9 +52,8 @@ class PolicyConfig(Section):
         "auto", description="Arithmetic of forward passes; auto is bf16 on GPUs that have it and fp32 elsewhere."
     )
     system_prompt: str | None = Field(None, description="System message put before every prompt that has none.")
-    chat_template: str | None = Field(
-        None,
-        description="Instead of the model's own: 'plain' (messages line by line, for a base model) or Jinja.",
+    chat_template: str = Field(
+        "own", description="The model's own, 'plain' (messages line by line, for a base model without one), or Jinja."
     )
     max_context: PositiveInt | None = Field(None, description="Token limit of prompt + response; None: the model's.")
     overlong: Literal["refuse", "cut_middle"] = Field(
