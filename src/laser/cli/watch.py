@@ -80,8 +80,9 @@ def _redraw(console: Console, watch: Watch, view: View, every: float) -> None:
     with Live(frame(view), console=console, auto_refresh=False, transient=False) as live:
         while view.state is not State.finished:
             time.sleep(every)
-            view = watch.look()
-            live.update(frame(view), refresh=True)
+            before, view = view, watch.look()
+            if _differ(before, view):
+                live.update(frame(view), refresh=True)
 
 
 def _print_each(console: Console, watch: Watch, view: View, every: float) -> None:
@@ -96,6 +97,12 @@ def _print_each(console: Console, watch: Watch, view: View, every: float) -> Non
             return
         time.sleep(every)
         view = watch.look()
+
+
+def _differ(before: View, after: View) -> bool:
+    """Whether there is anything new to draw; the run is the same object while its files are as they were."""
+    same = before.run is after.run and (before.state, before.problem) == (after.state, after.problem)
+    return not same or standing(before) != standing(after)
 
 
 def _bar(view: View) -> RenderableType:

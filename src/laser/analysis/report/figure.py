@@ -17,6 +17,7 @@ from laser.analysis.shown import markup, one_line
 
 WIDTH = 5.8  # inches
 _TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+_POINTS_PER_LETTER, _POINTS_PER_HANDLE = 6.2, 54.0  # of a legend
 _LABEL = 22  # characters of a name that fit into a picture; tables have all of it
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
@@ -75,16 +76,14 @@ def file_name(name: str) -> str:
 
 
 def legend(axis: Any, names: Sequence[str], handles: Sequence[Any]) -> None:
-    """A legend above the axis, as wide as it needs to be."""
+    """A legend above the picture, in as many columns as fit beside each other."""
     if handles:
-        columns = min(len(names), max(1, 76 // (8 + max(len(label(name)) for name in names))))
-        axis.legend(
+        widest = _POINTS_PER_LETTER * max(len(label(name)) for name in names) + _POINTS_PER_HANDLE
+        axis.figure.legend(
             list(handles),
             [label(name) for name in names],
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
-            borderaxespad=0.3,
+            loc="outside upper left",
+            ncols=min(len(names), max(1, int(72 * WIDTH / widest))),
         )
 
 
@@ -115,7 +114,7 @@ def as_svg(picture: Picture, prefix: str) -> str:
 
 
 def as_png(picture: Picture) -> bytes:
-    """The picture with its title, dark on white, for slides and papers."""
+    """The picture dark on white, for slides and papers, which have captions of their own."""
     return _written(picture, "png", salt="")
 
 
@@ -132,8 +131,6 @@ def _written(picture: Picture, format: str, *, salt: str) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has more letters than this font
         figure = Figure(figsize=(WIDTH, picture.height), layout="constrained")
         picture.draw(figure)
-        if format == "png":
-            figure.suptitle(one_line(picture.title, 70), fontsize=11)
         metadata = {"Date": None} if format == "svg" else {"Software": None}
         figure.savefig(buffer, format=format, transparent=format == "svg", dpi=144, metadata=metadata)
     return buffer.getvalue()
