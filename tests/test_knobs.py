@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from laser.bandits.context import ContextPreparer
 from laser.build import build, build_plan, build_selector
-from laser.config import parse_config, rewards, schema, selection
+from laser.config import parse_config, rewards, schema, selection, tracking
 from tiny import make_model, make_tokenizer, save_model
 
 ROOT = Path(schema.__file__).parents[1]
@@ -24,7 +24,7 @@ READERS = "".join(
 )
 SECTIONS = [
     value
-    for module in (schema, rewards, selection)
+    for module in (schema, rewards, selection, tracking)
     for value in vars(module).values()
     if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
 ]

@@ -1,15 +1,18 @@
 """From a suite's file to its cells: patches, references, order, and a sentence for every mistake."""
 
 import json
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
+import laser
 from laser.cli.compare import select_cells
 from laser.compare.cells import Key, make_cells, with_needs
 from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost
 from laser.config.patch import merged
-from laser.config.suite import load_suite
+from laser.config.suite import MethodConfig, SuiteConfig, TaskConfig, load_suite
 from laser.errors import ConfigError
 from suites import read_suite, toml, write_suite
 
@@ -288,6 +291,20 @@ def test_mistakes_are_sentences(tmp_path, mistake):
         make_cells(suite_with(tmp_path, **changes), tmp_path / "out")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SOURCE = Path(laser.__file__).parent
+READERS = "".join(
+    path.read_text()
+    for path in [*(SOURCE / "compare").glob("*.py"), SOURCE / "cli/compare.py", SOURCE / "config/suite.py"]
+)
+
+
+@pytest.mark.parametrize("section", [SuiteConfig, MethodConfig, TaskConfig], ids=lambda section: section.__name__)
+def test_no_field_of_a_suite_goes_unread(section):
+    for name, field in section.model_fields.items():
+        assert field.description
+        assert re.search(rf"\.{name}\b", READERS), f"{section.__name__}.{name} is documented but nothing reads it"
 
 
 def test_suites_for_tests_are_toml(tmp_path):
