@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +185,15 @@ def test_records_have_nothing_unused():
     for kind, records in ((Task, list(TASKS.values())), (Hub, [task.hub for task in TASKS.values() if task.hub])):
         for item in fields(kind):
             assert len({repr(getattr(record, item.name)) for record in records}) > 1, item.name
+
+
+def test_the_page_has_a_row_for_every_task():
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    for name, task in TASKS.items():
+        (row,) = (row for row in re.findall(rf"^\| `{name}` \|.*$", page, re.MULTILINE) if task.title in row)
+        sizes = task.sizes
+        train = "rest" if sizes.train is None else sizes.train
+        assert f"| {train} / {sizes.dev} / {sizes.test}" in row
+        assert task.licence in row
+        assert (task.hub.name if task.hub else "local files only") in row
+        assert f"for {task.stands_in_for}" in row or task.stands_in_for is None
