@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from laser.api import train
 from laser.cli.compare import CompareOptions, run_compare
@@ -136,7 +137,7 @@ def run_here(suite, out):
     claim(suite, out)
     for cell in sorted(make_cells(suite, out), key=lambda cell: len(cell.needs)):
         assert standing(cell, out).state is State.missing
-        run_cell(json.loads(json.dumps(order_for(cell, out, "all"))), Silent())
+        run_cell(json.loads(json.dumps(order_for(cell, out, "cpu", "all"))), Silent())
         assert standing(cell, out).state is State.finished
 
 
@@ -230,6 +231,14 @@ def test_a_process_sees_its_device(device, given, wanted):
     assert {name: seen[name] for name in wanted} == wanted
     assert seen["HOME"] == "/h"
     assert os.environ.get("HOME") != "/h"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_does_not_become_the_cpu(tmp_path):
+    cell = Cell(Key("all", "laser", 3), parse_config({**base(tmp_path), "seed": 3}))
+    with pytest.raises(ConfigError, match="device 'cuda:1' is not there"):
+        run_cell(order_for(cell, tmp_path, "cuda:1", "all"), Silent())
+    assert standing(cell, tmp_path).state is State.missing
 
 
 def test_a_device_that_is_not_visible_is_a_sentence():

@@ -115,11 +115,12 @@ class _Board:
         self._note(f"[{len(self.done)}/{self._total}] {key}: {word} ({seconds:.0f} s)")
 
 
-def order_for(cell: Cell, out: Path, keep: str) -> dict[str, Any]:
+def order_for(cell: Cell, out: Path, device: str, keep: str) -> dict[str, Any]:
     """What the process of a cell is told; see `laser.compare.worker.run_cell`."""
     return {
         "folder": str(cell.key.folder(out)),
         "label": cell.key.method,
+        "device": device,
         "config": cell.config.model_dump(mode="json"),
         "measurement": cell.measurement.as_record() if cell.measurement is not None else None,
         "methods": methods_record(cell),
@@ -146,7 +147,7 @@ class _Process:
             )
         assert self._popen.stdin is not None
         with suppress(BrokenPipeError):  # it has ended at once; `failure` says why
-            self._popen.stdin.write(json.dumps(order_for(cell, out, keep)).encode() + b"\n")
+            self._popen.stdin.write(json.dumps(order_for(cell, out, device, keep)).encode() + b"\n")
             self._popen.stdin.flush()
 
     @property

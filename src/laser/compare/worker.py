@@ -22,7 +22,7 @@ from laser.cli.terminal import make_console, say
 from laser.compare.cells import Measurement
 from laser.compare.state import METHODS, is_measured
 from laser.config import RunConfig, parse_config
-from laser.errors import LaserError
+from laser.errors import ConfigError, LaserError
 from laser.training.progress import Progress
 from laser.training.run_directory import write_json
 
@@ -31,13 +31,14 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
     """Do what is left of a cell.
 
     Args:
-        order: ``folder``, ``label``, ``config``, ``measurement`` (None or its record), ``methods`` and ``keep``.
+        order: ``folder``, ``label``, ``device``, ``config``, ``measurement`` (None or its record), ``methods`` and ``keep``.
         progress: Told what happens.
 
     Raises:
         LaserError: It cannot be done.
     """
     folder, config = Path(order["folder"]), parse_config(order["config"])
+    _check_device(order["device"])
     if order["methods"]:
         _compare_best_of_n(folder, config, order["methods"], progress)
         return
@@ -52,6 +53,15 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
         _measure(folder, config, order["label"], Measurement.from_record(order["measurement"]), progress)
     if order["keep"] == "results":
         _drop_weights(folder)
+
+
+def _check_device(name: str) -> None:
+    """A GPU that is not there would leave `device = "auto"` with the CPU, and nobody would notice for days."""
+    if name.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device {name!r} is not there; name those that are with --devices")
 
 
 def _compare_best_of_n(folder: Path, config: RunConfig, methods: dict[str, Any], progress: Progress) -> None:
