@@ -1,0 +1,217 @@
+"""Runs that get SIGKILL from outside at seeded random instants, are resumed, killed again, and must come out the same.
+
+Processes are forked from one that has imported everything, so that a kill costs a fraction of a second. The instants
+are drawn over phases first (sampling, scoring, training, checkpoint, ...) and then within the phase: drawn over time
+alone, the short phases would never be hit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import laser
+from laser.training.progress import Silent
+from runs import essence, make_table
+
+PHASES = ("load", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
+
+
+class Announcer(Silent):
+    """Writes the current phase where the killer sees it, even after this process is gone."""
+
+    def __init__(self, board):
+        self._board = os.open(board, os.O_RDWR | os.O_CREAT)
+        self._count = 0
+        self.say("load")
+
+    def say(self, name):
+        os.pwrite(self._board, f"{self._count} {name}".ljust(40).encode(), 0)
+        self._count += 1
+
+    def phase(self, name, *, iteration, step):
+        self.say(name)
+
+    def batch(self, record):
+        self.say("record")
+
+
+def work(table, out, board):
+    """Begin a run, or go on with it: the body of a process that may be killed at any instant."""
+    progress = Announcer(board)
+    if (Path(out) / "config.json").exists():
+        laser.resume(out, progress=progress)
+    else:
+        laser.train(table, out, progress=progress)
+
+
+def serve():
+    """Fork a process for every request: a line with its arguments comes in, its id and then its status go out."""
+    import laser.api
+
+    assert laser.api
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work(*json.loads(line))
+                code = 0
+            finally:
+                os._exit(code)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+class Forks:
+    """The other end of `serve`; runs go through it one at a time."""
+
+    def __init__(self):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment.get("PYTHONPATH", "")])
+        self._server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", "import kills; kills.serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def start(self, table, out, board):
+        """Begin or go on with a run; its process id."""
+        Path(board).unlink(missing_ok=True)
+        self._server.stdin.write(json.dumps([table, str(out), str(board)]) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def wait(self):
+        """The exit code of the run, negative for a signal."""
+        return int(self._server.stdout.readline())
+
+    def close(self):
+        self._server.stdin.close()
+        self._server.wait(60)
+
+
+@dataclass
+class KillReport:
+    """What was done to how many runs.
+
+    Attributes:
+        chains: Runs, each killed several times.
+        kills: Kills by the phase that was under way.
+        different: Chains whose records, dev checks or adapter bytes are not those of the uninterrupted run.
+        seconds: Time taken.
+    """
+
+    chains: int = 0
+    kills: Counter = field(default_factory=Counter)
+    different: list = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def kill_chains(folder: Path, *, kills: int, per_chain: int, seed: int) -> KillReport:
+    """Kill runs `kills` times altogether, `per_chain` times each, and compare them with runs that were left alone."""
+    begun, rng, report = time.monotonic(), random.Random(seed), KillReport()
+    forks, board = Forks(), folder / "board"
+    tables = [_table(folder, sampling) for sampling in ("per_batch", "per_iteration")]
+    wholes = [folder / f"whole-{number}" for number in range(len(tables))]
+    durations = [_durations(forks, table, whole, board) for table, whole in zip(tables, wholes, strict=True)]
+    wanted = _endless(PHASES, rng)
+    while report.kills.total() < kills:
+        number = report.chains % len(tables)
+        out = folder / f"chain-{report.chains}"
+        for turn in range(min(per_chain, kills - report.kills.total())):
+            phase = next(wanted)
+            occurrence = rng.randint(1, 3) if turn == 0 and phase not in ("load", "evaluate") else 1
+            instant = rng.random() * durations[number][phase]
+            hit = _run_and_kill(forks, tables[number], out, board, phase, occurrence, instant)
+            if hit is None:  # it had no more of that phase and ended
+                break
+            report.kills[hit] += 1
+        forks.start(tables[number], out, board)
+        assert forks.wait() == 0
+        report.chains += 1
+        if not same_run(out, wholes[number]):
+            report.different.append(out.name)
+    forks.close()
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def _endless(items, rng):
+    """All items in random order, again and again."""
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def same_run(first: Path, second: Path) -> bool:
+    """The same losses, arms and dev checks, and the same bytes of the adapter."""
+    files = ("adapter/adapter_model.safetensors", "evaluations.jsonl")
+    return essence(first) == essence(second) and all(
+        (first / name).read_bytes() == (second / name).read_bytes() for name in files
+    )
+
+
+def _table(folder, sampling):
+    return make_table(
+        folder, "vowels", "short", training={"sampling": sampling}, checkpoint={"every": 1}, split={"dev": 2}
+    )
+
+
+def _durations(forks, table, out, board):
+    """Mean seconds of each phase in a run that is left alone."""
+    spent, count, begun, last = Counter(), Counter(), 0.0, None
+    pid = forks.start(table, out, board)
+    while _alive(pid):
+        read, now = _read(board), time.monotonic()
+        if read is not None and read != last:
+            if last is not None:
+                spent[last[1]] += now - begun
+                count[last[1]] += 1
+            begun, last = now, read
+        time.sleep(0.0005)
+    assert forks.wait() == 0
+    return {phase: spent[phase] / count[phase] if count[phase] else 0.01 for phase in PHASES}
+
+
+def _run_and_kill(forks, table, out, board, phase, occurrence, instant):
+    """Go on with a run and kill it some time into a phase; returns the phase that was under way, None if it ended."""
+    pid, last = forks.start(table, out, board), None
+    while _alive(pid) and occurrence > 0:
+        read = _read(board)
+        if read is not None and read != last:
+            last = read
+            occurrence -= read[1] == phase
+        time.sleep(0.0002)
+    time.sleep(instant)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return _read(board)[1] if forks.wait() == -signal.SIGKILL else None
+
+
+def _alive(pid):
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _read(board):
+    """The phase on the board and its number; None while nothing is written."""
+    try:
+        words = Path(board).read_bytes().split()
+    except FileNotFoundError:
+        return None
+    return (int(words[0]), words[1].decode()) if len(words) == 2 else None
