@@ -157,6 +157,18 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
     assert {"results-maths.png", "accuracy-against-time-maths.png", "utilisation-maths.png"} <= names
 
 
+def test_a_suite_without_run_directories_of_its_own_has_its_table(suite):
+    """As a best-of-n suite: cells that are no training runs."""
+    made = read_suite(suite).results
+    shutil.rmtree(suite / "maths")
+    (suite / "suite.json").write_text("{}")
+    (suite / "results.json").write_text(json.dumps(made))
+    page = suite_page(read_suite(suite))
+    assert [section.name for section in page.sections] == ["results", "costs", "left-out"]
+    assert "maths: laser is highest with 77.5%" in page.lead[1]
+    write_report(suite)
+
+
 def test_folders_without_runs_are_no_suite(tmp_path):
     assert not is_suite(tmp_path)
     write_run(tmp_path / "task" / "method" / "seed-0", [])
