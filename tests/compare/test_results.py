@@ -164,6 +164,17 @@ def test_an_unfinished_suite_shows_what_is_missing(suite, out):
     assert results.entries["avg", AVERAGE].value.num == 2
 
 
+def test_ratios_are_over_seeds_that_both_have(suite, out):
+    """Random's run with seed 0 takes 300 s, but LASeR has none with seed 0."""
+    cells = {str(cell.key): cell for cell in make_cells(suite, out)}
+    for name in ("words laser seed 0", "words random seed 0"):
+        shutil.rmtree(cells[name].key.folder(out))
+    finish(cells["words random seed 0"], out, 0.9, seconds=300.0)
+    entry = collect(suite, list(cells.values()), out).entries["random", "words"]
+    assert entry.seconds_ratio == pytest.approx(1.5)
+    assert (entry.value.num, entry.against.difference.num) == (3, 2)
+
+
 def test_a_suite_without_any_run_has_tables(suite, tmp_path):
     results = collect(suite, make_cells(suite, tmp_path / "none"), tmp_path / "none")
     for text in (markdown(results), latex(results), long_csv(results)):

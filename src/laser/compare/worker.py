@@ -31,7 +31,7 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
     """Do what is left of a cell.
 
     Args:
-        order: ``folder``, ``label``, ``device``, ``config``, ``measurement`` (None or its record), ``methods`` and ``keep``.
+        order: What `laser.compare.schedule.order_for` gives.
         progress: Told what happens.
 
     Raises:
