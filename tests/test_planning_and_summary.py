@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
 from laser.config import parse_config
-from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs
+from laser.costs import MACHINES, BatchSize, LmShape, Machine, PhaseCost, batch_costs
 from laser.errors import ConfigError, ModelError
 from laser.planning import ModelSize, estimate_memory, measure_model, measure_reward_model
 from laser.policy.policy import Policy
@@ -137,6 +137,21 @@ def test_a_known_batch_needs_no_more_than_the_budgets(config):
     assert known.activations < budgets.activations
     assert known.generation < budgets.generation
     assert (known.policy, known.adapters) == (budgets.policy, budgets.adapters)
+
+
+def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(config):
+    """4 devices: a quarter of the layers, three layers whole, embeddings and head."""
+    whole = measure_model(config.policy, AutoModelForCausalLM)
+    sharded = measure_model(config.policy.model_copy(update={"shard": True}), AutoModelForCausalLM)
+    rest = 4 * (2 * 99 * 32 + 32)
+    assert (whole.spread_bytes, sharded.spread_bytes) == (0, sharded.num_bytes - rest)
+    assert whole.bytes_on_each(4) == whole.num_bytes == sharded.bytes_on_each(1)
+    assert sharded.bytes_on_each(4) == rest + sharded.spread_bytes // 4 + 3 * sharded.spread_bytes // 2
+    assert estimate_memory(config, sharded, [], devices=4).policy == sharded.bytes_on_each(4)
+    cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=8, layers=2, share=0.5)
+    fast, slow = (Machine("a", 1e6, 1e9, 0.0, link=link) for link in (1e12, 1e3))
+    assert cost.seconds(fast, 3e3) == cost.seconds(slow) == pytest.approx(1e6 / 0.5e6)
+    assert cost.seconds(slow, 3e3) == pytest.approx(8 * 3e3 / (0.8 * 1e3))
 
 
 @pytest.mark.parametrize("name", ["8b", "70b"])

@@ -17,6 +17,7 @@ import torch
 _FORWARD = 0.75  # share of the measured matmul peak that a forward pass reaches
 _TRAIN = 0.70  # the same, forward and backward
 _DECODE = 0.60  # the same, one token per row
+_LINK = 0.80  # share of the links between devices that gathering weights reaches; an assumption
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Machine:
         bandwidth: Bytes per second from the device's memory.
         overhead: Seconds per layer of one pass that do not depend on its size.
         memory: Bytes; 0 where it is not known.
+        link: Bytes per second that a device receives from the others of its node; 0 where it is not known.
     """
 
     name: str
@@ -36,15 +38,17 @@ class Machine:
     bandwidth: float
     overhead: float
     memory: float = 0.0
+    link: float = 0.0
 
 
-# Data sheets: dense bfloat16, 80 to 141 GB. The overhead of launching a layer's kernels is an assumption.
+# Data sheets: dense bfloat16, 80 to 141 GB, NVLink in one direction. The overhead of launching a layer's kernels is an
+# assumption.
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("a100-80gb", 312e12, 2.04e12, 4e-4, 80e9),
-        Machine("h100-80gb", 989e12, 3.35e12, 4e-4, 80e9),
-        Machine("h200-141gb", 989e12, 4.8e12, 4e-4, 141e9),
+        Machine("a100-80gb", 312e12, 2.04e12, 4e-4, 80e9, 300e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 4e-4, 80e9, 450e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 4e-4, 141e9, 450e9),
     )
 }
 
@@ -127,10 +131,13 @@ class PhaseCost:
     layers: int
     share: float
 
-    def seconds(self, machine: Machine) -> float:
-        """On one device."""
+    def seconds(self, machine: Machine, arriving: float = 0.0) -> float:
+        """On one device; `arriving` bytes of layers come from other devices in every pass, while the others compute."""
         work = max(self.flops / (self.share * machine.flops), self.num_bytes / machine.bandwidth)
-        return work + self.passes * self.layers * machine.overhead
+        computing = work + self.passes * self.layers * machine.overhead
+        if machine.link == 0:
+            return computing
+        return max(computing, self.passes * arriving / (_LINK * machine.link))
 
 
 def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dict[str, PhaseCost]:

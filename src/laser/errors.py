@@ -37,5 +37,9 @@ class TrainingError(LaserError):
     """Training cannot go on; the state up to the last checkpoint is on disk."""
 
 
+class LostProcessError(TrainingError):
+    """Another process of the run has ended in the middle; the run can be resumed with as many as are there."""
+
+
 class StoppedError(LaserError):
     """The run was asked to stop and did so between batches; its state is on disk."""

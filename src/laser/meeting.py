@@ -8,6 +8,7 @@ the others throw it away and meet again. Nobody needs to know what the others ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -15,7 +16,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, distributed
 
-from laser.errors import TrainingError
+from laser.errors import LostProcessError
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Gathering:
         self._work = work
 
     def wait(self) -> None:
-        """Wait for it. Raises TrainingError if a process is gone."""
+        """Wait for it. Raises LostProcessError if a process is gone."""
         work = self._work
         if work is not None:
             collective(work.wait)
@@ -92,7 +93,7 @@ class Meeting:
             whole: Where the bytes go, `size` times as many as in a share.
 
         Raises:
-            TrainingError: Another process is gone.
+            LostProcessError: Another process is gone.
         """
         while True:
             lowest = self._lowest(number)
@@ -104,7 +105,7 @@ class Meeting:
         """Take part in what others gather until nobody works any more; then let go of what is still here.
 
         Raises:
-            TrainingError: Another process is gone.
+            LostProcessError: Another process is gone.
         """
         if self._joined == 0:
             return
@@ -131,12 +132,12 @@ def collective(call: Callable[[], T]) -> T:
     """Do something together with other processes.
 
     Raises:
-        TrainingError: One of them is gone.
+        LostProcessError: One of them is gone.
     """
     try:
         return call()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
-        raise TrainingError(f"another process of the run is gone ({reason}); resume the run") from error
+        reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]  # no source line
+        raise LostProcessError(f"another process of the run is gone ({reason}); resume the run") from error

@@ -18,6 +18,7 @@ from laser.config import schema
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.data.split import Splits
 from laser.errors import ConfigError
+from laser.lm.sharding import layers_of
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
 
 _FLOAT32 = 4  # bytes
@@ -37,6 +38,7 @@ class ModelSize:
         num_head_parameters: Weights of the output head.
         attention_width: Features of all attention heads together.
         kv_width: The same of keys and values, both together.
+        spread_bytes: Of the layers that the processes of a run hold between them.
     """
 
     num_parameters: int
@@ -47,6 +49,14 @@ class ModelSize:
     num_head_parameters: int = 0
     attention_width: int = 0
     kv_width: int = 0
+    spread_bytes: int = 0
+
+    def bytes_on_each(self, devices: int) -> int:
+        """Of its weights on each device: its shares, up to three layers whole (`laser.lm.sharding`), and the rest."""
+        if devices == 1 or self.spread_bytes == 0:
+            return self.num_bytes
+        whole = 3 * self.spread_bytes // max(self.num_layers, 1)
+        return self.num_bytes - self.spread_bytes + self.spread_bytes // devices + whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,8 @@ def measure_model(
     heads = int(getattr(text, "num_attention_heads", 0) or 0)
     head_width = int(getattr(text, "head_dim", None) or getattr(text, "hidden_size", 0) // max(heads, 1))
     kv_heads = int(getattr(text, "num_key_value_heads", None) or heads)
+    shards = isinstance(section, schema.PolicyConfig | reward_sections.LogLikelihoodReward) and section.shard
+    spread = [weight.numel() for layer in layers_of(model) for weight in layer.parameters()] if shards else []
     return ModelSize(
         num_parameters=count,
         num_bytes=count * dtype.itemsize,
@@ -106,6 +118,7 @@ def measure_model(
         num_head_parameters=head.weight.numel() if head is not None else 0,
         attention_width=heads * head_width,
         kv_width=2 * kv_heads * head_width,
+        spread_bytes=sum(spread) * dtype.itemsize,
     )
 
 
@@ -138,13 +151,18 @@ def measure_reward_model(section: reward_sections.RewardModelConfig, *, needs_we
             return measure_model(section, AutoModel, needs_weights=needs_weights)
         case reward_sections.LogLikelihoodReward():
             size = measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
-            return replace(size, num_bytes=size.num_bytes * (2 if section.reference else 1))
+            copies = 2 if section.reference else 1
+            return replace(size, num_bytes=size.num_bytes * copies, spread_bytes=size.spread_bytes * copies)
         case _:
             return ModelSize(0, 0)
 
 
 def estimate_memory(
-    config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize], size: BatchSize | None = None
+    config: schema.RunConfig,
+    policy: ModelSize,
+    rewards: list[ModelSize],
+    size: BatchSize | None = None,
+    devices: int = 1,
 ) -> MemoryEstimate:
     """Estimate the memory of a run.
 
@@ -156,6 +174,7 @@ def estimate_memory(
         policy: Size of the policy.
         rewards: Sizes of the reward models.
         size: A batch; None: micro-batches and chunks as large as their budgets.
+        devices: Devices of the run, which hold between them what has `shard` set.
     """
     rank = config.policy.lora.rank
     adapter = sum(rank * (width_in + width_out) for width_in, width_out in policy.linear_shapes)
@@ -163,14 +182,14 @@ def estimate_memory(
     per_token = 2 * bytes_each * sum(width_in for width_in, _ in policy.linear_shapes)
     if config.training.gradient_checkpointing:
         per_token = 2 * bytes_each * policy.hidden_size * (policy.num_layers + 8)
-    largest = sorted((model.num_bytes for model in rewards), reverse=True)[: config.rewards.max_resident]
+    largest = sorted((model.bytes_on_each(devices) for model in rewards), reverse=True)[: config.rewards.max_resident]
     trained, sampled = config.training.max_batch_tokens, config.generation.max_batch_tokens
     if size is not None:
         row = size.prompt_tokens + size.needed * size.response_tokens
         trained = round(max(row, min(trained, size.prompts * row)))
         sampled = min(sampled, size.prompts * size.responses * (size.prompt_tokens + size.response_tokens))
     return MemoryEstimate(
-        policy=policy.num_bytes,
+        policy=policy.bytes_on_each(devices),
         adapters=_ADAPTER_COPIES * _FLOAT32 * adapter,
         rewards=sum(largest),
         activations=trained * per_token,
@@ -200,7 +219,7 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     rewards = [measure_reward_model(model, needs_weights=machine == "here") for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))
     console.print(_steps_table(config, splits))
-    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits))
+    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits), devices)
     target = _machine(config, machine)
     console.print(_memory_table(estimate, target))
     console.print(_time_table(config, splits, policy, rewards, target, devices))
@@ -281,10 +300,13 @@ def _time_table(
     costs = batch_costs(lm_shape(policy), lm_shape(largest) if largest is not None else None, size)
     where = f"{machine.name}" if devices == 1 else f"{devices} x {machine.name}"
     table = Table("phase", "TFLOP each", f"seconds on {escape(where)}", title="A batch, estimated")
+    spread = dict.fromkeys(costs, policy.spread_bytes) | {"score": largest.spread_bytes if largest else 0}
+    others = (devices - 1) / devices
+    seconds = {name: cost.seconds(machine, spread[name] * others) for name, cost in costs.items()}
     for name, cost in costs.items():
-        table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{cost.seconds(machine):.3g}")
+        table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{seconds[name]:.3g}")
     table.add_section()
-    total = sum(cost.seconds(machine) for cost in costs.values())
+    total = sum(seconds.values())
     table.add_row("all", f"{sum(cost.flops for cost in costs.values()) / 1e12:.3g}", f"{total:.3g}", style="bold")
     table.caption = (
         f"prompts of about {size.prompt_tokens} tokens, responses of {size.response_tokens} (the longest allowed), "

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from laser.errors import LaserError
+from laser.errors import LaserError, LostProcessError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +88,12 @@ class ProcessGroup:
 
         cuda = torch.cuda.is_available()
         if cuda:
+            wanted, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+            if wanted > there:
+                raise TrainingError(
+                    f"{wanted} processes on this machine share {there} GPUs; start as many as there are GPUs, or set "
+                    "CUDA_VISIBLE_DEVICES to nothing and policy.device = 'cpu'"
+                )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
         self._distributed = distributed
@@ -142,3 +148,8 @@ def join() -> Ranks:
 def is_main() -> bool:
     """Whether this process is the one that talks; known before joining."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def tells(error: LaserError) -> bool:
+    """Whether this process tells the user of an error: the main one; of a lost process, which it may be, the second."""
+    return is_main() or (isinstance(error, LostProcessError) and os.environ.get("RANK") == "1")

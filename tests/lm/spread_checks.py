@@ -20,11 +20,11 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from laser.errors import ModelError, TrainingError  # noqa: E402
-from laser.lm.sharding import layers_of, spread  # noqa: E402
-from laser.lm.sources import load_causal_lm  # noqa: E402
-from laser.ranks import join  # noqa: E402
-from tiny import make_model  # noqa: E402
+from laser.errors import ModelError, TrainingError
+from laser.lm.sharding import layers_of, spread
+from laser.lm.sources import load_causal_lm
+from laser.ranks import join
+from tiny import make_model
 
 CPU = torch.device("cpu")
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3}

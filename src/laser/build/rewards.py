@@ -51,7 +51,7 @@ def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
         check_reward_model(model)
     section = config.rewards
     arms = [
-        Arm(model.name, _corrupted(model, _reward_builder(model), config.seed), _fetcher(model))
+        Arm(model.name, _corrupted(model, _reward_builder(model, ranks), config.seed), _fetcher(model, ranks))
         for model in section.models
     ]
     return RewardPool(
@@ -96,7 +96,7 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
         raise RewardModelError(f"reward model {model.name!r}: {error}") from error
 
 
-def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardModel]:
+def _reward_builder(model: section_of.RewardModelConfig, ranks: Ranks | None = None) -> Callable[[], RewardModel]:
     match model:
         case section_of.FunctionReward():
             function = load_function(model.function)
@@ -104,7 +104,7 @@ def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardM
         case section_of.PythonReward():
             return partial(own_reward_model, model.name, model.factory)
         case section_of.LogLikelihoodReward():
-            return partial(_build_loglik, model)
+            return partial(_build_loglik, model, ranks if model.shard else None)
         case section_of.ClassifierReward():
             return partial(build_classifier, model)
         case section_of.PairwiseReward():
@@ -121,7 +121,9 @@ def _reward_builder(model: section_of.RewardModelConfig) -> Callable[[], RewardM
             return partial(_build_served_loglik, model)
 
 
-def _fetcher(model: section_of.RewardModelConfig) -> Callable[[], None]:
+def _fetcher(model: section_of.RewardModelConfig, ranks: Ranks | None) -> Callable[[], None]:
+    if isinstance(model, section_of.LogLikelihoodReward) and model.shard and ranks is not None and ranks.rank > 0:
+        return lambda: None  # the main process reads it for all
     if isinstance(model, section_of.ModelRewardBase | section_of.TextMetricReward) and model.model is not None:
         return partial(fetch, model.model, model.revision)
     return lambda: None
@@ -135,13 +137,14 @@ def _corrupted(
     return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, seed=seed)
 
 
-def _build_loglik(section: section_of.LogLikelihoodReward) -> RewardModel:
+def _build_loglik(section: section_of.LogLikelihoodReward, ranks: Ranks | None) -> RewardModel:
     device = choose_device(section.device)
     load = partial(
         load_causal_lm,
         trust_remote_code=section.trust_remote_code,
         device=device,
         dtype=choose_dtype(section.precision, device),
+        ranks=ranks,
     )
     return LogLikelihoodRM(
         load(section.model, revision=section.revision),

@@ -14,7 +14,7 @@ import typer
 from laser import __version__
 from laser.cli import looking, tasks, trained
 from laser.errors import LaserError
-from laser.ranks import is_main
+from laser.ranks import tells
 
 app = typer.Typer(
     name="laser",
@@ -347,7 +347,7 @@ def main() -> None:
     except LaserError as error:
         from laser.cli.terminal import say
 
-        if is_main():
+        if tells(error):
             say(f"laser: error: {error}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:

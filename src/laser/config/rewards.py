@@ -66,6 +66,18 @@ class LogLikelihoodReward(ModelRewardBase):
     )
     plain_format: str = Field("{prompt}\n", description="Text before the response when template = 'plain'.")
     overflow: Overflow = "skip"
+    shard: bool = Field(
+        False, description="Spread the weights of its layers over the processes of the run, as `policy.shard` does."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> LogLikelihoodReward:
+        if self.shard and self.trust_remote_code:
+            raise ValueError(
+                f"reward model {self.name!r}: shard hands the model from one process to the others, which cannot be "
+                "done with trust_remote_code; set one of the two to false"
+            )
+        return self
 
 
 _SLOT = re.compile(r"\{prompt\}|\{response\}")
@@ -346,3 +358,11 @@ class RewardsConfig(Section):
         100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."
     )
     models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
+
+    @model_validator(mode="after")
+    def _spread_or_parked(self) -> RewardsConfig:
+        if self.max_parked and any(isinstance(model, LogLikelihoodReward) and model.shard for model in self.models):
+            raise ValueError(
+                "a reward model with shard = true cannot be parked in CPU memory; set rewards.max_parked = 0"
+            )
+        return self

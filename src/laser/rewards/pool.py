@@ -162,6 +162,7 @@ class RewardPool:
             raise QuarantinedError(f"reward model {self._arms[arm].name!r} is in quarantine")
         while True:
             try:
+                self._acquire_everywhere(arm)
                 asked = self._ranks.together(lambda part: self._ask(arm, prompts[part], responses[part]), len(prompts))
                 break
             except RewardModelError as error:
@@ -239,6 +240,15 @@ class RewardPool:
         too_long = model.take_too_long() if isinstance(model, Windowed) else 0
         counts = [_Counts(tokens, too_long), *[_Counts()] * len(scores)]
         return list(zip(scores, counts, strict=False))
+
+    def _acquire_everywhere(self, arm: int) -> None:
+        """Acquire on all processes, also those without a share: they may hold its weights between them."""
+
+        def acquire(part: slice) -> list[None]:
+            self._acquire(arm)
+            return [None] * (part.stop - part.start)
+
+        self._ranks.together(acquire, self._ranks.size)
 
     def _acquire(self, arm: int) -> RewardModel:
         """The model, loaded or fetched from CPU memory if need be, after making room for it."""

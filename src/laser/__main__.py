@@ -1,0 +1,5 @@
+"""``python -m laser``, which launchers of several processes can start."""
+
+from laser.cli.main import main
+
+main()
