@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
 from laser import train
+from laser.best_of_n import best_of_n
 from laser.build.fitting import fit_prompts
 from laser.config import parse_config
 from laser.errors import DataError
+from laser.evaluating import evaluate
 from laser.policy.fitting import cut_middle
 from laser.policy.policy import Policy
 from runs import make_table
@@ -103,6 +105,37 @@ def test_a_run_on_long_documents_counts_what_it_cut(tmp_path):
     assert (record["dev"], record["test"], record["train"] + record["probe"]) == (4, 4, 8)
     assert 0 < record["cut_in_the_middle"] <= 12
     assert record["tokens_cut"] > 500 * record["cut_in_the_middle"] / 2
+
+
+@pytest.mark.slow
+def test_best_of_n_and_evaluation_cut_the_same_documents(tmp_path):
+    rows = [{"input": f"{i}?", "context": "long " * 200, "answers": ["a", "b"]} for i in range(8)]
+    (tmp_path / "hotpotqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"type": "task", "name": "longbench_multi_doc_qa", "path": str(tmp_path), "categories": ["hotpotqa"]}
+    table = {**make_table(tmp_path, "vowels"), "data": data, "split": {"train": 4, "dev": 0, "test": 4}}
+    config = parse_config(table)
+    notes = []
+    results = best_of_n(config, tmp_path / "bon", {"configured": config}, note=notes.append)
+    assert 0 <= results["configured"].value <= 1
+    assert sum("prompts cut in the middle to fit" in note for note in notes) == 2
+    (tmp_path / "run.toml").write_text(
+        f'''
+seed = 3
+data = {{type = "task", name = "longbench_multi_doc_qa", path = "{tmp_path}", categories = ["hotpotqa"]}}
+split = {{train = 4, dev = 0, test = 4}}
+policy = {{model = "{tmp_path}/base", max_context = 450}}
+generation = {{max_new_tokens = 6}}
+[[rewards.models]]
+type = "function"
+name = "vowels"
+function = "scores.py:vowels"
+'''
+    )
+    notes.clear()
+    found = evaluate([tmp_path / "run.toml"], split="test", note=notes.append)
+    assert any("4 prompts cut in the middle" in note for note in notes)
+    assert found.metric == "f1"
+    assert next(iter(found.measured.values())).num_unparseable == 0
 
 
 def test_a_run_without_training_prompts_says_so(tmp_path):
