@@ -16,6 +16,7 @@ from laser.lab.methods import COLD_START, METHODS, STUDIES, method_config, metho
 from laser.lab.models import save_model, train_model
 from laser.lab.oracle import load_oracle, measure_oracle
 from laser.lab.report import Outcome, collect, table
+from laser.lab.run import lab_cell
 from laser.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
 from laser.statefiles import load_state
 
@@ -113,6 +114,27 @@ def test_every_method_runs_through_the_loop(lab, tmp_path, method):
             assert asked == {name for name, weight in zip(names, chosen, strict=True) if weight}
     outcomes = collect(tmp_path, "mixed", load_oracle(lab)["mixed"])
     assert set(outcomes) >= {method}
+
+
+@pytest.mark.slow
+def test_lab_run_runs_cells_and_prints_the_table(lab, tmp_path, monkeypatch, capsys):
+    short = lambda *given, **options: merged(method_config(*given, **options), SHORT)  # noqa: E731
+    monkeypatch.setattr("laser.lab.run.method_config", short)
+    for _ in range(2):  # the second time nothing is left to run
+        run(lab, tmp_path / "out", ["mixed"], ["random"], [], 1, 1)
+    shown = capsys.readouterr().out
+    assert shown.count("mixed random seed 0: done") == 1
+    assert shown.count("| random | ") == 2
+    folder = tmp_path / "out" / "mixed" / "random" / "seed-0"
+    assert (folder / "summary.json").is_file()
+    assert not (folder / "adapter").exists()
+
+
+def test_a_cold_start_waits_for_the_run_whose_selector_it_takes(tmp_path):
+    cell = lab_cell(tmp_path, tmp_path / "out", "mixed", COLD_START, 3, "noise-0.4")
+    assert str(cell.key) == f"mixed+noise-0.4 {COLD_START} seed 3"
+    assert [str(key) for key in cell.needs] == ["mixed laser seed 3"]
+    assert cell.config.selector.run == str(cell.needs[0].folder(tmp_path / "out"))
 
 
 @pytest.mark.slow
