@@ -83,6 +83,10 @@ def test_a_hub_folder_whose_loader_is_a_script_is_read_by_its_files(tmp_path):
 def test_the_hub_itself_is_named_in_the_error(tmp_path):
     with pytest.raises(DataError, match="cannot load split 'train' of data set openai/gsm8k"):
         load_task(TASKS["gsm8k"])
+    for name in ("longbench_few_shot", "alpaca_eval", "hh_rlhf"):
+        hub = TASKS[name].hub.name
+        with pytest.raises(DataError, match=f"cannot load split '.*' of data set {hub} .*give a local folder"):
+            load_task(TASKS[name])
     with pytest.raises(DataError, match=r"task bamboo is not on the hub; set data\.path"):
         load_task(TASKS["bamboo"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from laser.data.files import Fields, make_prompts
 from laser.errors import DataError
@@ -79,12 +80,14 @@ def _load(
 
     folder = Path(name)
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-    data_files = {split: files} if files is not None else None
     try:
-        if not saved:
+        if files is not None:
+            kind = "parquet" if files.endswith(".parquet") else "json"
             return datasets.load_dataset(
-                name, config, split=split, revision=revision, data_files=data_files, streaming=streaming
+                kind, data_files={split: _place(folder, revision, files)}, split=split, streaming=streaming
             )
+        if not saved:
+            return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
         loaded = datasets.load_from_disk(str(folder))
         return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
     except KeyError as error:
@@ -94,3 +97,10 @@ def _load(
         raise DataError(
             f"cannot load split {split!r} of data set {name} ({detail}); check the id and split, or give a local folder"
         ) from error
+
+
+def _place(repository: Path, revision: str | None, files: str) -> str:
+    """Where files of a repository lie: in a local copy, or on the hub."""
+    if repository.is_dir():
+        return str(repository / files)
+    return f"hf://datasets/{repository}@{quote(revision or 'main', safe='')}/{files}"
