@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,8 @@ def _reward_builder(model: section_of.RewardModelConfig, ranks: Ranks | None = N
     match model:
         case section_of.FunctionReward():
             function = load_function(model.function)
-            return lambda: FunctionRM(function, model.name, timeout=model.timeout)
+            busy = threading.Lock()
+            return lambda: FunctionRM(function, model.name, timeout=model.timeout, busy=busy)
         case section_of.PythonReward():
             return partial(own_reward_model, model.name, model.factory)
         case section_of.LogLikelihoodReward():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import numbers
+import operator
 import queue
+import reprlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -33,13 +36,23 @@ class FunctionRM(Weightless):
         function: See `RewardFunction`.
         name: What error messages call it.
         timeout: Seconds a call may take; None: any time. A call that takes longer counts as failed; Python cannot
-            stop it, so it goes on in a thread of its own.
+            stop it, so it goes on in a thread of its own, and the next call waits for it, as long again at most: the
+            function never runs twice at once, and one that hangs holds one thread, not one a call.
+        busy: Held while the function runs; shared by all that call it.
     """
 
-    def __init__(self, function: RewardFunction, name: str, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        function: RewardFunction,
+        name: str,
+        *,
+        timeout: float | None = None,
+        busy: threading.Lock | None = None,
+    ) -> None:
         self._function = function
         self._name = name
         self._timeout = timeout
+        self._busy = busy or threading.Lock()
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN.
@@ -55,7 +68,7 @@ class FunctionRM(Weightless):
             raise RewardModelError(
                 f"reward function {self._name!r} took longer than {self._timeout:g} s; speed it up or raise its timeout"
             ) from error
-        except Exception as error:  # the function is the user's: whatever it raises is told with its name
+        except (Exception, SystemExit) as error:  # the function is the user's: whatever it raises is told with its name
             raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
         if len(returned) != len(flat_responses):
             raise RewardModelError(
@@ -71,20 +84,24 @@ class FunctionRM(Weightless):
     def _call(self, prompts: list[Prompt], responses: list[str]) -> list[float | None]:
         if self._timeout is None:
             return list(self._function(prompts, responses))
-        outcome: queue.Queue[list[float | None] | Exception] = queue.Queue()
+        if not self._busy.acquire(timeout=self._timeout):
+            raise _TookTooLongError
+        outcome: queue.Queue[list[float | None] | BaseException] = queue.Queue()
 
         def work() -> None:
             try:
                 outcome.put(list(self._function(prompts, responses)))
-            except Exception as error:  # raised again by the caller
+            except (Exception, SystemExit) as error:  # raised again by the caller
                 outcome.put(error)
+            finally:
+                self._busy.release()
 
         threading.Thread(target=work, daemon=True).start()
         try:
             result = outcome.get(timeout=self._timeout)
         except queue.Empty:
             raise _TookTooLongError from None
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             raise result
         return result
 
@@ -92,9 +109,12 @@ class FunctionRM(Weightless):
         if value is None:
             return float("nan")
         if isinstance(value, numbers.Real | np.bool_):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:  # an integer beyond the largest float
+                return math.inf if operator.gt(value, 0) else -math.inf
         raise RewardModelError(
-            f"reward function {self._name!r} returned {value!r}, a {type(value).__name__}; "
+            f"reward function {self._name!r} returned {reprlib.repr(value)}, a {type(value).__name__}; "
             "return numbers, or None for no opinion"
         )
 

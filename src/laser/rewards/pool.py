@@ -227,9 +227,11 @@ class RewardPool:
         name = self._arms[arm].name
         model = self._acquire(arm)
         try:
-            scores = [np.array(row, dtype=np.float64) for row in model.score(prompts, responses)]
+            scores = [_as_scores(row) for row in model.score(prompts, responses)]
         except LaserError as error:
             raise RewardModelError(f"reward model {name!r}: {error}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RewardModelError(f"reward model {name!r} returned what are no scores: {error}") from error
         expected = [len(row) for row in responses]
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
@@ -290,6 +292,15 @@ class RewardPool:
         model = self._resident.pop(arm, None)
         if model is not None:
             model.release()
+
+
+def _as_scores(row: object) -> FloatArray:
+    """Scores as a new array; None becomes NaN, and words that look like numbers stay words and are refused."""
+    array = np.array(row)
+    words = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
+    if words or array.dtype.kind not in "fiubO":
+        raise TypeError(f"an array of {array.dtype}")
+    return array.astype(np.float64)
 
 
 def score_selection(
