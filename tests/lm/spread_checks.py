@@ -150,8 +150,8 @@ def check_failures(ranks):
 
 def check_loading(ranks, folder):
     """Only the main process reads weights, and every architecture computes what it computes alone."""
-    options = {"device": CPU, "dtype": torch.float32}
     for name, config in ARCHITECTURES.items():
+        options = {"device": CPU, "dtype": torch.bfloat16 if name == "capped" else torch.float32}
         path = folder / name
         if ranks.rank == 0:
             torch.manual_seed(1)

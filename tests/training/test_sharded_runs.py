@@ -1,6 +1,7 @@
 """Whole runs whose policy and reward model are held by several processes between them, under torchrun and accelerate:
 the same as in one process, whatever the shares; and a process that dies."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from laser.build import build_policy
+from laser.build.rewards import _reward_builder
 from laser.config import parse_config
-from laser.errors import ConfigError
+from laser.errors import ConfigError, TrainingError
+from laser.ranks import Alone
 from processes import ENVIRONMENT, finish, launch, same, toml, worker_of
 from runs import make_table, steps
 
@@ -87,6 +91,27 @@ def test_every_configuration_for_accelerate_is_one():
         assert config.mixed_precision == "no"  # precision is policy.precision
 
 
+class Two(Alone):
+    """Two processes, of which the other does not answer."""
+
+    size = 2
+
+    def together(self, work, count):
+        raise TrainingError("asked the other")
+
+
+@pytest.mark.parametrize("shard", [True, False])
+def test_shard_makes_processes_load_together(tmp_path, shard):
+    table = make_table(tmp_path)
+    table["policy"]["shard"] = table["rewards"]["models"][0]["shard"] = shard
+    config = parse_config(table)
+    expected = pytest.raises(TrainingError, match="asked the other") if shard else contextlib.nullcontext()
+    with expected:
+        build_policy(config, Two())
+    with expected:
+        _reward_builder(config.rewards.models[0], Two())()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,3 +128,32 @@ def test_what_cannot_be_sharded_is_refused(tmp_path, change, message):
         table[section] = {**table[section], **values}
     with pytest.raises(ConfigError, match=message):
         parse_config(table)
+
+
+def test_the_slurm_script_tells_every_process_who_it_is_and_resumes(tmp_path):
+    """With stand-ins for what SLURM has: srun starts four tasks, and laser is a program that says what it was told."""
+    stand_ins = {
+        "srun": 'shift; for i in 0 1 2 3; do SLURM_PROCID=$i SLURM_LOCALID=$((i % 2)) "$@"; done',
+        "scontrol": "echo first; echo second",
+        "python": 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*"',
+    }
+    for name, does in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {"JOB_ID": "31", "JOB_NODELIST": "nodes", "NTASKS": "4", "NTASKS_PER_NODE": "2", "CPUS_PER_TASK": "8"}
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        **{f"SLURM_{name}": value for name, value in given.items()},
+    }
+    out = tmp_path / "a run"
+
+    def told():
+        command = ["bash", CONFIGS.parent / "slurm" / "train.sbatch", "run.toml", out]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    who = [f"{rank} 4 {rank % 2} 2 first 20031 -m laser train run.toml" for rank in range(4)]
+    assert told() == [f"{line} --out {out}" for line in who]
+    out.mkdir()
+    (out / "config.json").touch()
+    assert told() == [f"{line} --resume {out}" for line in who]
