@@ -19,9 +19,6 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Factory = Annotated[
     str, Field(pattern=r"^.+:[A-Za-z_]\w*$", description="'path.py:function'; docs/extend.md has what it is given.")
 ]
-Factory = Annotated[
-    str, Field(pattern=r"^.+:[A-Za-z_]\w*$", description="'path.py:function'; docs/extend.md has what it is given.")
-]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Address = Annotated[str, AfterValidator(check_address)]
 ServerPath = Annotated[str | None, AfterValidator(lambda path: path if path is None else check_path(path))]
