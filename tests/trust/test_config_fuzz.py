@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from counted import count, times
 from laser.config import load_config, parse_config
 from laser.config.schema import RunConfig
 from laser.errors import ConfigError
@@ -64,9 +65,10 @@ def tables(draw):
     return table
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(200), deadline=None)
 @given(tables())
 def test_any_table_is_a_configuration_or_a_sentence(table):
+    count("configuration tables")
     before = repr(table)
     with contextlib.suppress(ConfigError):
         config = parse_config(table)
@@ -108,6 +110,7 @@ def test_every_field_takes_every_nasty_value_with_a_sentence(path):
         for kind in ("task", "file", "hub"):
             if path[0] == "data" and path[-1] != "type":
                 table["data"]["type"] = kind
+            count("configuration values")
             with contextlib.suppress(ConfigError):
                 parse_config(table)
 
@@ -147,23 +150,25 @@ OVERRIDES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(OVERRIDES)
 @example(["rewards.models=[[1]]", "rewards.models.0.x=1"])
 @example(["rewards.models=[1, 2]", "rewards.models.name.x=1"])
 @example(["policy.model=" + "a" * 5000])
 def test_any_override_is_applied_or_a_sentence(overrides):
+    count("configuration overrides")
     with contextlib.suppress(ConfigError):
         load_config(None, overrides)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(
     st.binary(max_size=40)
     | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))
     | st.sampled_from([b"a=" + b"[" * 5000, b"a=" + b"1" * 5000, b"a={" * 3000, b"\x00", b"[a]\n[a]"])
 )
 def test_any_file_is_read_or_a_sentence(tmp_path_factory, content):
+    count("configuration files")
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(content)
     with contextlib.suppress(ConfigError):

@@ -7,6 +7,7 @@ import random
 import pytest
 
 import laser
+from counted import count, times
 from disks import can_mount, read_only, small_disk, small_files
 from kills import same_run
 from laser.errors import RunDirectoryError
@@ -35,11 +36,12 @@ def mended(run, table):
     laser.resume(run) if (run / "config.json").is_file() else laser.train(table, run)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(times(2)))
 def test_a_full_disk(whole, tmp_path, seed):
     """The size is drawn between nothing and what the run needs, so that another file meets the end every time."""
     if not can_mount(tmp_path):
         pytest.skip("only root may mount a small file system")
+    count("full disks")
     path, table = whole
     size = random.Random(seed).randrange(16 * 1024, int(0.9 * used(path)))
     with small_disk(tmp_path / "disk", size) as grow:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counted import count, times
 from laser.data.files import load_file
 from laser.errors import DataError, ModelError
 from laser.lm.chat import encode_prompt, encode_text
@@ -33,9 +34,10 @@ LINE = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(st.lists(LINE, max_size=4))
 def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, lines):
+    count("prompt files")
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_bytes(b"\n".join(lines))
     with contextlib.suppress(DataError):
@@ -76,9 +78,10 @@ def test_control_characters_are_text(tmp_path):
 PIECES = st.lists(st.sampled_from([*CONTROL, "system", "hi", " ", "\n", "\ue0000\ue001", "7"]), min_size=1, max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(st.lists(PIECES.map("".join).filter(str.strip), min_size=1, max_size=3))
 def test_no_message_adds_a_control_token(contents):
+    count("conversations")
     tokenizer = make_tokenizer()
     roles = ["user", "assistant"] * 2
     messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
@@ -126,6 +129,7 @@ class TestRealTokenizers:
 
     def test_every_control_token_of_the_model_stays_text(self, smollm):
         for token in {str(token) for token in smollm.added_tokens_decoder.values()}:
+            count("control tokens of SmolLM2")
             ids = encode_text(smollm, f"a {token} b")
             assert not set(ids) & set(smollm.added_tokens_decoder)
             assert smollm.decode(ids) == f"a {token} b"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from counted import count, times
 from laser.errors import LaserError, RewardModelError, ServerError
 from laser.policy.policy import Policy
 from laser.policy.vllm_generation import VllmGenerator
@@ -65,10 +66,11 @@ def reward_models(reply):
     yield ServedLogLikelihoodRM(Canned(reply), ResponseEncoder(make_tokenizer(), context_length=100), model="m")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(NEARLY)
 def test_no_reply_of_a_reward_server_is_more_than_scores_or_a_sentence(reply):
     for rm in reward_models(reply):
+        count("replies of reward servers")
         try:
             scores = rm.score(PROMPTS, RESPONSES)
         except LaserError:
@@ -82,12 +84,13 @@ def policy():
     return Policy(make_model(scale=0.15), make_tokenizer(), lora_rank=2)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=times(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reply=NEARLY, token=LEAVES, logp=LEAVES)
 def test_no_reply_of_a_sampling_server_is_more_than_responses_or_a_sentence(policy, reply, token, logp):
     generator = VllmGenerator(policy, Canned(None), model="m", adapter_folder=None)
     choice = {"index": 0, "token_ids": [token], "logprobs": {"token_logprobs": [logp]}, "finish_reason": "stop"}
     for given_reply in (reply, {"choices": [choice]}):
+        count("replies of sampling servers")
         try:
             responses = generator._responses(json.loads(json.dumps(given_reply)), 1)
         except LaserError:
