@@ -5,7 +5,7 @@ VLLM ?= .vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-vllm test-browser check format bench docs site clean
+.PHONY: help demo test test-vllm test-browser check audit reliability format bench docs site clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,14 @@ check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
+
+audit: $(VENV)/.dev  ## Look for insecure code (bandit) and for known vulnerabilities of dependencies (pip-audit, needs the network).
+	$(PIP) --editable '.[audit]'
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+reliability: $(VENV)/.dev  ## Kill, damage, starve, fuzz and soak; rewrites docs/reliability.md (about 20 minutes on 2 cores).
+	nice $(BIN)/python benchmarks/reliability.py
 
 format: $(VENV)/.dev  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .

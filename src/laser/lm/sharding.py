@@ -12,7 +12,7 @@ same order, which processes with prompts of their own do not; see `laser.meeting
 from __future__ import annotations
 
 import copy
-import pickle
+import pickle  # nosec B403
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
