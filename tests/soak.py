@@ -44,14 +44,16 @@ class SoakReport:
 class Watcher(Silent):
     """Measures this process after every batch."""
 
-    def __init__(self):
+    def __init__(self, batches):
         self._process = psutil.Process()
-        self.rows = []
+        self._next = 0
+        self.rows = np.zeros((batches, 4))  # made beforehand, so that measuring does not grow
 
     def batch(self, record):
         process = self._process
         seconds = sum(record["seconds"].values())
-        self.rows.append((process.memory_info().rss, process.num_fds(), process.num_threads(), seconds))
+        self.rows[self._next] = process.memory_info().rss, process.num_fds(), process.num_threads(), seconds
+        self._next += 1
 
 
 def soak(folder: Path, *, batches: int, per_iteration: int = 100) -> SoakReport:
@@ -72,13 +74,13 @@ def soak(folder: Path, *, batches: int, per_iteration: int = 100) -> SoakReport:
         },
         checkpoint={"every": 25},
     )
-    watcher, begun = Watcher(), time.monotonic()
+    watcher, begun = Watcher(batches), time.monotonic()
     laser.train({**table, "preset": "recommended"}, folder / "run", progress=watcher)
     seconds = time.monotonic() - begun
-    memory, handles, threads, spent = map(np.array, zip(*watcher.rows, strict=True))
+    memory, handles, threads, spent = watcher.rows.T
     half, fifth, settled = len(memory) // 2, len(spent) // 5, slice(len(memory) // 10, None)
     return SoakReport(
-        batches=len(memory),
+        batches=len((folder / "run" / "steps.jsonl").read_text().splitlines()),
         seconds=seconds,
         memory=tuple(int(part[-1]) for part in np.array_split(memory, 10)),
         slope=1000 * float(np.polyfit(np.arange(len(memory) - half), memory[half:], 1)[0]),

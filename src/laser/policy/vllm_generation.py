@@ -85,7 +85,7 @@ class VllmGenerator:
                 "max_tokens": max_new_tokens,
                 "seed": seed % 2**31,
                 "logprobs": 0,
-                "return_token_ids": True,  # nosec B105
+                "return_token_ids": True,
             }
             for row, seed in zip(ids, seeds, strict=True)
         ]

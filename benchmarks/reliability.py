@@ -1,0 +1,363 @@
+"""Kill, damage, starve, fuzz and soak: docs/reliability.md, with real counts.
+
+Runs the tests of trust with ten times the inputs of the test suite, kills real runs 50 times and trains 5,000 batches
+in a row. Results are kept per part, so that a part can be run again alone; the page is written from all of them.
+
+    python benchmarks/reliability.py [--only kills] [--only soak] [--only tests] [--kills 50] [--batches 5000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "runs" / "reliability"
+PAGE = ROOT / "docs" / "reliability.md"
+EFFORT = 10
+TESTS = (
+    "tests/trust",
+    "tests/training/test_run.py",
+    "tests/training/test_faults.py",
+    "tests/cli/test_cli.py::test_an_interrupted_run_says_how_to_go_on",
+    "tests/serving",
+)
+Result = dict[str, Any]
+
+
+def run_kills(number: int) -> Result:
+    """SIGKILL `number` times, ten times a run."""
+    from kills import kill_chains
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = kill_chains(Path(folder), kills=number, per_chain=10, seed=0)
+    return {**dataclasses.asdict(report), "kills": dict(report.kills)}
+
+
+def run_soak(batches: int) -> Result:
+    """Train `batches` batches in a row."""
+    from soak import soak
+
+    with tempfile.TemporaryDirectory() as folder:
+        return dataclasses.asdict(soak(Path(folder), batches=batches))
+
+
+def run_tests(effort: int) -> Result:
+    """Run the tests of trust with `effort` times their inputs; outcomes by test, and how many inputs there were."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, counts = Path(folder) / "outcomes.xml", Path(folder) / "counts.json"
+        environment = {**os.environ, "LASER_EFFORT": str(effort), "LASER_COUNTS": str(counts)}
+        command = [sys.executable, "-m", "pytest", *TESTS, "-q", f"--junitxml={outcomes}", "-p", "no:cacheprovider"]
+        command += ["--deselect", "tests/trust/test_kills.py", "--deselect", "tests/trust/test_soak.py"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        cases = ElementTree.parse(outcomes).getroot().iter("testcase")
+        tests = {f"{case.get('classname')}::{case.get('name')}": _outcome(case) for case in cases}
+        return {"tests": tests, "counts": json.loads(counts.read_text()), "seconds": time.monotonic() - begun}
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+    return kinds[0] if kinds else "passed"
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Result]] = {
+    "kills": lambda arguments: run_kills(arguments.kills),
+    "tests": lambda arguments: run_tests(EFFORT),
+    "soak": lambda arguments: run_soak(arguments.batches),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table, told by tests.
+
+    Attributes:
+        what: What was done.
+        tests: Beginnings of the names of the tests that do it.
+        outcome: What they assert.
+        counted: Names of counted inputs; empty: the number of tests.
+    """
+
+    what: str
+    tests: tuple[str, ...]
+    outcome: str
+    counted: tuple[str, ...] = ()
+
+
+INTERRUPTED = (
+    Row(
+        "SIGKILL at the start of a named phase, by turns of sampling per batch and per iteration",
+        ("test_run::test_killed_at_any_phase",),
+        "2 x 11 phases: equal losses, arms, dev checks and adapter",
+    ),
+    Row(
+        "SIGKILL in a run whose bandit, signal, feedback and contexts all remember something",
+        ("test_run::test_everything_that_remembers",),
+        "equal losses, arms and adapter",
+    ),
+    Row(
+        "SIGINT, SIGTERM to `laser train`",
+        ("test_cli::test_an_interrupted_run",),
+        "the batch is finished and saved, a sentence, exit code 130 or 143",
+    ),
+    Row(
+        "Disk full, at a random size of a real file system",
+        ("test_disk::test_a_full_disk",),
+        "a sentence, no half checkpoint left, earlier ones intact, equal once there is room",
+        ("full disks",),
+    ),
+    Row("No file may grow beyond a limit", ("test_disk::test_files_that",), "a sentence, equal once there is room"),
+    Row(
+        "Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is mended"
+    ),
+    Row("Two processes on one run directory", ("test_run::test_a_second_process",), "the second is refused"),
+)
+DAMAGED = (
+    Row(
+        "Files of a checkpoint: bits flipped, cut off, zeroed",
+        ("test_run_directories::test_every_file_of_a_checkpoint",),
+        "never loaded: the checkpoint before is used, and the run says so",
+        ("damaged checkpoints",),
+    ),
+    Row(
+        "Pending responses, the same way",
+        ("test_run_directories::test_pending",),
+        "sampled again where that is the same, else refused",
+        ("damaged pending responses",),
+    ),
+    Row(
+        "Any other file of a run directory",
+        ("test_run_directories::test_damage_anywhere", "test_run_directories::test_records_that_changed"),
+        "refused with a sentence, or the result is equal",
+        ("damaged run directories",),
+    ),
+    Row(
+        "Checkpoints missing, all damaged, or of another version",
+        (
+            "test_run_directories::test_missing",
+            "test_run_directories::test_another_version",
+            "test_run_directories::test_a_later",
+        ),
+        "a sentence; later damaged ones never push out new ones",
+    ),
+)
+REWARD_MODELS = (
+    Row(
+        "Seeded schedules of faults: raises, wrong length, words, NaN, infinity, nothing, hangs",
+        ("test_faults::test_with_one_healthy",),
+        "every run ends, its failing reward models in quarantine",
+    ),
+    Row(
+        "No reward model left",
+        ("test_faults::test_with_none_left",),
+        "the run stops with a sentence and goes on once they are mended",
+    ),
+    Row(
+        "A server dies, hangs, comes back",
+        ("test_reward_model_faults::test_a_server_that_dies",),
+        "left out, tried again, used again",
+    ),
+    Row(
+        "Functions that hang, run out of memory, exit, or return what is no score",
+        (
+            "test_reward_model_faults::test_nonsense",
+            "test_reward_model_faults::test_whatever",
+            "test_reward_model_faults::test_a_function_that_hangs",
+            "test_reward_model_faults::test_numbers_beyond",
+        ),
+        "a failure of theirs, never a score; one thread at most is held",
+    ),
+)
+INPUTS = (
+    Row(
+        "Configurations: random tables, overrides, files, and odd values in every kind of field",
+        ("test_config_fuzz::",),
+        "a configuration or one sentence",
+        ("configuration tables", "configuration overrides", "configuration files", "configuration values"),
+    ),
+    Row(
+        "Prompt files: random rows, broken UTF-8, cut lines, 100,000 brackets, halves of characters",
+        ("test_prompts_fuzz::test_any_file", "test_prompts_fuzz::test_what_cannot"),
+        "prompts or a sentence that names the line",
+        ("prompt files",),
+    ),
+    Row(
+        "Conversations that spell control tokens, and every control token of SmolLM2",
+        ("test_prompts_fuzz::",),
+        "they stay text, for the policy and for reward models",
+        ("conversations", "control tokens of SmolLM2"),
+    ),
+    Row(
+        "Replies of reward servers, judges and vLLM: random JSON near what is agreed on",
+        ("test_replies::test_no_reply",),
+        "scores, responses or a sentence",
+        ("replies of reward servers", "replies of sampling servers"),
+    ),
+    Row(
+        "Replies that drip, never end, unpack to too much, redirect, or are no JSON",
+        (
+            "test_replies::test_a_reply_that",
+            "test_replies::test_an_endless",
+            "test_replies::test_bodies",
+            "test_replies::test_redirects",
+            "test_endpoint::",
+        ),
+        "bounded time and memory, a sentence",
+    ),
+)
+SECURITY = (
+    Row(
+        "Run directories of a stranger: resumed, reported, replayed, their bandit frozen",
+        (
+            "test_run_directories::test_resuming_a_strangers",
+            "test_run_directories::test_reading_a_strangers",
+            "test_run_directories::test_the_user_can_vouch",
+            "test_run_directories::test_an_edited",
+            "test_run_directories.TestKey",
+        ),
+        "nothing is executed unless the user vouches for it",
+    ),
+    Row(
+        "A key in the environment, servers that repeat it",
+        (
+            "test_secrets::",
+            "test_replies::test_a_key",
+            "test_replies::test_addresses",
+            "test_config_fuzz::test_a_key",
+            "test_config_fuzz::test_an_address",
+        ),
+        "in no file of the run, no report, no line of output",
+    ),
+    Row("Control sequences on their way to the terminal", ("test_terminal::",), "none arrives"),
+    Row(
+        "What the code may do, and what the interpreter sees it do in a run, its resumption and its report",
+        ("test_code::",),
+        "no pickle, no evaluated text, no program started, servers on 127.0.0.1",
+    ),
+)
+GROUPS = (
+    ("Interrupted", INTERRUPTED),
+    ("Damaged", DAMAGED),
+    ("Reward models that fail", REWARD_MODELS),
+    ("Hostile input", INPUTS),
+    ("Secrets and code", SECURITY),
+)
+
+
+def line(row: Row, tests: Result) -> str:
+    """The row as Markdown; its outcome is what the tests assert only if all of them passed."""
+    found = {name: outcome for name, outcome in tests["tests"].items() if any(part in name for part in row.tests)}
+    bad = [name for name, outcome in found.items() if outcome in ("failure", "error")]
+    passed = sum(outcome == "passed" for outcome in found.values())
+    number = sum(tests["counts"].get(name, 0) for name in row.counted) if row.counted else passed
+    skipped = len(found) - passed - len(bad)
+    outcome = row.outcome + (f" ({skipped} skipped here)" if skipped else "")
+    if bad or not found:
+        outcome = f"**FAILED**: {', '.join(bad) or 'no test found'}"
+    return f"| {row.what} | {number:,} | {outcome} |"
+
+
+def kills_line(kills: Result) -> str:
+    """The row of the random kills."""
+    total, phases = (
+        sum(kills["kills"].values()),
+        ", ".join(f"{n} {phase}" for phase, n in sorted(kills["kills"].items())),
+    )
+    outcome = "equal losses, arms, dev checks and adapter bytes in all of them"
+    if kills["different"]:
+        outcome = f"**FAILED**: {', '.join(kills['different'])}"
+    what = f"SIGKILL from outside at random instants of {kills['chains']} runs, resumed each time (hit: {phases})"
+    return f"| {what} | {total} | {outcome} |"
+
+
+def soak_section(soak: Result) -> list[str]:
+    """The long run in numbers."""
+    memory = ", ".join(f"{value / 2**20:.0f}" for value in soak["memory"])
+    per_batch = 1000 * soak["seconds"] / soak["batches"]
+    return [
+        "## A long run",
+        "",
+        f"{soak['batches']:,} batches in a row of a tiny language model, with the preset `recommended`, dev checks and "
+        f"checkpoints, in {soak['seconds'] / 60:.0f} minutes ({per_batch:.0f} ms a batch, checkpoints and checks "
+        "included).",
+        "",
+        "| what | seen |",
+        "|---|---|",
+        f"| resident memory after each tenth (MiB) | {memory} |",
+        f"| growth over the second half, per 1,000 batches | {soak['slope'] / 2**20:.2f} MiB |",
+        f"| open files, least and most | {soak['handles'][0]}, {soak['handles'][1]} |",
+        f"| threads, least and most | {soak['threads'][0]}, {soak['threads'][1]} |",
+        f"| median time of a batch, last fifth over second fifth | {soak['ratio']:.2f} |",
+        f"| `steps.jsonl` | {'every record whole and in order' if soak['intact'] else '**damaged**'} |",
+        "",
+        "What grows with the number of batches by design: `steps.jsonl`, the losses that full-history quantiles need "
+        "(8 bytes each), and, until an arm has seen as many contexts as they have features, its contexts.",
+    ]
+
+
+def page(results: dict[str, Result]) -> str:
+    """docs/reliability.md."""
+    lines = [
+        "# Reliability",
+        "",
+        "What was done to laser, how often, and what came of it. Made by `make reliability`; the test suite does the "
+        "same with fewer inputs. The threat model is in SECURITY.md, beside the README.",
+        "",
+        *(_made(name, results[name]) for name in PARTS if name in results),
+    ]
+    for title, rows in GROUPS:
+        lines += ["", f"## {title}", "", "| what | how many | outcome |", "|---|---|---|"]
+        if title == "Interrupted" and "kills" in results:
+            lines.append(kills_line(results["kills"]))
+        if "tests" in results:
+            lines += [line(row, results["tests"]) for row in rows]
+    if "soak" in results:
+        lines += ["", *soak_section(results["soak"])]
+    return "\n".join(lines) + "\n"
+
+
+def _made(name: str, result: Result) -> str:
+    return f"- {name}: {result['made']}, {result['seconds'] / 60:.0f} minutes"
+
+
+def main() -> None:
+    """Run the parts asked for, keep their results, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--batches", type=int, default=5000)
+    arguments = parser.parse_args()
+    for name, value in (("OMP_NUM_THREADS", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_OFFLINE", "1")):
+        os.environ.setdefault(name, value)
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()
+    sys.path.insert(0, str(ROOT / "tests"))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only or PARTS:
+        result = PARTS[name](arguments)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        result["made"] = f"{today}, Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
+        (KEPT / f"{name}.json").write_text(json.dumps(result, indent=1))
+    kept = {name: KEPT / f"{name}.json" for name in PARTS}
+    results = {name: json.loads(path.read_text()) for name, path in kept.items() if path.is_file()}
+    text = page(results)
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
+    sys.exit("**" in text)
+
+
+if __name__ == "__main__":
+    main()
