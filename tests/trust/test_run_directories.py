@@ -98,6 +98,19 @@ def test_every_file_of_a_checkpoint_damaged_anywhere_leads_to_the_one_before(tmp
     assert tried == times(10) * (2 * len(NAMES) + 1)
 
 
+def test_every_value_of_a_manifest_is_under_its_checksum(tmp_path):
+    """Bits that turn a number into another leave valid JSON behind."""
+    folder = make_checkpoints(tmp_path / "c")
+    path = folder / "00000-000002" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name, value in manifest["cursor"].items():
+        other = {"steps": "0" * 64} if name == "record_digests" else not value if isinstance(value, bool) else value + 1
+        path.write_text(json.dumps({**manifest, "cursor": {**manifest["cursor"], name: other}}))
+        assert load(folder)[0].step == 1, name
+    path.write_text(json.dumps({**manifest, "sha256": {}}))
+    assert load(folder)[0].step == 1
+
+
 def test_missing_files_too_and_with_none_intact_it_is_said(tmp_path):
     pristine = make_checkpoints(tmp_path / "pristine")
     for file in files_of(pristine / "00000-000002"):
