@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from laser.cli.main import app
 from laser.config.load import union_members
 from laser.config.schema import RunConfig
+from laser.training.signature import powers
 from runs import make_table
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,23 @@ def test_remote_code_is_off_unless_a_model_says_otherwise():
         for keyword in call.keywords:
             if keyword.arg == "trust_remote_code":
                 assert not isinstance(keyword.value, ast.Constant) or keyword.value.value is False, path
+
+
+def test_every_field_that_gives_power_is_named_before_a_strangers_run_is_trusted():
+    """Code to run, servers to talk to and keys to send go by the names that `powers` knows."""
+    seen = set()
+    sections(RunConfig, seen)
+    fields = [(name, field) for model in seen for name, field in model.model_fields.items()]
+    code = {name for name, field in fields if "path.py:function" in str(field.description)}
+    servers = {name for name, field in fields if "check_address" in str(field.metadata)}
+    keys = {name for name, field in fields if name.endswith(("_env", "_key", "token", "password"))}
+    assert code == {"function", "factory"}
+    assert servers == {"url"}
+    assert keys <= {"api_key_env", "reward_token", "reference_key"}  # the latter are names of a token and of a field
+    for name in code:
+        assert powers({"x": [{name: "a.py:f"}]}) == ["run a.py:f"]
+    assert powers({"url": "http://a", "api_key_env": "K"}) == ["send the key in K to http://a"]
+    assert powers({"trust_remote_code": True, "model": "m"}) == ["run code that m brings"]
 
 
 def test_what_listens_does_so_on_this_machine_only():

@@ -50,7 +50,7 @@ def find_weights(run: Path) -> Path:
     """
     if (run / "adapter" / "adapter_model.safetensors").is_file():
         return run / "adapter"
-    checkpoint = newest_checkpoint(run / "checkpoints")
+    checkpoint = newest_checkpoint(run / "checkpoints", ("policy",))
     if checkpoint is None:
         raise RunDirectoryError(f"{run} has neither an adapter nor a checkpoint yet; let it reach one")
     return checkpoint
