@@ -16,7 +16,7 @@ from laser.build import Built, build, build_tracking, reward_fingerprints
 from laser.config import RunConfig, parse_config
 from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
-from laser.ranks import Ranks, join
+from laser.ranks import Ranks, joined
 from laser.training.loop import Stop
 from laser.training.loop import train as run_loop
 from laser.training.progress import Progress, Silent
@@ -73,18 +73,15 @@ def train(
         LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
     """
     config = config if isinstance(config, RunConfig) else parse_config(dict(config))
-    ranks = join()
     progress = progress or Silent()
-    out = ranks.broadcast(Path(out) if out is not None else default_out())
-    _on_main(ranks, lambda: check_free(out))  # before minutes of loading; `create` checks again
-    built = build(config, on_tokens=progress.tokens, ranks=ranks)
-    run = _on_main(
-        ranks,
-        lambda: RunDirectory.create(
-            out, config=config.model_dump(mode="json"), provenance={**_provenance(config), "prompts": built.prompts}
-        ),
-    )
-    return _finish(config, built, run or RunDirectory.follow(out), progress, stop)
+    with joined() as ranks:
+        path = ranks.broadcast(Path(out) if out is not None else default_out())
+        _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
+        built = build(config, on_tokens=progress.tokens, ranks=ranks)
+        provenance = {**_provenance(config), "prompts": built.prompts}
+        stored = config.model_dump(mode="json")
+        run = _on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
+        return _finish(config, built, run or RunDirectory.follow(path), progress, stop)
 
 
 def resume(
@@ -109,19 +106,19 @@ def resume(
             somebody else's and neither `config` nor `trust` vouches for it.
         ConfigError: `config` differs from the run's.
     """
-    ranks = join()
     progress = progress or Silent()
-    run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
-    try:
-        stored = _stored(run, config)
-        if config is None and not trust:
-            _on_main(ranks, lambda: _check_ours(run))
-        _check_rewards(run, stored)
-        built = build(stored, on_tokens=progress.tokens, ranks=ranks)
-    except BaseException:
-        run.close()
-        raise
-    return _finish(stored, built, run, progress, stop)
+    with joined() as ranks:
+        run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
+        try:
+            stored = _stored(run, config)
+            if config is None and not trust:
+                _on_main(ranks, lambda: _check_ours(run))
+            _check_rewards(run, stored)
+            built = build(stored, on_tokens=progress.tokens, ranks=ranks)
+        except BaseException:
+            run.close()
+            raise
+        return _finish(stored, built, run, progress, stop)
 
 
 def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:

@@ -61,7 +61,7 @@ class Answers:
     """
 
     config: RunConfig
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     responses: dict[str, list[Answered]]
     files: dict[str, Path]
     seen: dict[str, int | None]

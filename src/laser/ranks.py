@@ -8,7 +8,8 @@ again; the selection is the main process's. A result does not depend on the numb
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -139,10 +140,31 @@ class ProcessGroup:
                 begin, end = end, end + tensor.numel()
                 tensor.copy_(flat[begin:end].view_as(tensor))
 
+    def leave(self) -> None:
+        """Hang up; the others can say nothing to this process any more."""
+        self._distributed.destroy_process_group()
 
-def join() -> Ranks:
-    """Join the processes that a launcher started, or stay alone."""
-    return ProcessGroup() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that a launcher started, or stay alone; leave them when the block ends.
+
+    All leave together: a process that hangs up while another still talks to it aborts that one. After an error nobody
+    waits, and where a process is gone nobody hangs up, which NCCL would not come back from.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Alone()
+        return
+    ranks = ProcessGroup()
+    try:
+        yield ranks
+        ranks.together(lambda _: [], 0)  # wait for all
+    except LostProcessError:
+        raise
+    except LaserError:
+        ranks.leave()
+        raise
+    ranks.leave()
 
 
 def is_main() -> bool:

@@ -46,10 +46,10 @@ def test_parquet_and_saved_data_sets_read_the_same(tmp_path):
     data.save_to_disk(tmp_path / "saved")
     datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "splits")
     fields = Fields("q", "a", "kind")
-    expected = load_file(write(tmp_path / "p.jsonl", rows), fields)
-    assert load_file(tmp_path / "p.parquet", fields) == expected
+    expected = list(load_file(write(tmp_path / "p.jsonl", rows), fields))
+    assert list(load_file(tmp_path / "p.parquet", fields)) == expected
     for folder in ("saved", "splits"):
-        assert load_hub(str(tmp_path / folder), "train", fields) == expected
+        assert list(load_hub(str(tmp_path / folder), "train", fields)) == expected
     with pytest.raises(DataError, match="no split 'test'; it has train"):
         load_hub(str(tmp_path / "splits"), "test", fields)
 

@@ -1,6 +1,6 @@
 """What processes that hold a model between them can see of it; a program for torchrun, which test_sharding.py starts.
 
-Every check raises where it fails; the last line of each process says what it measured, as JSON.
+Every check raises where it fails; each process leaves what it measured as JSON in the folder it was given.
 """
 
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import distributed
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from laser.errors import ModelError, TrainingError
 from laser.lm.sharding import layers_of, spread
 from laser.lm.sources import load_causal_lm
-from laser.ranks import join
+from laser.ranks import joined
 from tiny import make_model
 
 CPU = torch.device("cpu")
@@ -177,13 +176,12 @@ def check_loading(ranks, folder):
 
 def main():
     torch.set_num_threads(1)
-    ranks = join()
-    measured = {str(recompute): check_uneven_passes(ranks, recompute) for recompute in (False, True)}
-    check_failures(ranks)
-    check_loading(ranks, Path(sys.argv[1]))
-    print(json.dumps({"rank": ranks.rank, **measured}), flush=True)
-    distributed.barrier()
-    distributed.destroy_process_group()
+    folder = Path(sys.argv[1])
+    with joined() as ranks:
+        measured = {str(recompute): check_uneven_passes(ranks, recompute) for recompute in (False, True)}
+        check_failures(ranks)
+        check_loading(ranks, folder)
+        (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":

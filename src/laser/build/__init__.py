@@ -190,7 +190,7 @@ def build_learner(section: schema.TrainingConfig, policy: Policy, ranks: Ranks |
     )
 
 
-def build_plan(config: schema.RunConfig, train: list[Prompt]) -> Plan:
+def build_plan(config: schema.RunConfig, train: Sequence[Prompt]) -> Plan:
     """Lengths and intervals of the loop."""
     training = config.training
     draw = partial(
@@ -229,7 +229,13 @@ def build_plan(config: schema.RunConfig, train: list[Prompt]) -> Plan:
 
 
 def _draw(
-    prompts: list[Prompt], iteration: int, *, batch_size: int, num_batches: int | None, batching: Batching, seed: int
+    prompts: Sequence[Prompt],
+    iteration: int,
+    *,
+    batch_size: int,
+    num_batches: int | None,
+    batching: Batching,
+    seed: int,
 ) -> list[list[int]]:
     return batches(
         prompts, batch_size=batch_size, num_batches=num_batches, batching=batching, seed=seed, iteration=iteration
@@ -237,7 +243,7 @@ def _draw(
 
 
 def build_evaluation(
-    config: schema.RunConfig, generator: Generator, dev: list[Prompt]
+    config: schema.RunConfig, generator: Generator, dev: Sequence[Prompt]
 ) -> Callable[[], Accuracy] | None:
     """Accuracy of answers on the dev prompts; None where there are none or they have no gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):

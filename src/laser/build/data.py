@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import Splits, split, split_pools
 from laser.data.task import Classify, Selection, load_task
-from laser.tasks import AnswerType, find_task
+from laser.tasks import find_task
 from laser.types import Prompt
 
 
@@ -29,12 +28,12 @@ def build_splits(config: schema.RunConfig) -> Splits:
             fields = _fields(data)
             files = (("dev", data.dev), ("test", data.test))
             given = {name: load_file(path, fields) for name, path in files if path is not None}
-            return _typed(_splits(load_file(data.train, fields), given, config), data.answer_type)
+            return _splits(load_file(data.train, fields), given, config)
         case schema.HubData() as data:
             read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
             named = (("dev", data.dev_split), ("test", data.test_split))
             given = {name: read(chosen) for name, chosen in named if chosen is not None}
-            return _typed(_splits(read(data.train_split), given, config), data.answer_type)
+            return _splits(read(data.train_split), given, config)
         case schema.TaskData() as data:
             pools = load_task(find_task(data.name), task_selection(data, config.seed)).pools
             return split_pools(
@@ -68,22 +67,12 @@ def _classifier(source: str) -> Classify:
     return lambda texts: load()(texts)
 
 
-def _typed(splits: Splits, answer_type: AnswerType) -> Splits:
-    """Say what every answer is, where the configuration does."""
-    if answer_type == "auto":
-        return splits
-
-    def typed(prompts: Sequence[Prompt]) -> list[Prompt]:
-        return [replace(one, metadata={**one.metadata, "answer_type": answer_type}) for one in prompts]
-
-    return Splits(typed(splits.train), typed(splits.dev), typed(splits.test))
-
-
 def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
-    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template)
+    answer_type = None if data.answer_type == "auto" else data.answer_type
+    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type)
 
 
-def _splits(train: list[Prompt], given: dict[str, list[Prompt]], config: schema.RunConfig) -> Splits:
+def _splits(train: Sequence[Prompt], given: Mapping[str, Sequence[Prompt]], config: schema.RunConfig) -> Splits:
     """Split off what has no file of its own; cut given splits to the size asked for."""
     sizes = config.split
     rest = split(

@@ -25,7 +25,7 @@ class Room:
     """
 
     splits: Splits
-    probe: dict[str, list[Prompt]]
+    probe: dict[str, Sequence[Prompt]]
     num_cut: int
     num_tokens_cut: int
 
@@ -44,7 +44,7 @@ def fit_prompts(config: schema.RunConfig, policy: Policy, prompts: Sequence[Prom
         DataError: One does not, and `policy.overlong` refuses it or there is too little to cut.
     """
     keeps = config.policy.overlong == "refuse"
-    fitted = Fitted(list(prompts), 0, 0) if keeps else cut_middle(policy, prompts, max_new_tokens)
+    fitted = Fitted(prompts, 0, 0) if keeps else cut_middle(policy, prompts, max_new_tokens)
     policy.check_fits(fitted.prompts, max_new_tokens)
     return fitted
 

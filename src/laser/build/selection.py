@@ -20,6 +20,7 @@ from laser.bandits.thompson import LinearThompson
 from laser.build.own import own_feedback, own_selector, own_signal
 from laser.config import parse_config, schema, selection
 from laser.data.split import Splits
+from laser.data.store import categories_of, pick
 from laser.errors import ConfigError, DataError, RunDirectoryError
 from laser.evaluation.accuracy import Accuracy
 from laser.evaluation.answers import answer_check
@@ -175,7 +176,7 @@ def signal_weight(section: selection.SignalConfig) -> float:
     return 0.0 if isinstance(section, selection.NoSignal) else section.weight
 
 
-def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, list[Prompt]]]:
+def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, Sequence[Prompt]]]:
     """Set training prompts with gold answers aside for a probe, by category; nothing for other signals.
 
     Raises:
@@ -184,24 +185,25 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Sp
     if not isinstance(section, selection.ProbeSignal):
         return splits, {}
     needs_gold = probe_labels(section, splits) == "gold"
-    sizes = Counter(prompt.category for prompt in splits.train)
-    aside: dict[str, list[Prompt]] = {}
+    sizes = Counter(categories_of(splits.train))
+    aside: dict[str, list[int]] = {}
     rest = []
-    for prompt in splits.train:
+    for index, prompt in enumerate(splits.train):
         of_category = aside.setdefault(prompt.category, [])
         wanted = min(section.prompts_per_category, -(-sizes[prompt.category] // 4))
         if (prompt.answer is not None or not needs_gold) and len(of_category) < wanted:
-            of_category.append(prompt)
+            of_category.append(index)
         else:
-            rest.append(prompt)
-    aside = {category: prompts for category, prompts in aside.items() if prompts}
+            rest.append(index)
+    aside = {category: indices for category, indices in aside.items() if indices}
     if not aside or not rest:
         raise DataError(
             f"signal.type = 'probe' sets training prompts {'with gold answers ' if needs_gold else ''}aside, and there "
             f"are {'none' if not aside else 'no others left to train on'}; give more prompts or lower "
             "signal.prompts_per_category"
         )
-    return Splits(train=rest, dev=splits.dev, test=splits.test), aside
+    probe = {category: pick(splits.train, indices) for category, indices in aside.items()}
+    return Splits(train=pick(splits.train, rest), dev=splits.dev, test=splits.test), probe
 
 
 def probe_labels(section: selection.ProbeSignal, splits: Splits) -> Labels:
@@ -216,7 +218,7 @@ def build_signal(
     pool: RewardPool,
     generator: Generator,
     probe: Mapping[str, Sequence[Prompt]],
-    evaluation: Callable[[list[Prompt]], Evaluate | None],
+    evaluation: Callable[[Sequence[Prompt]], Evaluate | None],
     dev: Sequence[Prompt],
 ) -> Signal:
     """Make the grounded signal.
@@ -235,7 +237,7 @@ def build_signal(
         case selection.AgreementSignal(every=every):
             return PoolAgreement(pool, every=every)
         case selection.DevGainSignal(every=every, prompts=num, span=span):
-            evaluate = evaluation(list(dev[:num]))
+            evaluate = evaluation(dev[:num])
             if evaluate is None:
                 raise DataError("signal.type = 'dev_gain' needs dev prompts with gold answers; raise split.dev")
             return DevGain(lambda: evaluate().overall, every=every, span=span)

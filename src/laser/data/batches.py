@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from laser.data.store import categories_of
 from laser.seeding import stream
 from laser.types import Prompt
 
@@ -50,9 +51,12 @@ def _one_pass(
 ) -> list[list[int]]:
     if batching == "shuffled":
         return list(_cut(generator.permutation(len(prompts)).tolist(), batch_size))
-    categories = sorted({prompt.category for prompt in prompts})
-    members = {name: [i for i, prompt in enumerate(prompts) if prompt.category == name] for name in categories}
-    cut = [batch for name in categories for batch in _cut(generator.permutation(members[name]).tolist(), batch_size)]
+    members: dict[str, list[int]] = {}
+    for index, category in enumerate(categories_of(prompts)):
+        members.setdefault(category, []).append(index)
+    cut = [
+        batch for name in sorted(members) for batch in _cut(generator.permutation(members[name]).tolist(), batch_size)
+    ]
     return [cut[position] for position in generator.permutation(len(cut))]
 
 

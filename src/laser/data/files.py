@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from laser.data.rows import SourceFile, json_lines, parquet
+from laser.data.store import StoredPrompts, digest
 from laser.errors import DataError
 from laser.types import Message, Prompt
 
@@ -25,20 +28,22 @@ class Fields:
         answer: Gold answer; None, or absent from a row, means there is none.
         category: Category; None, or absent from a row, means "default".
         template: Text around a text prompt, with {prompt} where it goes.
+        answer_type: Written into each prompt's metadata, for `laser.evaluation.answers`; None: nothing is.
     """
 
     prompt: str = "prompt"
     answer: str | None = "answer"
     category: str | None = "category"
     template: str | None = None
+    answer_type: str | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None and _PLACE not in self.template:
             raise DataError(f"data.template has no {_PLACE}; put {_PLACE} where the prompt goes")
 
 
-def load_file(path: str | Path, fields: Fields | None = None) -> list[Prompt]:
-    """Read prompts, one a row.
+def load_file(path: str | Path, fields: Fields | None = None) -> StoredPrompts:
+    """Read prompts, one a row, into a temporary file.
 
     Args:
         path: A ``.jsonl``, ``.json`` (one object a line) or ``.parquet`` file.
@@ -60,8 +65,8 @@ def load_file(path: str | Path, fields: Fields | None = None) -> list[Prompt]:
     return prompts
 
 
-def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> list[Prompt]:
-    """Turn rows into prompts.
+def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> StoredPrompts:
+    """Turn rows into prompts, in memory that does not grow with their text.
 
     Args:
         rows: (where, row): a place for error messages, and a mapping.
@@ -70,16 +75,34 @@ def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> list[Prompt
     Raises:
         DataError: A row is not a mapping, lacks its prompt, or repeats an id.
     """
-    prompts = [_prompt(where, row, number, fields) for number, (where, row) in enumerate(rows)]
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise DataError(f"two prompts have the id {prompt.id!r}; make the field 'id' unique or remove it")
-        seen.add(prompt.id)
+    ids = bytearray()
+
+    def made() -> Iterator[Prompt]:
+        for number, (where, row) in enumerate(rows):
+            prompt = make_prompt(where, row, number, fields)
+            ids.extend(digest(prompt.id))
+            yield prompt
+
+    prompts = StoredPrompts.write(made())
+    _, first, count = np.unique(np.frombuffer(bytes(ids), dtype="S16"), return_index=True, return_counts=True)
+    if (count > 1).any():
+        twice = prompts[int(first[count > 1].min())]
+        raise DataError(f"two prompts have the id {twice.id!r}; make the field 'id' unique or remove it")
     return prompts
 
 
-def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
+def make_prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
+    """Turn one row into a prompt.
+
+    Args:
+        where: A place for error messages.
+        row: A mapping.
+        number: The row's, its id unless it has one.
+        fields: Which fields hold what.
+
+    Raises:
+        DataError: It is no mapping, lacks its prompt, or holds what is no text.
+    """
     if not isinstance(row, Mapping):
         raise DataError(
             f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line"
@@ -88,12 +111,13 @@ def _prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
         raise DataError(f"{where} has no field {fields.prompt!r}; {_nearest(fields.prompt, row)}")
     category = row.get(fields.category) if fields.category else None
     used = {fields.prompt, fields.answer, fields.category, "id"}
+    typed = {} if fields.answer_type is None else {"answer_type": fields.answer_type}
     prompt = Prompt(
         id=_text(where, row.get("id", number)),
         messages=_messages(where, row[fields.prompt], fields.template),
         category="default" if category is None else _text(where, category),
         answer=_answer(where, row.get(fields.answer) if fields.answer else None),
-        metadata={name: value for name, value in row.items() if name not in used},
+        metadata={name: value for name, value in row.items() if name not in used} | typed,
     )
     for message in prompt.messages:
         _text(where, message["content"])

@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from laser.data.files import Fields, make_prompts
+from laser.data.store import StoredPrompts
 from laser.errors import DataError
-from laser.types import Prompt
 
 
 def load_hub(
     name: str, split: str, fields: Fields | None = None, *, config: str | None = None, revision: str | None = None
-) -> list[Prompt]:
+) -> StoredPrompts:
     """Load one split of a data set.
 
     Args:

@@ -6,19 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
+import numpy as np
+
+from laser.data.store import categories_of, digest, first_of_each, pick
 from laser.errors import DataError
 from laser.seeding import stream
 from laser.tasks import Role
-from laser.types import Prompt
+from laser.types import IntArray, Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
     """Prompts to train on, to check progress on, and to report on."""
 
-    train: list[Prompt]
-    dev: list[Prompt]
-    test: list[Prompt]
+    train: Sequence[Prompt]
+    dev: Sequence[Prompt]
+    test: Sequence[Prompt]
 
 
 def split(
@@ -39,15 +42,16 @@ def split(
     Raises:
         DataError: There are too few prompts, and `shrink` is off.
     """
-    distinct = list({_conversation(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
+    distinct = first_of_each(prompts)
     sizes = _affordable(train, dev, test, len(distinct), shrink)
-    ordered = _interleaved(distinct, seed)
+    categories = categories_of(prompts)
+    ordered = distinct[_interleaved([categories[index] for index in distinct], seed)]
     held_out = sizes.dev + sizes.test
-    rest = ordered[held_out:]
+    end = None if sizes.train is None else held_out + sizes.train
     return Splits(
-        train=rest if sizes.train is None else rest[: sizes.train],
-        dev=ordered[: sizes.dev],
-        test=ordered[sizes.dev : held_out],
+        train=pick(prompts, ordered[held_out:end]),
+        dev=pick(prompts, ordered[: sizes.dev]),
+        test=pick(prompts, ordered[sizes.dev : held_out]),
     )
 
 
@@ -74,11 +78,12 @@ def split_pools(
         DataError: There are too few prompts, and `shrink` is off.
     """
     distinct: dict[Role, list[Prompt]] = {"train": [], "dev": [], "test": []}
-    seen: set[tuple[tuple[str, str], ...]] = set()
+    seen: set[bytes] = set()
     for role in distinct:
         for prompt in pools.get(role, ()):
-            if _conversation(prompt) not in seen:
-                seen.add(_conversation(prompt))
+            conversation = digest(prompt.messages)
+            if conversation not in seen:
+                seen.add(conversation)
                 distinct[role].append(prompt)
     wanted = _affordable(train, dev, test, len(seen), shrink)
     left = {role: _in_proportion(prompts, seed) for role, prompts in distinct.items()}
@@ -115,13 +120,9 @@ def _affordable(train: int | None, dev: int, test: int, available: int, shrink: 
 def _in_proportion(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
     """Shuffle within each category, then merge so that every beginning has each category in proportion."""
     placed: list[tuple[float, int, Prompt]] = []
-    by_category: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        by_category.setdefault(prompt.category, []).append(prompt)
-    for index, category in enumerate(sorted(by_category)):
-        members = by_category[category]
+    for index, members in enumerate(_members(categories_of(prompts)).values()):
         order = stream(seed, "data", 0, index).permutation(len(members))
-        placed += [((rank + 0.5) / len(members), index, members[member]) for rank, member in enumerate(order)]
+        placed += [((rank + 0.5) / len(members), index, prompts[members[member]]) for rank, member in enumerate(order)]
     return [prompt for _, _, prompt in sorted(placed, key=lambda item: item[:2])]
 
 
@@ -134,18 +135,19 @@ def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) ->
     return taken
 
 
-def _conversation(prompt: Prompt) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in prompt.messages)
-
-
-def _interleaved(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
-    """Shuffle within each category, then deal the categories out in turn."""
-    by_category: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        by_category.setdefault(prompt.category, []).append(prompt)
+def _interleaved(categories: Sequence[str], seed: int) -> IntArray:
+    """Shuffle within each category, then deal the categories out in turn: positions."""
     shuffled = []
-    for index, category in enumerate(sorted(by_category)):
-        members = by_category[category]
+    for index, members in enumerate(_members(categories).values()):
         order = stream(seed, "data", 0, index).permutation(len(members))
         shuffled.append([members[position] for position in order])
-    return [prompt for prompt in chain.from_iterable(zip_longest(*shuffled)) if prompt is not None]
+    dealt = chain.from_iterable(zip_longest(*shuffled))
+    return np.array([position for position in dealt if position is not None], dtype=np.int64)
+
+
+def _members(categories: Sequence[str]) -> dict[str, list[int]]:
+    """Positions of each category, in the order of their names."""
+    members: dict[str, list[int]] = {name: [] for name in sorted(set(categories))}
+    for position, name in enumerate(categories):
+        members[name].append(position)
+    return members

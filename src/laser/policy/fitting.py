@@ -26,7 +26,7 @@ class Fitted:
         num_tokens: Tokens cut out of them.
     """
 
-    prompts: list[Prompt]
+    prompts: Sequence[Prompt]
     num_cut: int
     num_tokens: int
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from laser.data.files import Fields, make_prompts
+from laser.data.files import Fields, make_prompt
 from laser.data.layouts.example import Example, LeftOut, Row
 
 
 def own(row: Row) -> Iterator[Example]:
     """The project's own format; see `laser.data.files`."""
-    prompt = make_prompts([(row.where, row.fields)], Fields())[0]
+    prompt = make_prompt(row.where, row.fields, 0, Fields())
     known = {"answers", "answer_type", "options", "chosen", "rejected"}
     metadata = prompt.metadata
     yield Example(

@@ -1,0 +1,144 @@
+"""Prompts in a file of their own, read when asked for: a data set of any size takes little memory.
+
+What works on any sequence of prompts (`pick`, `categories_of`, `first_of_each`) has a quick way for those in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laser.errors import DataError
+from laser.types import IntArray, Prompt
+
+Digests = NDArray[np.bytes_]  # 16 bytes each
+
+
+class StoredPrompts(Sequence[Prompt]):
+    """Prompts that lie on disk.
+
+    Memory holds about 40 bytes a prompt: where it begins, its category and a digest of its conversation. The file is a
+    temporary one without a name; it goes with the last of the sequences that were picked from it.
+    """
+
+    def __init__(self, store: _Store, rows: IntArray) -> None:
+        self._store = store
+        self._rows = rows
+
+    @classmethod
+    def write(cls, prompts: Iterable[Prompt]) -> StoredPrompts:
+        """Put prompts on disk, one at a time.
+
+        Raises:
+            DataError: The disk for temporary files is full or cannot be written.
+        """
+        try:
+            store = _Store(prompts)
+        except OSError as error:
+            raise DataError(
+                f"prompts cannot be kept in {tempfile.gettempdir()} ({error.strerror or error}); free space there, or "
+                "set TMPDIR to a folder that has some"
+            ) from error
+        return cls(store, np.arange(len(store)))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredPrompts: ...
+    def __getitem__(self, index: int | slice) -> Prompt | StoredPrompts:
+        if isinstance(index, slice):
+            return StoredPrompts(self._store, self._rows[index])
+        return self._store.read(int(self._rows[index]))
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return (self._store.read(int(row)) for row in self._rows)
+
+    def pick(self, indices: IntArray) -> StoredPrompts:
+        """Some of them, in the order of `indices`."""
+        return StoredPrompts(self._store, self._rows[indices])
+
+    @property
+    def categories(self) -> list[str]:
+        """Category of each."""
+        return [self._store.names[code] for code in self._store.codes[self._rows]]
+
+    @property
+    def conversations(self) -> Digests:
+        """A digest of the messages of each."""
+        return self._store.conversations[self._rows]
+
+
+class _Store:
+    """The file, and what memory holds of it."""
+
+    def __init__(self, prompts: Iterable[Prompt]) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile(prefix="laser-prompts-")  # noqa: SIM115
+        self._odd: dict[int, Mapping[str, Any]] = {}  # metadata that JSON cannot hold: dates, bytes
+        begins, codes, digests, names = array("q", [0]), array("i"), bytearray(), dict[str, int]()
+        for row, prompt in enumerate(prompts):
+            metadata = prompt.metadata
+            if not _survives(metadata):
+                self._odd[row], metadata = metadata, {}
+            line = json.dumps([prompt.id, prompt.messages, prompt.answer, metadata]).encode()
+            self._file.write(line)
+            begins.append(begins[-1] + len(line))
+            codes.append(names.setdefault(prompt.category, len(names)))
+            digests += digest(prompt.messages)
+        self._file.flush()
+        self._begins = np.frombuffer(begins, dtype=np.int64)
+        self.codes = np.frombuffer(codes, dtype=np.int32)
+        self.conversations: Digests = np.frombuffer(bytes(digests), dtype="S16")
+        self.names = list(names)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def read(self, row: int) -> Prompt:
+        begin, end = int(self._begins[row]), int(self._begins[row + 1])
+        name, messages, answer, metadata = json.loads(os.pread(self._file.fileno(), end - begin, begin))
+        return Prompt(name, tuple(messages), self.names[self.codes[row]], answer, self._odd.get(row, metadata))
+
+
+def pick(prompts: Sequence[Prompt], indices: Sequence[int] | IntArray) -> Sequence[Prompt]:
+    """Some prompts, in the order of `indices`; those on disk stay there."""
+    if isinstance(prompts, StoredPrompts):
+        return prompts.pick(np.asarray(indices, dtype=np.int64))
+    return [prompts[index] for index in indices]
+
+
+def categories_of(prompts: Sequence[Prompt]) -> list[str]:
+    """Category of each prompt."""
+    return prompts.categories if isinstance(prompts, StoredPrompts) else [prompt.category for prompt in prompts]
+
+
+def first_of_each(prompts: Sequence[Prompt]) -> IntArray:
+    """Indices of the prompts whose conversation no earlier one has."""
+    if isinstance(prompts, StoredPrompts):
+        digests = prompts.conversations
+    else:
+        digests = np.frombuffer(b"".join(digest(prompt.messages) for prompt in prompts), dtype="S16")
+    return np.sort(np.unique(digests, return_index=True)[1])
+
+
+def digest(value: Any) -> bytes:
+    """16 bytes that tell JSON-able values apart."""
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _survives(metadata: Mapping[str, Any]) -> bool:
+    """Whether JSON gives back what it was given."""
+    try:
+        return bool(json.loads(json.dumps(metadata)) == metadata)
+    except (TypeError, ValueError, RecursionError):
+        return False
