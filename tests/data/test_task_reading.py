@@ -112,7 +112,7 @@ def test_your_own_file_and_what_export_writes_are_one(tmp_path):
     loaded = read("jsonl", lines(tmp_path / "train.jsonl", rows))
     assert export_prompts(loaded.prompts, tmp_path / "out.jsonl") == 3
     again = load_file(tmp_path / "out.jsonl")
-    assert again == loaded.prompts[:3]
+    assert list(again) == loaded.prompts[:3]
     assert again[2].metadata["options"] == {"A": "x", "B": "y"}
     with pytest.raises(DataError, match="exists already; choose another --out"):
         export_prompts(loaded.prompts, tmp_path / "out.jsonl")

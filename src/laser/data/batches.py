@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from laser.data.store import categories_of
 from laser.seeding import stream
-from laser.types import Prompt
+from laser.types import IntArray, Prompt
 
 Batching = Literal["shuffled", "by_category"]
 
@@ -50,15 +50,12 @@ def _one_pass(
     prompts: Sequence[Prompt], batch_size: int, batching: Batching, generator: np.random.Generator
 ) -> list[list[int]]:
     if batching == "shuffled":
-        return list(_cut(generator.permutation(len(prompts)).tolist(), batch_size))
-    members: dict[str, list[int]] = {}
-    for index, category in enumerate(categories_of(prompts)):
-        members.setdefault(category, []).append(index)
-    cut = [
-        batch for name in sorted(members) for batch in _cut(generator.permutation(members[name]).tolist(), batch_size)
-    ]
+        return _cut(generator.permutation(len(prompts)), batch_size)
+    names, kinds = np.unique(np.array(categories_of(prompts), dtype=object), return_inverse=True)
+    members = (generator.permutation(np.flatnonzero(kinds == kind)) for kind in range(len(names)))
+    cut = [batch for indices in members for batch in _cut(indices, batch_size)]
     return [cut[position] for position in generator.permutation(len(cut))]
 
 
-def _cut(indices: list[int], size: int) -> Iterator[list[int]]:
-    return (indices[begin : begin + size] for begin in range(0, len(indices), size))
+def _cut(indices: IntArray, size: int) -> list[list[int]]:
+    return [indices[begin : begin + size].tolist() for begin in range(0, len(indices), size)]

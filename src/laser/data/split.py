@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -44,8 +43,7 @@ def split(
     """
     distinct = first_of_each(prompts)
     sizes = _affordable(train, dev, test, len(distinct), shrink)
-    categories = categories_of(prompts)
-    ordered = distinct[_interleaved([categories[index] for index in distinct], seed)]
+    ordered = distinct[_dealt(pick(prompts, distinct), seed, in_proportion=False)]
     held_out = sizes.dev + sizes.test
     end = None if sizes.train is None else held_out + sizes.train
     return Splits(
@@ -86,7 +84,10 @@ def split_pools(
                 seen.add(conversation)
                 distinct[role].append(prompt)
     wanted = _affordable(train, dev, test, len(seen), shrink)
-    left = {role: _in_proportion(prompts, seed) for role, prompts in distinct.items()}
+    left = {
+        role: [prompts[index] for index in _dealt(prompts, seed, in_proportion=True)]
+        for role, prompts in distinct.items()
+    }
     test_prompts = _take(left, ("test", "dev", "train"), wanted.test)
     dev_prompts = _take(left, ("dev", "train", "test"), wanted.dev)
     if wanted.train is not None:
@@ -117,15 +118,6 @@ def _affordable(train: int | None, dev: int, test: int, available: int, shrink: 
     return _Sizes(train * available // needed, dev * available // needed, test * available // needed)
 
 
-def _in_proportion(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
-    """Shuffle within each category, then merge so that every beginning has each category in proportion."""
-    placed: list[tuple[float, int, Prompt]] = []
-    for index, members in enumerate(_members(categories_of(prompts)).values()):
-        order = stream(seed, "data", 0, index).permutation(len(members))
-        placed += [((rank + 0.5) / len(members), index, prompts[members[member]]) for rank, member in enumerate(order)]
-    return [prompt for _, _, prompt in sorted(placed, key=lambda item: item[:2])]
-
-
 def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) -> list[Prompt]:
     """Remove and return so many prompts, from the first role that has any."""
     taken: list[Prompt] = []
@@ -135,19 +127,12 @@ def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) ->
     return taken
 
 
-def _interleaved(categories: Sequence[str], seed: int) -> IntArray:
-    """Shuffle within each category, then deal the categories out in turn: positions."""
-    shuffled = []
-    for index, members in enumerate(_members(categories).values()):
-        order = stream(seed, "data", 0, index).permutation(len(members))
-        shuffled.append([members[position] for position in order])
-    dealt = chain.from_iterable(zip_longest(*shuffled))
-    return np.array([position for position in dealt if position is not None], dtype=np.int64)
-
-
-def _members(categories: Sequence[str]) -> dict[str, list[int]]:
-    """Positions of each category, in the order of their names."""
-    members: dict[str, list[int]] = {name: [] for name in sorted(set(categories))}
-    for position, name in enumerate(categories):
-        members[name].append(position)
-    return members
+def _dealt(prompts: Sequence[Prompt], seed: int, *, in_proportion: bool) -> IntArray:
+    """Shuffle within each category and merge, in turn or so that every beginning has each in proportion: indices."""
+    if not prompts:
+        return np.empty(0, dtype=np.int64)
+    names, kinds = np.unique(np.array(categories_of(prompts), dtype=object), return_inverse=True)
+    members = [stream(seed, "data", 0, kind).permutation(np.flatnonzero(kinds == kind)) for kind in range(len(names))]
+    places = np.concatenate([(np.arange(len(m)) + 0.5) / (len(m) if in_proportion else 1) for m in members])
+    sorted_kinds = np.repeat(np.arange(len(names)), [len(m) for m in members])
+    return np.concatenate(members)[np.lexsort((sorted_kinds, places))]
