@@ -266,6 +266,29 @@ def test_runs_that_cannot_be_reported_are_named(tmp_path):
         write_report(write_run(tmp_path / "run", typical(2)), tmp_path / "file" / "page.html")
 
 
+@pytest.mark.parametrize("name", ["config.json", "steps.jsonl", "../thesis.md", "../empty"])
+def test_only_an_earlier_report_is_replaced(tmp_path, name):
+    run = write_run(tmp_path / "run", typical(2))
+    (tmp_path / "thesis.md").write_text("years of work")
+    (tmp_path / "empty").write_text("")
+    before = (run / name).read_bytes()
+    with pytest.raises(RunDirectoryError, match=r"is no report, so it is not replaced; choose another --out"):
+        write_report(run, run / name)
+    assert (run / name).read_bytes() == before
+    (tmp_path / "page.html").write_text("<!DOCTYPE HTML>an earlier report")
+    assert "earlier" not in write_report(run, tmp_path / "page.html").page.read_text()
+    write_report(run, tmp_path / "page.html")
+
+
+def test_a_place_that_cannot_be_written_is_told_with_its_option(tmp_path):
+    run = write_run(tmp_path / "run", typical(2))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"file \(there is a file of that name\); choose another --png"):
+        write_report(run, pictures=tmp_path / "file")
+    with pytest.raises(RunDirectoryError, match=r"\(Is a directory\); choose another --out"):
+        write_report(run, tmp_path)
+
+
 @pytest.mark.slow
 def test_two_reports_at_once_name_damaged_lines_and_leave_one_whole_page(tmp_path):
     lines = [json.dumps(one) for one in typical(8)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from laser.errors import DataError, RunDirectoryError
 
 PAGE = "report.html"
 PICTURES = "report"
+_BEGINNING = b"<!doctype html"  # of every report, and of nothing else in a run directory
 
 
 class _Bench(TypedDict):
@@ -58,7 +60,7 @@ def write_report(
 
     Args:
         path: The run directory, or the directory of a suite.
-        out: The page; None: ``report.html`` in the directory.
+        out: The page; None: ``report.html`` in the directory. An earlier page is replaced, no other file.
         pictures: Folder for the pictures as PNG; None: no PNGs.
         bench: What ``laser rewardbench --out`` wrote, to show beside.
 
@@ -66,17 +68,36 @@ def write_report(
         RunDirectoryError: There is no run, it has not finished a batch, or the page cannot be written.
         DataError: `bench` is not what it should be.
     """
-    page, damage = _page(path, read_bench(bench) if bench is not None else None)
     out = out or path / PAGE
-    try:
+    with _told("--out", out):
+        _check_replaceable(out)
+    page, damage = _page(path, read_bench(bench) if bench is not None else None)
+    with _told("--out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         replace(out, document(page).encode())
+    with _told("--png", pictures or out):
         written = _write_pictures(page, pictures) if pictures is not None else ()
-    except OSError as error:
-        raise RunDirectoryError(
-            f"cannot write {error.filename or out} ({error.strerror}); choose another --out"
-        ) from error
     return Written(out, written, damage)
+
+
+@contextmanager
+def _told(option: str, path: Path) -> Iterator[None]:
+    """Tell what the disk refuses with the option that mends it."""
+    try:
+        yield
+    except OSError as error:
+        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror
+        raise RunDirectoryError(f"cannot write {error.filename or path} ({reason}); choose another {option}") from error
+
+
+def _check_replaceable(out: Path) -> None:
+    """Make sure that nothing but an earlier page is lost."""
+    if not out.exists():
+        return
+    with out.open("rb") as file:
+        beginning = file.read(len(_BEGINNING))
+    if beginning.lower() != _BEGINNING:
+        raise RunDirectoryError(f"{out} is there and is no report, so it is not replaced; choose another --out")
 
 
 def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Damage, ...]]:
