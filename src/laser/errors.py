@@ -37,6 +37,11 @@ class TrainingError(LaserError):
     """Training cannot go on; the state up to the last checkpoint is on disk."""
 
 
+def diverged(what: str) -> TrainingError:
+    """The error that says that the policy's numbers are not finite any more; resuming would only repeat it."""
+    return TrainingError(f"{what}; start a new run with a lower training.learning_rate or policy.precision = 'fp32'")
+
+
 class LostProcessError(TrainingError):
     """Another process of the run has ended in the middle; the run can be resumed with as many as are there."""
 

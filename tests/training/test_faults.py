@@ -3,10 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 import laser
 from laser.errors import TrainingError
+from laser.statefiles import load_state
+from laser.training.checkpoint import newest_checkpoint
 from runs import make_table, steps
 
 FAULTY = """
@@ -73,3 +76,49 @@ def test_with_none_left_the_run_stops_and_resumes_once_it_is_mended(tmp_path):
     flag.touch()
     laser.resume(tmp_path / "run")
     assert [record["step"] for record in steps(tmp_path / "run")] == [0, 1, 2, 0, 1, 2]
+
+
+def only_finite_weights(path):
+    newest = newest_checkpoint(path / "checkpoints", ("policy",))
+    return newest is not None and all(np.isfinite(value).all() for value in load_state(newest / "policy").values())
+
+
+def test_a_diverged_policy_stops_the_run_before_its_weights_are_saved(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"learning_rate": 1e30}, checkpoint={"every": 1})
+    with pytest.raises(TrainingError, match=r"weights are not finite.*start a new run with a lower training.learning_"):
+        laser.train(table, tmp_path / "run")
+    assert steps_written(tmp_path / "run") == 0
+    assert only_finite_weights(tmp_path / "run")
+    with pytest.raises(TrainingError, match="weights are not finite"):  # the same sentence again, not another
+        laser.resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("rate", [1e12, 1e18])
+@pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
+def test_a_policy_that_diverges_later_is_told_apart_too(tmp_path, rate, sampling):
+    """Weights of this size are finite; what a forward or backward pass makes of them is not."""
+    table = make_table(tmp_path, "vowels", training={"learning_rate": rate, "sampling": sampling})
+    with pytest.raises(TrainingError, match=r"start a new run with a lower training\.learning_rate"):
+        laser.train(table, tmp_path / "run")
+
+
+def test_hidden_states_that_are_not_finite_name_the_policy_and_a_cure(tmp_path, monkeypatch):
+    from laser.policy.policy import Policy
+
+    embed = Policy.embed
+    monkeypatch.setattr(Policy, "embed", lambda self, prompts: np.nan * embed(self, prompts))
+    with pytest.raises(TrainingError, match=r"hidden states are not finite; start a new run with a lower training"):
+        laser.train(make_table(tmp_path, "vowels", split={"dev": 0}), tmp_path / "run")
+
+
+def test_a_fixed_reward_model_in_quarantine_is_named_while_others_are_left(tmp_path):
+    table = faulty_table(tmp_path, 0, "first", "healthy", rate=1.1)
+    table["selector"] = {"type": "fixed", "arm": "first"}
+    with pytest.raises(
+        TrainingError, match=r"are left: the fixed arm is not available \(.*first.*mend them"
+    ):
+        laser.train(table, tmp_path / "run")
+
+
+def steps_written(path):
+    return len(steps(path)) if (path / "steps.jsonl").exists() else 0

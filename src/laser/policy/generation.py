@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from laser.errors import diverged
 from laser.lm.packing import by_length
 from laser.policy.policy import Policy
 from laser.types import Prompt, Response
@@ -96,6 +98,9 @@ class TransformersGenerator:
         A token is drawn by inverting the cumulative distribution at one uniform number per response and position,
         from the generator of the prompt's seed. So what a prompt gets does not depend on which others are in its
         chunk, beyond the rounding of their logits.
+
+        Raises:
+            TrainingError: A token's log-prob is not a number.
         """
         ids = self._policy.encode(prompts)
         replies: list[list[Response]] = [[] for _ in prompts]
@@ -200,6 +205,7 @@ def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) ->
         below = torch.nextafter(total, torch.zeros_like(total))
         thresholds = torch.minimum(uniforms[:, None].to(total.dtype) * total, below)
         tokens = torch.searchsorted(cumulative, thresholds, right=True)[:, 0]
+        tokens = tokens.clamp(max=logits.shape[1] - 1)  # NaN sorts behind all tokens; `_record` refuses it
     logps = logits.gather(1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
     return tokens, logps
 
@@ -213,6 +219,8 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 def _record(rows: _Rows, tokens: Tensor, logps: Tensor, ends: Tensor) -> None:
     columns = (rows.numbers.tolist(), tokens.tolist(), logps.tolist(), ends.tolist())
+    if any(map(math.isnan, columns[2])):
+        raise diverged("the policy's probabilities of the next token are not numbers")
     for number, token, logp, end in zip(*columns, strict=True):
         rows.tokens[number].append(token)
         rows.logps[number].append(logp)

@@ -10,7 +10,7 @@ import numpy as np
 
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.context import ContextPreparer
-from laser.errors import TrainingError
+from laser.errors import TrainingError, diverged
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.ranks import Alone, Ranks
@@ -43,8 +43,15 @@ class Parts:
     ranks: Ranks = field(default_factory=Alone)
 
     def embed(self, prompts: Sequence[Prompt]) -> FloatArray:
-        """`Policy.embed`, each process its share of the prompts."""
-        return np.stack(self.ranks.together(lambda part: list(self.policy.embed(prompts[part])), len(prompts)))
+        """`Policy.embed`, each process its share of the prompts.
+
+        Raises:
+            TrainingError: A feature is not finite.
+        """
+        rows = np.stack(self.ranks.together(lambda part: list(self.policy.embed(prompts[part])), len(prompts)))
+        if not np.isfinite(rows).all():
+            raise diverged("the policy's hidden states are not finite")
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +236,18 @@ def _rows_of(contexts_BD: FloatArray, granularity: str) -> FloatArray:
 def _select(parts: Parts, contexts_MD: FloatArray) -> Selection:
     """Select among the reward models that are not in quarantine."""
     available_K = parts.pool.available_K
+    if not available_K.any():
+        raise TrainingError(
+            f"no reward model is left to choose ({parts.pool.quarantine.reasons()}); mend them and resume"
+        )
     try:
         return parts.ranks.broadcast(parts.selector.select(contexts_MD, None if available_K.all() else available_K))
-    except ValueError as error:
+    except ValueError as error:  # the contexts are finite: a selector that wants the one that is out, and says so
         if available_K.all():
             raise
         raise TrainingError(
-            f"no reward model is left to choose ({parts.pool.quarantine.reasons()}); mend them and resume"
+            f"the selector cannot choose among the reward models that are left: {error} "
+            f"({parts.pool.quarantine.reasons()}); mend them and resume"
         ) from error
 
 

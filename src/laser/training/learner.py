@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laser.errors import TrainingError
+from laser.errors import TrainingError, diverged
 from laser.policy.policy import Policy, Which
 from laser.ranks import Alone, Ranks
 from laser.training.losses import Objective, PairLogps
@@ -105,7 +105,7 @@ class Learner:
             pairs: Oriented pairs; may be empty, and then nothing is trained.
 
         Raises:
-            TrainingError: The loss or its gradient is not finite.
+            TrainingError: The loss, its gradient or the weights after a step are not finite.
         """
         trained: list[tuple[Pair, dict[str, float]]] = []
         grad_norms, num_tokens = [0.0], 0
@@ -234,9 +234,7 @@ class Learner:
             parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
             loss = torch.stack([part.sum() for part in parts.values()]).sum() / num_pairs
             if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss.item()}; lower training.learning_rate or use precision = 'fp32'"
-                )
+                raise diverged(f"the loss became {loss.item()}")
             loss.backward()  # type: ignore[no-untyped-call]
             rows.extend(_rows(parts))
             num_tokens += num_tokens_of(work)
@@ -265,13 +263,16 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         if not torch.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)
-            raise TrainingError("the gradient is not finite; lower training.learning_rate or use precision = 'fp32'")
+            raise diverged("the gradient is not finite")
         self._num_steps += 1
         warmup = min(1.0, self._num_steps / self._warmup_steps) if self._warmup_steps else 1.0
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * warmup
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        # the norm overflows where layers that square what these weights give would
+        if not torch.isfinite(torch.nn.utils.get_total_norm(self._parameters)):
+            raise diverged("the policy's weights are not finite after an optimizer step, and are not saved")
         return float(norm)
 
     def _reference_logps(
