@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from laser.analysis.shown import visible
 from laser.cli.environment import ENVIRONMENT
-from laser.cli.progress import make_progress
+from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
 from laser.config import load_config
 
@@ -19,12 +22,53 @@ if TYPE_CHECKING:
     from laser.rewardbench import BenchResult
 
 
+class LabelLines:
+    """Progress of `laser label` as one line a batch, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total = 0
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """Print how much there is to do."""
+        self._total = batches_per_iteration
+        done = f", {step} of them done before" if step else ""
+        self._say(f"labelling: {self._total} batches{done}")
+
+    def phase(self, name: str, *, iteration: int, step: int) -> None:
+        """Say nothing."""
+
+    def tokens(self, count: int) -> None:
+        """Say nothing."""
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Print the batch's line."""
+        cells = batch_cells(record)
+        self._say(
+            f"batch {cells['batch']} of {self._total} [{cells['category']}] chosen={cells['chosen']} "
+            f"pairs={cells['pairs']} seconds={cells['seconds']}"
+        )
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Say nothing; nothing is measured."""
+
+    def note(self, message: str) -> None:
+        """Print a sentence."""
+        self._say(visible(message))
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def _say(self, line: str) -> None:
+        self._console.print(escape(line), soft_wrap=True)
+
+
 def run_label(config_path: Path | None, overrides: list[str], out: Path, format: Literal["jsonl", "parquet"]) -> None:
     """Write a preference data set and say what is in it. Raises LaserError."""
     _prepare()
     config = load_config(config_path, overrides)
     console = make_console()
-    progress = make_progress(console)
+    progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
     progress.note("loading libraries, models and prompts")
     from laser.labelling import label
 
@@ -33,9 +77,14 @@ def run_label(config_path: Path | None, overrides: list[str], out: Path, format:
     finally:
         progress.close()
     decided = ", ".join(f"{name} {count}" for name, count in report.chosen.items())
-    console.print(f"{report.num_pairs} pairs of {report.num_prompts} prompts in {escape(str(report.path))}")
-    console.print(f"decided by: {escape(decided)}")
-    console.print(f'load with: datasets.load_dataset("{_builder(format)}", data_files="{report.path}/part-*.{format}")')
+    loading = f'datasets.load_dataset("{_builder(format)}", data_files="{report.path}/part-*.{format}")'
+    for line in (
+        f"{report.num_pairs} pairs of {report.num_prompts} prompts in {report.path}",
+        f"decided by: {decided}",
+        *report.sentences(),
+        f"load with: {loading}",
+    ):
+        console.print(escape(line), soft_wrap=True)
 
 
 def run_rewardbench(
