@@ -1,6 +1,7 @@
 """Reward models behind a real HTTP server: contracts, ratings, and what nonsense gets."""
 
 import math
+import sqlite3
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from laser.errors import RewardModelError
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM, expected_rating, fill, parsed_rating
 from laser.rewards.loglik import ResponseEncoder
+from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
@@ -113,6 +115,66 @@ def test_no_chat_completion_is_a_sentence(reply):
         pytest.raises(RewardModelError, match="no chat completion"),
     ):
         judge(server).score(PROMPTS, RESPONSES)
+
+
+def sleepless(server, cache):
+    return JudgeRM(CachedEndpoint(Endpoint(server.url, retries=0, concurrency=1), cache), model="judge")
+
+
+@pytest.mark.parametrize("failure", [500, "hang up", b"<html>", {"choices": []}])
+def test_a_request_that_fails_is_no_score_and_asked_again_next_time(tmp_path, failure):
+    texts = [f"response {row}" for row in range(9)]
+    with serving(lambda path, payload, number: failure if number in (2, 5) else rate("4")) as server:
+        pool = RewardPool([Arm("judge", lambda: sleepless(server, tmp_path / "c.sqlite"))])
+        (scores,) = pool.score(0, PROMPTS[:1], [texts])
+        assert np.flatnonzero(np.isnan(scores)).tolist() == [2, 5]
+        assert (scores[[0, 1, 3, 4, 6, 7, 8]] == 4).all()
+        used = pool.usage()["judge"]
+        assert (used["responses"], used["unscored"], used["failures"], used["tokens"]) == (9, 2, 0, 70)
+        (scores,) = pool.score(0, PROMPTS[:1], [texts])
+        assert (scores == 4).all()
+        assert len(server.asked) == 9 + 2
+        assert pool.usage()["judge"]["tokens"] == 90  # what the cache knew is not billed again
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (402, "10 of 50 requests to the judge failed: .* refused with status 402"),
+        (401, "10 of 50 requests to the judge failed: .* refused with status 401"),
+        (500, None),
+    ],
+)
+def test_a_spent_quota_ends_it_and_a_rerun_asks_only_for_the_rest(tmp_path, failure, words):
+    texts = [f"response {row}" for row in range(50)]
+    limit = {"after": 40}
+    with serving(lambda path, payload, number: failure if number >= limit["after"] else rate("4")) as server:
+        first = sleepless(server, tmp_path / "c.sqlite")
+        if words is None:  # each of so few failures may be one response's own
+            assert np.isnan(first.score(PROMPTS[:1], [texts])[0]).sum() == 10
+        else:
+            with pytest.raises(RewardModelError, match=words):
+                first.score(PROMPTS[:1], [texts])
+        first.release()
+        with sqlite3.connect(tmp_path / "c.sqlite") as database:
+            assert database.execute("SELECT COUNT(*) FROM replies").fetchone() == (40,)
+        limit["after"], before = 10**9, len(server.asked)
+        (scores,) = sleepless(server, tmp_path / "c.sqlite").score(PROMPTS[:1], [texts])
+        assert (scores == 4).all()
+        assert len(server.asked) - before == 10
+
+
+def test_a_judge_that_keeps_failing_is_given_up():
+    texts = [f"response {row}" for row in range(90)]
+    with serving(lambda path, payload, number: 500 if number >= 40 else rate("4")) as server:
+        with pytest.raises(RewardModelError, match=r"50 of 90 requests to the judge failed: .*status 500"):
+            sleepless(server, None).score(PROMPTS[:1], [texts])
+        assert 56 <= len(server.asked) < 90
+    with (
+        serving(lambda path, payload, number: 500) as server,
+        pytest.raises(RewardModelError, match="2 of 2 requests to the judge failed"),
+    ):
+        sleepless(server, None).score(PROMPTS[:1], [["a", "b"]])
 
 
 def test_ratings():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from laser.errors import RewardModelError
@@ -12,7 +14,10 @@ from laser.rewards.base import Weightless
 from laser.rewards.http import split_rows
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import MALFORMED, shown
+from laser.serving.many import Outcome
 from laser.types import FloatArray, Prompt
+
+_PATIENCE = 16  # failures in a row; no fewer than two for every request under way
 
 RUBRIC = """\
 Rate how good the response is as an answer to the question, from {low} (useless or wrong) to {high} (correct, complete
@@ -34,6 +39,7 @@ class JudgeRM(Weightless):
     The score is the expected rating over the probabilities of the first token of its answer, where the endpoint tells
     them; otherwise the first number in the answer. It is NaN where the judge gives no rating on the scale. The
     expectation separates responses that would both be rated 4 and needs no sampling (G-Eval, arXiv 2303.16634).
+    It is NaN too where a request fails or its reply is no chat completion, while others are answered.
 
     Args:
         endpoint: The server, with its cache.
@@ -71,12 +77,29 @@ class JudgeRM(Weightless):
         """Score responses; see `RewardModel.score`.
 
         Raises:
-            ServerError: The server cannot be reached, refuses, or answers no JSON.
-            RewardModelError: Its reply is no chat completion.
+            RewardModelError: No request was answered, key or quota were refused, or the server was given up. What was
+                answered is in the cache.
         """
         payloads = [self._payload(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
-        replies = self._endpoint.post_all("/v1/chat/completions", payloads)
-        return split_rows([self._rating(reply) for reply in replies], responses)
+        outcomes = self._endpoint.post_each(
+            "/v1/chat/completions",
+            payloads,
+            patience=max(_PATIENCE, 2 * self._endpoint.concurrency),
+            keep=lambda reply: self._read(reply) is not None,
+        )
+        read = [self._read(outcome.reply) if outcome.error is None else None for outcome in outcomes]
+        self.num_tokens += sum(
+            one.num_tokens
+            for one, outcome in zip(read, outcomes, strict=True)
+            if one is not None and not outcome.cached
+        )
+        failed = [outcome for one, outcome in zip(read, outcomes, strict=True) if one is None]
+        if failed and (len(failed) == len(outcomes) or any(outcome.ends for outcome in failed)):
+            raise RewardModelError(
+                f"{len(failed)} of {len(outcomes)} requests to the judge failed: {_reason(failed)}; mend that and run "
+                "again, which asks only for what is not in `cache`"
+            )
+        return split_rows([one.rating if one is not None else math.nan for one in read], responses)
 
     def release(self) -> None:
         """Close the connections."""
@@ -92,17 +115,38 @@ class JudgeRM(Weightless):
             **({"logprobs": True, "top_logprobs": 20} if self._use_logprobs else {}),
         }
 
-    def _rating(self, reply: Any) -> float:
+    def _read(self, reply: Any) -> _Read | None:
+        """Rating and tokens of a chat completion; None if the reply is none."""
         try:
             choice = reply["choices"][0]
             text = choice["message"]["content"] or ""
             logprobs = choice.get("logprobs") or {}
-            self.num_tokens += int((reply.get("usage") or {}).get("total_tokens", 0))
+            num_tokens = int((reply.get("usage") or {}).get("total_tokens", 0))
             first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
             expected = expected_rating(first, self._scale)
-            return expected if not math.isnan(expected) else parsed_rating(text, self._scale)
-        except MALFORMED as error:
-            raise RewardModelError(f"the judge answered {shown(reply)}, which is no chat completion") from error
+            return _Read(expected if not math.isnan(expected) else parsed_rating(text, self._scale), num_tokens)
+        except MALFORMED:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a reply says: its rating, NaN where it gives none, and the tokens that it cost."""
+
+    rating: float
+    num_tokens: int
+
+
+def _reason(failed: Sequence[Outcome]) -> str:
+    """Why most of the requests that were made have no rating."""
+    reasons = Counter(
+        str(outcome.error)
+        if outcome.error is not None
+        else f"the judge answered {shown(outcome.reply)}, which is no chat completion"
+        for outcome in failed
+        if outcome.asked
+    )
+    return reasons.most_common(1)[0][0]
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:

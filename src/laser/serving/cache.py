@@ -41,14 +41,10 @@ class CachedEndpoint:
             except (sqlite3.Error, OSError) as error:
                 raise ServerError(f"cannot keep replies in {path} ({error}); name another file for them") from error
 
-    def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """`Endpoint.post_all`, known replies from the cache; each distinct payload is asked once."""
-        keys = [self._key(path, payload) for payload in payloads]
-        known = self._read(keys)
-        asked = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
-        fresh = dict(zip(asked, self._endpoint.post_all(path, list(asked.values())), strict=True))
-        self._write(fresh)
-        return [known[key] if key in known else fresh[key] for key in keys]
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at once."""
+        return self._endpoint.concurrency
 
     def post_each(
         self,

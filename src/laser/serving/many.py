@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 from laser.errors import ServerError
 from laser.serving.endpoint import Endpoint
+
+_OF_THE_ACCOUNT = re.compile(r"\S+ refused with status (401|402|403)\b")  # as `Endpoint` words it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,11 @@ class Outcome:
     error: ServerError | None = None
     cached: bool = False
     asked: bool = True
+
+    @property
+    def ends(self) -> bool:
+        """Whether it says that asking more is of no use: the server was given up, or refuses key or quota."""
+        return not self.asked or (self.error is not None and _OF_THE_ACCOUNT.match(str(self.error)) is not None)
 
 
 def post_each(
