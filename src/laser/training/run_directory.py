@@ -75,7 +75,13 @@ class RunDirectory:
             RunDirectoryError: There is no run, or another process works on it.
         """
         path = Path(path)
-        if not (path / "config.json").is_file():
+        try:
+            there = (path / "config.json").is_file()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot read {path} ({error.strerror}); check the path given to --resume"
+            ) from error
+        if not there:
             raise RunDirectoryError(f"{path} holds no run (config.json is missing); check the path given to --resume")
         try:
             return cls(path, _lock(path))
@@ -188,8 +194,16 @@ def check_free(path: Path) -> None:
     """Make sure that a run can start at `path`; changes nothing.
 
     Raises:
-        RunDirectoryError: A file, a run or other files are there.
+        RunDirectoryError: A file, a run or other files are there, or no folder can be made there.
     """
+    try:
+        _check_unused(path)
+        _check_writable(path)
+    except OSError as error:  # too long a name, or under a folder that may not be entered
+        raise RunDirectoryError(f"cannot use {path} ({error.strerror}); choose another --out") from error
+
+
+def _check_unused(path: Path) -> None:
     if (path / "config.json").exists():
         raise RunDirectoryError(
             f"{path} already holds a run; continue it with --resume {path}, or choose another --out"
@@ -198,6 +212,17 @@ def check_free(path: Path) -> None:
         raise RunDirectoryError(f"{path} is a file; choose a folder for --out")
     if path.is_dir() and any(entry.name not in _STARTING for entry in path.iterdir()):
         raise RunDirectoryError(f"{path} is not empty; choose another --out")
+
+
+def _check_writable(path: Path) -> None:
+    """Look at the nearest folder that exists, in which the others would be made."""
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise RunDirectoryError(f"{nearest} is a file, so {path} cannot be made; choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunDirectoryError(
+            f"cannot write to {path} (no permission in {nearest}); choose another --out, or mend the permissions"
+        )
 
 
 def _lock(path: Path) -> TextIO:
