@@ -10,6 +10,7 @@ import numpy as np
 
 from laser.bandits.classifier import LabelledQueries, QueryClassifier, fit_prior, label_queries
 from laser.build import build_contexts, build_policy, build_pool
+from laser.build.learned import router_record
 from laser.config import RunConfig
 from laser.data.preferences import Preference, load_preferences
 from laser.errors import ConfigError, DataError, RunDirectoryError
@@ -87,7 +88,8 @@ def train_router(config: RunConfig, pairs: str | Path, out: str | Path, *, stand
     out.mkdir(parents=True)
     save_state(out / "classifier", classifier.state_dict())
     save_state(out / "prior", {"theta": fit_prior(embeddings_ND, differences_NK, ridge=_PRIOR_RIDGE)})
-    write_json(out / "router.json", {"names": names, "dim": embeddings_ND.shape[1], "accuracy": report.accuracy})
+    record = router_record(config, dim=embeddings_ND.shape[1], accuracy=report.accuracy)
+    write_json(out / "router.json", dict(record))
     return report
 
 

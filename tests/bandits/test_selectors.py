@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pareto_bandit.policy import DisjointLinUCBPolicy
 
+from laser.bandits.base import StateVersionError
 from laser.bandits.baselines import Fixed, Frozen, Sequential, UniformRandom
 from laser.bandits.classifier import ClassifierSelector, QueryClassifier, fit_prior, label_queries
 from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
@@ -114,6 +115,16 @@ def test_states_of_other_pools_are_refused(name):
         MAKERS[name]().load_state_dict({**state, "num_arms": K + 1})
     with pytest.raises(ValueError, match="state is of"):
         MAKERS[name]().load_state_dict({**state, "kind": "other"})
+    if "dim" in state:
+        with pytest.raises(ValueError, match="state is of a selector with dim"):
+            MAKERS[name]().load_state_dict({**state, "dim": D + 1})
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_state_of_another_version_is_told_as_one_whatever_else_it_holds(name):
+    state = {**MAKERS[name]().state_dict(), "version": 99, "num_arms": K + 1}
+    with pytest.raises(StateVersionError, match="has version 99 and this laser reads version 1; use the laser that"):
+        MAKERS[name]().load_state_dict(state)
 
 
 @pytest.mark.parametrize(

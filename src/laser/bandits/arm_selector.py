@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from laser.bandits.base import check_state_version
 from laser.bandits.open_selections import OpenSelections, checked_available
 from laser.seeding import stream
 from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
@@ -164,13 +165,19 @@ class ArmSelector(ABC):
     @final
     def state_dict(self) -> StateDict:
         """What was learned, open selections and the state of the drawing stream."""
-        state: StateDict = {**self._identity(), "draws": self._draws.bit_generator.state, "pulls": self._pulls_K.copy()}
+        state: StateDict = {
+            "version": _STATE_VERSION,
+            **self._identity(),
+            "draws": self._draws.bit_generator.state,
+            "pulls": self._pulls_K.copy(),
+        }
         state |= {f"learned.{name}": value for name, value in self.learned_state().items()}
         return state | {f"open.{name}": value for name, value in self._open.state_dict().items()}
 
     @final
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`; raises ValueError if it belongs to another selector."""
+        """Restore `state_dict`; see `Selector.load_state_dict`."""
+        check_state_version(state.get("version"), _STATE_VERSION)
         for name, here in self._identity().items():
             if state.get(name) != here:
                 raise ValueError(f"state is of a selector with {name} {state.get(name)!r}, this one has {here!r}")
@@ -186,7 +193,6 @@ class ArmSelector(ABC):
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "version": _STATE_VERSION,
             "kind": self.kind,
             "dim": self._dim,
             "num_arms": self._num_arms,

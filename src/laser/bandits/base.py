@@ -7,6 +7,19 @@ from typing import Protocol
 from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
 
 
+class StateVersionError(ValueError):
+    """A state was written by another version of what is to be restored, whatever else it holds."""
+
+
+def check_state_version(found: object, known: int) -> None:
+    """Raise StateVersionError, with the cure, where a state's version is not the one that is known here."""
+    if found != known:
+        raise StateVersionError(
+            f"its state has version {found!r} and this laser reads version {known}; use the laser that wrote it "
+            "(run.json names it), or train again"
+        )
+
+
 class Selector(Protocol):
     """Chooses reward models for contexts and learns from bandit rewards.
 
@@ -57,7 +70,11 @@ class Selector(Protocol):
         ...
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`; raises ValueError if it belongs to a selector of another shape."""
+        """Restore `state_dict`.
+
+        Raises:
+            ValueError: It belongs to a selector of another shape; `StateVersionError` where another version wrote it.
+        """
         ...
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from laser.bandits.base import check_state_version
 from laser.bandits.open_selections import checked_available
 from laser.types import BoolArray, FloatArray, Selection, StateDict
+
+_STATE_VERSION = 1
 
 
 class UniformEnsemble:
@@ -43,10 +46,11 @@ class UniformEnsemble:
 
     def state_dict(self) -> StateDict:
         """The number of selections."""
-        return {"kind": "uniform", "num_arms": self._num_arms, "num_selections": self._num_selections}
+        state: StateDict = {"version": _STATE_VERSION, "kind": "uniform", "num_arms": self._num_arms}
+        return state | {"num_selections": self._num_selections}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`; raises ValueError if it belongs to another number of arms."""
+        """Restore `state_dict`; see `Selector.load_state_dict`."""
         _check(state, "uniform", self._num_arms)
         self._num_selections = int(state["num_selections"])
 
@@ -115,12 +119,13 @@ class MultiplicativeWeights:
 
     def state_dict(self) -> StateDict:
         """Log-weights and open selections."""
-        state: StateDict = {"kind": "multiplicative_weights", "num_arms": self._num_arms, "next": self._next}
+        state: StateDict = {"version": _STATE_VERSION, "kind": "multiplicative_weights", "num_arms": self._num_arms}
+        state["next"] = self._next
         state["open"] = {str(selection_id): arms for selection_id, arms in self._open.items()}
         return state | {"log_weights": self._log_weights_K.copy()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`; raises ValueError if it belongs to another number of arms."""
+        """Restore `state_dict`; see `Selector.load_state_dict`."""
         _check(state, "multiplicative_weights", self._num_arms)
         self._next = int(state["next"])
         self._open = {int(selection_id): list(arms) for selection_id, arms in state["open"].items()}
@@ -128,6 +133,7 @@ class MultiplicativeWeights:
 
 
 def _check(state: StateDict, kind: str, num_arms: int) -> None:
+    check_state_version(state.get("version", _STATE_VERSION), _STATE_VERSION)  # the first states had none
     if (state.get("kind"), state.get("num_arms")) != (kind, num_arms):
         raise ValueError(
             f"state is of {state.get('kind')!r} with {state.get('num_arms')} arms, this selector is {kind!r} with "

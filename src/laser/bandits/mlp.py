@@ -88,9 +88,13 @@ class MLP:
         return state | {f"bias.{index}": bias.copy() for index, bias in enumerate(self.biases)}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`."""
-        self.weights = [np.array(state[f"weight.{index}"]) for index in range(len(self.weights))]
-        self.biases = [np.array(state[f"bias.{index}"]) for index in range(len(self.biases))]
+        """Restore `state_dict`; raises ValueError if it belongs to a network of other widths."""
+        weights = [np.array(state[f"weight.{index}"]) for index in range(len(self.weights))]
+        biases = [np.array(state[f"bias.{index}"]) for index in range(len(self.biases))]
+        for here, there in zip([*self.weights, *self.biases], [*weights, *biases], strict=True):
+            if here.shape != there.shape:
+                raise ValueError(f"state is of a layer of shape {there.shape}, here it is {here.shape}")
+        self.weights, self.biases = weights, biases
 
 
 def _rows(num: int, batch_size: int, generator: np.random.Generator) -> np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from laser.bandits.base import Feedback, Selector
-from laser.bandits.baselines import Fixed, Frozen, Sequential, UniformRandom
-from laser.bandits.classifier import ClassifierSelector, QueryClassifier
+from laser.bandits.baselines import Fixed, Sequential, UniformRandom
+from laser.bandits.classifier import ClassifierSelector
 from laser.bandits.context import ContextPreparer
 from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
 from laser.bandits.ensembles import MultiplicativeWeights, UniformEnsemble
@@ -17,21 +17,19 @@ from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
+from laser.build.learned import load_classifier, load_frozen, load_prior
 from laser.build.own import own_feedback, own_selector, own_signal
-from laser.config import parse_config, schema, selection
+from laser.config import schema, selection
 from laser.data.split import Splits
 from laser.data.store import categories_of, pick
-from laser.errors import ConfigError, DataError, RunDirectoryError
+from laser.errors import DataError
 from laser.evaluation.accuracy import Accuracy
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
-from laser.statefiles import load_state
-from laser.training.checkpoint import newest_checkpoint
 from laser.training.probe import Labels, Probe, ProbeSettings
-from laser.training.run_directory import read_json
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
-from laser.types import Prompt, StateDict
+from laser.types import Prompt
 
 Evaluate = Callable[[], Accuracy]
 
@@ -64,9 +62,9 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
         case selection.PythonSelector(factory=factory):
             return own_selector(factory, num, dim, seed)
         case selection.FrozenSelector(run=run):
-            return _frozen(config, Path(run), contexts)
+            return load_frozen(config, Path(run), contexts, build_selector)
         case selection.ClassifierSelector(path=path):
-            return ClassifierSelector(QueryClassifier.restore(_router_state(Path(path), "classifier", config, dim)))
+            return ClassifierSelector(load_classifier(Path(path), config, dim))
         case _ as section:
             return _bandit(section, config, num, dim)
 
@@ -92,7 +90,7 @@ def _bandit(section: selection.SelectorConfig, config: schema.RunConfig, num: in
         case selection.ThompsonSelector(scale=scale, ridge=ridge, forced_pulls=forced):
             return LinearThompson(num, dim, scale=scale, ridge=ridge, forced_pulls=forced, seed=seed)
         case selection.BayesianRouterSelector(prior=path, scale=scale, ridge=ridge):
-            prior = _router_state(Path(path), "prior", config, dim)["theta"] if path is not None else None
+            prior = load_prior(Path(path), config, dim) if path is not None else None
             return LinearThompson(num, dim, scale=scale, ridge=ridge, prior_KD=prior, seed=seed)
         case selection.NeuralUCBSelector():
             return NeuralUCB(
@@ -114,50 +112,6 @@ def _bandit(section: selection.SelectorConfig, config: schema.RunConfig, num: in
         case selection.EpsilonGreedySelector(epsilon=epsilon):
             return EpsilonGreedy(num, epsilon=epsilon, seed=seed)
     raise AssertionError(f"no selector for {section}")
-
-
-def _frozen(config: schema.RunConfig, run: Path, contexts: ContextPreparer) -> Selector:
-    """The selector of another run with its last state; its context preparation must be this run's."""
-    if not (run / "config.json").is_file():
-        raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
-    theirs = parse_config(read_json(run / "config.json"), source=str(run / "config.json"))
-    ours, other = ([model.name for model in one.rewards.models] for one in (config, theirs))
-    if ours != other:
-        raise ConfigError(
-            f"the selector of {run} was trained on the pool {', '.join(other)}; here it is {', '.join(ours)}"
-        )
-    if isinstance(theirs.selector, selection.FrozenSelector):
-        raise ConfigError(f"the selector of {run} is itself frozen; name the run that trained it")
-    if isinstance(theirs.selector, selection.PythonSelector):
-        raise ConfigError(
-            f"the selector of {run} is Python code of that run, which is not run from here; freeze another"
-        )
-    if theirs.context != config.context:
-        raise ConfigError(f"the selector of {run} was trained with other [context] settings; copy them from its config")
-    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
-    if folder is None:
-        raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; let it reach one")
-    inner = build_selector(theirs, contexts)
-    try:
-        inner.load_state_dict(load_state(folder / "selector"))
-        contexts.load_state_dict(load_state(folder / "contexts"))
-    except (ValueError, KeyError) as error:
-        raise RunDirectoryError(f"the selector of {run} does not fit this policy: {error}") from error
-    return Frozen(inner)
-
-
-def _router_state(folder: Path, name: str, config: schema.RunConfig, dim: int) -> StateDict:
-    """What `laser train-classifier` saved under a name, if it is for this pool and these contexts."""
-    if not (folder / "router.json").is_file():
-        raise ConfigError(f"{folder} holds no classifier; make one with laser train-classifier")
-    about = read_json(folder / "router.json")
-    names = [model.name for model in config.rewards.models]
-    if (about["names"], about["dim"]) != (names, dim):
-        raise ConfigError(
-            f"the classifier in {folder} is for the pool {', '.join(about['names'])} and {about['dim']} context "
-            f"features; here are {', '.join(names)} and {dim}: train it again with this configuration"
-        )
-    return load_state(folder / name)
 
 
 def build_feedback(section: selection.Feedback) -> Feedback:
