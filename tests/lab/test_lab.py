@@ -1,6 +1,7 @@
 """The laboratory: its questions, its tables, and every method through the whole loop with models of a few steps."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,55 @@ def test_the_table_pairs_seeds():
     ).splitlines()
     assert lines[2].startswith("| ours | 75.0")
     assert "| -10.0 ± 0.0 |" in lines[3]  # the difference is the same for every seed, whatever the spread
+
+
+def finished(folder, accuracy, rows):
+    """A run directory as `collect` reads it; a row is (weights, category counts)."""
+    folder.mkdir(parents=True)
+    summary = {
+        "metric_before": 0.5,
+        "metric_after": accuracy,
+        "metric_by_category": {"a": [0.5, accuracy]},
+        "scored": {"x": 10},
+        "seconds": {"train": 1.0},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    selection = {"weights": [weights for weights, _ in rows], "categories": [categories for _, categories in rows]}
+    (folder / "steps.jsonl").write_text(json.dumps({"category": "mixed", "selection": selection}) + "\n")
+
+
+ORACLE = {"a": {"x": 0.9, "y": 0.5}, "b": {"x": 0.4, "y": 0.6}}  # x: 0.65 on average, y: 0.55
+
+
+def test_choices_are_held_against_the_oracle_prompt_by_prompt(tmp_path):
+    """Right for 1 of 4 prompts; 0.4 lost on one of a, 0.2 on two of b."""
+    rows = [([1.0, 0.0], {"a": 1, "b": 2}), ([0.0, 1.0], {"a": 1})]
+    finished(tmp_path / "pool" / "one" / "seed-0", 0.7, rows)
+    one = collect(tmp_path, "pool", ORACLE)["one"][0]
+    assert one.right_choice == pytest.approx(0.25)
+    assert one.regret == pytest.approx((0.4 + 2 * 0.2) / 4)
+
+
+def test_what_the_oracle_has_not_measured_is_a_dash(tmp_path):
+    """With a third arm nothing is known of the choices, and no number stands for that."""
+    for method in ("one", "fixed-x", "fixed-y", "fixed-z"):
+        finished(tmp_path / "pool+study" / method / "seed-0", 0.7, [([1.0, 0.0, 0.0], {"a": 4})])
+    outcomes = collect(tmp_path, "pool+study", ORACLE)
+    assert (outcomes["one"][0].right_choice, outcomes["one"][0].regret) == (None, None)
+    assert (outcomes["avg-rm"][0].right_choice, outcomes["avg-rm"][0].regret) == (None, None)
+    lines = table(outcomes, reference="one").splitlines()[2:]
+    assert len(lines) == 6
+    assert all("| – | – |" in line and "nan" not in line for line in lines)
+
+
+def test_the_best_reward_model_is_the_oracles_not_the_luckiest_run(tmp_path):
+    for method, accuracy in (("fixed-x", 0.6), ("fixed-y", 0.8)):
+        finished(tmp_path / "pool" / method / "seed-0", accuracy, [([1.0, 0.0], {"a": 4})])
+    outcomes = collect(tmp_path, "pool", ORACLE)
+    assert outcomes["best-rm"] == outcomes["fixed-x"]
+    assert outcomes["avg-rm"][0].accuracy == pytest.approx(0.7)
+    shutil.rmtree(tmp_path / "pool" / "fixed-x")
+    assert "best-rm" not in collect(tmp_path, "pool", ORACLE)
 
 
 def test_a_patch_reaches_its_section_alone():
@@ -201,4 +251,21 @@ def test_every_study_is_a_valid_configuration_that_differs(study, tmp_path):
 
 def test_all_pools_have_four_reward_models_and_all_methods_a_configuration(tmp_path):
     assert all(len(pool_members(pool)) == 4 for pool in POOLS)
-    assert len(METHODS) >= 17
+    assert len(METHODS) >= 24
+    for method in METHODS:
+        parse_config(method_config(tmp_path, "mixed", method, 0))
+
+
+def test_methods_differ_from_laser_where_their_names_say(tmp_path):
+    def config(method):
+        return parse_config(method_config(tmp_path, "mixed", method, 0))
+
+    loss = config("laser-loss")
+    for method, fed in (("laser-post-update", "post_update"), ("laser-decrease", "decrease")):
+        one = config(method)
+        assert one.training.bandit_loss == fed
+        assert one.model_copy(update={"training": loss.training}) == loss
+    one, laser = config("laser-per-prompt"), config("laser")
+    assert (one.training.granularity, one.split.batching) == ("per_prompt", "shuffled")
+    assert one.model_copy(update={"training": laser.training, "split": laser.split}) == laser
+    assert [config(method).selector.type for method in ("ucb1", "epsilon-greedy")] == ["ucb1", "epsilon_greedy"]

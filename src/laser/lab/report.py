@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ import numpy as np
 from laser.analysis.statistics import Estimate, estimate
 
 Oracle = Mapping[str, Mapping[str, float]]
+"""Pair accuracy by category and reward model."""
+
+BEST, AVERAGE, FIXED = "best-rm", "avg-rm", "fixed-"
+_UNKNOWN = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,9 @@ class Outcome:
         by_category: Final accuracy by category.
         scored: Responses that reward models were asked about.
         seconds: Time of all batches.
-        regret: Mean over batches of the oracle's best pair accuracy minus that of the reward models chosen.
-        right_choice: Share of batches whose heaviest reward model is the oracle's best.
+        regret: Mean over prompts of the oracle's best pair accuracy minus that of the reward models chosen; None where
+            the pool has reward models that the oracle has not measured.
+        right_choice: Share of prompts whose heaviest reward model is the oracle's best; None as above.
     """
 
     accuracy: float
@@ -34,33 +39,49 @@ class Outcome:
     by_category: dict[str, float]
     scored: int
     seconds: float
-    regret: float
-    right_choice: float
+    regret: float | None
+    right_choice: float | None
 
 
 def read_outcome(folder: Path, oracle: Oracle) -> Outcome:
     """Read a run directory of the laboratory."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    chosen = [_quality(step, oracle) for step in steps]
+    chosen = [quality for step in steps for quality in _qualities(step, oracle)]
+    measured = [quality for quality in chosen if quality is not None]
+    known = len(measured) == len(chosen) > 0
+    prompts = [quality.prompts for quality in measured]
     return Outcome(
         accuracy=summary["metric_after"],
         before=summary["metric_before"],
         by_category={name: values[1] for name, values in summary["metric_by_category"].items()},
         scored=sum(summary["scored"].values()),
         seconds=sum(summary["seconds"].values()),
-        regret=float(np.mean([best - got for best, got, _ in chosen])),
-        right_choice=float(np.mean([right for _, _, right in chosen])),
+        regret=float(np.average([one.regret for one in measured], weights=prompts)) if known else None,
+        right_choice=float(np.average([one.right for one in measured], weights=prompts)) if known else None,
     )
 
 
-def _quality(step: Mapping[str, Any], oracle: Oracle) -> tuple[float, float, bool]:
-    of_category = oracle[step["category"]]
-    names, values = list(of_category), np.array(list(of_category.values()))
-    weights = np.mean(step["selection"]["weights"], axis=0)
-    if len(weights) != len(values):  # a study's additional arms are unknown to the oracle
-        return float("nan"), float("nan"), False
-    return float(values.max()), float(weights @ values), names[int(weights.argmax())] == names[int(values.argmax())]
+@dataclass(frozen=True, slots=True)
+class _Quality:
+    """How good a choice was for the prompts of one category that it was made for."""
+
+    prompts: int
+    regret: float
+    right: bool
+
+
+def _qualities(step: Mapping[str, Any], oracle: Oracle) -> Iterator[_Quality | None]:
+    """By row of the selection and category in it; None where a study's additional arms are unknown to the oracle."""
+    selection = step["selection"]
+    for weights, categories in zip(selection["weights"], selection["categories"], strict=True):
+        for category, count in categories.items():
+            values = np.array(list(oracle[category].values()))
+            if len(weights) != len(values):
+                yield None
+            else:
+                regret = float(values.max() - np.array(weights) @ values)
+                yield _Quality(count, regret, int(np.argmax(weights)) == int(values.argmax()))
 
 
 def table(outcomes: Mapping[str, Mapping[int, Outcome]], *, reference: str) -> str:
@@ -86,8 +107,8 @@ def table(outcomes: Mapping[str, Mapping[int, Outcome]], *, reference: str) -> s
             _percent(estimate([one.accuracy for one in runs.values()])),
             "" if method == reference or not shared else difference,
             *(f"{100 * np.mean([one.by_category[name] for one in runs.values()]):.0f}" for name in categories),
-            f"{100 * np.mean([one.right_choice for one in runs.values()]):.0f}%",
-            f"{np.mean([one.regret for one in runs.values()]):.2f}",
+            _mean([one.right_choice for one in runs.values()], "{:.0%}"),
+            _mean([one.regret for one in runs.values()], "{:.2f}"),
             f"{scored / calls:.2f}x",
             f"{spent / seconds:.2f}x",
         ]
@@ -100,34 +121,54 @@ def _typical(runs: Mapping[int, Outcome]) -> tuple[float, float]:
     return max(scored, 1.0), float(np.median([one.seconds for one in runs.values()]))
 
 
+def _mean(values: Sequence[float | None], form: str) -> str:
+    """The mean in a form, a dash where one is not known."""
+    known = [value for value in values if value is not None]
+    return form.format(np.mean(known)) if known and len(known) == len(values) else _UNKNOWN
+
+
 def _percent(value: Estimate, *, signed: bool = False) -> str:
     number = f"{100 * value.mean:+.1f}" if signed else f"{100 * value.mean:.1f}"
     return number if np.isnan(value.half) else f"{number} ± {100 * value.half:.1f}"
 
 
 def collect(out: Path, group: str, oracle: Oracle) -> dict[str, dict[int, Outcome]]:
-    """All finished runs of one pool or study, by method and seed; fixed runs also as best-rm and avg-rm."""
+    """All finished runs of one pool or study, by method and seed; fixed runs also as best-rm and avg-rm.
+
+    Best-rm is the fixed run of the reward model that the oracle puts first, averaged over categories: it is chosen
+    before any training, as the paper chooses its Best RM by RewardBench. Avg-rm is the mean of the fixed runs, on the
+    seeds that all of them have.
+    """
     outcomes: dict[str, dict[int, Outcome]] = {}
     for folder in sorted((out / group).glob("*/seed-*")):
         if (folder / "summary.json").is_file():
             outcomes.setdefault(folder.parent.name, {})[int(folder.name[5:])] = read_outcome(folder, oracle)
-    fixed = {name: runs for name, runs in outcomes.items() if name.startswith("fixed-")}
+    fixed = {name: runs for name, runs in outcomes.items() if name.startswith(FIXED)}
     seeds = sorted(set.intersection(*(set(runs) for runs in fixed.values()))) if fixed else []
     if seeds:
-        outcomes["avg-rm"] = {seed: _averaged([runs[seed] for runs in fixed.values()]) for seed in seeds}
-    return outcomes
+        outcomes[AVERAGE] = {seed: _averaged([runs[seed] for runs in fixed.values()]) for seed in seeds}
+    best = f"{FIXED}{_best(oracle)}"
+    return {**outcomes, BEST: fixed[best]} if best in fixed else outcomes
+
+
+def _best(oracle: Oracle) -> str:
+    """The reward model of the largest pair accuracy, averaged over categories; the first of several."""
+    names = list(next(iter(oracle.values())))
+    return max(names, key=lambda name: float(np.mean([of_category[name] for of_category in oracle.values()])))
 
 
 def _averaged(runs: Sequence[Outcome]) -> Outcome:
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(run, name) for run in runs]))
+    def mean(values: Iterable[float]) -> float:
+        return float(np.mean(list(values)))
 
+    regrets = [run.regret for run in runs if run.regret is not None]
+    rights = [run.right_choice for run in runs if run.right_choice is not None]
     return Outcome(
-        accuracy=mean("accuracy"),
-        before=mean("before"),
-        by_category={name: float(np.mean([run.by_category[name] for run in runs])) for name in runs[0].by_category},
-        scored=round(mean("scored")),
-        seconds=mean("seconds"),
-        regret=mean("regret"),
-        right_choice=mean("right_choice"),
+        accuracy=mean(run.accuracy for run in runs),
+        before=mean(run.before for run in runs),
+        by_category={name: mean(run.by_category[name] for run in runs) for name in runs[0].by_category},
+        scored=round(mean(run.scored for run in runs)),
+        seconds=mean(run.seconds for run in runs),
+        regret=mean(regrets) if len(regrets) == len(runs) else None,
+        right_choice=mean(rights) if len(rights) == len(runs) else None,
     )
