@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "laser"
-BASE = {"types", "errors", "addresses", "seeding", "statefiles", "ranks", "meeting", "tasks"}
+BASE = {"types", "errors", "addresses", "seeding", "statefiles", "ranks", "meeting", "memory", "tasks"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "config": {*BASE, "config"},

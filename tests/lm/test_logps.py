@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from laser.errors import ModelError
 from laser.lm.logps import Layout, choose_layout, packed_logps, response_logps
 from laser.lm.packing import pack
+from laser.memory import Budget
 
 SMALL = {
     "vocab_size": 97,
@@ -125,7 +127,8 @@ def test_eager_attention_takes_the_same_mask():
 
 def test_response_logps_are_split_by_prompt_and_zero_for_empty_ones():
     model = tiny("llama")
-    rows = response_logps(model, PROMPTS, RESPONSES, layout=Layout(True, "tiled"), max_batch_tokens=64)
+    budget = Budget(64, ModelError("out of memory"))
+    rows = response_logps(model, PROMPTS, RESPONSES, layout=Layout(True, "tiled"), budget=budget)
     assert [len(row) for row in rows] == [3, 3, 1]
     assert rows[1][1] == 0
 

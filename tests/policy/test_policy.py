@@ -97,8 +97,7 @@ def test_embeddings_are_last_token_states_in_any_batch():
     for row, ids in enumerate(policy.encode(PROMPTS)):
         hidden = make_model().model(torch.tensor([ids])).last_hidden_state[0, -1]
         np.testing.assert_allclose(contexts[row], hidden.numpy(), atol=1e-5)
-    policy.max_batch_tokens = 1
-    np.testing.assert_allclose(policy.embed(PROMPTS), contexts, atol=1e-5)
+    np.testing.assert_allclose(make_policy(max_batch_tokens=1).embed(PROMPTS), contexts, atol=1e-5)
 
 
 def test_embeddings_follow_the_current_policy():

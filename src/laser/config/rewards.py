@@ -30,7 +30,9 @@ class WeightsRewardBase(RewardModelBase):
     trust_remote_code: bool = Field(False, description="Run model code from the hub; off unless you trust the author.")
     device: Device = Field("auto", description="auto, cpu, mps, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic of forward passes.")
-    max_batch_tokens: PositiveInt = Field(8192, description="Budget of one forward pass, in tokens.")
+    max_batch_tokens: PositiveInt = Field(
+        8192, description="Budget of one forward pass, in tokens; halved where memory runs out."
+    )
 
 
 class ModelRewardBase(WeightsRewardBase):

@@ -102,7 +102,8 @@ class GenerationConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 keeps the whole distribution.")
     max_new_tokens: PositiveInt = Field(512, description="Longest response in tokens.")
     max_batch_tokens: PositiveInt = Field(
-        16384, description="Budget of one generation chunk: rows x (prompt + response) tokens."
+        16384,
+        description="Budget of one generation chunk: rows x (prompt + response) tokens; halved where memory runs out.",
     )
     engine: Literal["transformers", "vllm", "python"] = Field(
         "transformers",
@@ -280,10 +281,11 @@ class BestOfNConfig(Section):
     """`laser best-of-n`: the bandit learns which reward model to rerank with; the policy stays as it is (Sec. 3.3)."""
 
     epochs: PositiveInt = Field(1, description="Passes of the bandit over the training prompts.")
-    reward: Literal["nll", "gold_nll", "metric"] = Field(
-        "nll",
-        description="What the bandit is fed: minus the NLL per token of the picked response (paper), or of the gold "
-        "answer after it, or the metric of the picked response.",
+    reward: Literal["auto", "nll", "gold_nll", "metric"] = Field(
+        "auto",
+        description="What the bandit is fed of the picked response: nll: minus its own NLL per token; gold_nll: minus "
+        "that of the gold answer after it; auto (paper): gold_nll for prompts with a gold answer, nll for the others; "
+        "metric: evaluation.metric.",
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from laser.errors import ModelError
 from laser.lm.packing import by_length, pad_right
 from laser.lm.sources import choose_device, choose_dtype, load_classifier, load_tokenizer
+from laser.memory import Budget
 
 
 class PromptLabels:
@@ -20,17 +22,20 @@ class PromptLabels:
     Args:
         source: Hub id or local folder of a sequence classifier with names for its labels.
         device: Where it runs.
-        max_batch_tokens: Budget of one forward pass, in padded tokens.
+        max_batch_tokens: Budget of one forward pass, in padded tokens; halved where memory runs out.
 
     Raises:
-        ModelError: There is no such classifier.
+        ModelError: There is no such classifier; later, memory does not suffice for one text.
     """
 
     def __init__(self, source: str, *, device: str = "auto", max_batch_tokens: int = 8192) -> None:
         chosen = choose_device(device)
         self._model = load_classifier(source, device=chosen, dtype=choose_dtype("auto", chosen))
         self._tokenizer = load_tokenizer(source)
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(
+            max_batch_tokens,
+            ModelError("the device is out of memory with one text in a forward pass; label on another device"),
+        )
         config = self._model.config
         self._longest = min(
             int(getattr(config, "max_position_embeddings", None) or 2**31), self._tokenizer.model_max_length
@@ -44,9 +49,14 @@ class PromptLabels:
         """Label texts, in their order."""
         ids = [list(self._tokenizer(text, truncation=True, max_length=self._longest)["input_ids"]) for text in texts]
         labels = [""] * len(ids)
-        for rows in by_length([len(row) for row in ids], self._max_batch_tokens):
-            input_ids, mask = pad_right([ids[row] for row in rows], self._pad_id, self._model.device)
-            best = self._model(input_ids=input_ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
-            for row, index in zip(rows, best, strict=True):
-                labels[row] = self._labels[index]
+        lengths = [len(row) for row in ids]
+
+        def read(tokens: int) -> None:
+            for rows in by_length(lengths, tokens):
+                input_ids, mask = pad_right([ids[row] for row in rows], self._pad_id, self._model.device)
+                best = self._model(input_ids=input_ids, attention_mask=mask).logits.argmax(dim=-1).tolist()
+                for row, index in zip(rows, best, strict=True):
+                    labels[row] = self._labels[index]
+
+        self._budget.spend(read, least=max(lengths, default=0))
         return labels

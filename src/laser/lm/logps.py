@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser.lm.packing import PackedBatch, TokenIds, pack
+from laser.memory import Budget, is_out_of_memory
 
 _TILE_ELEMENTS = 2**23  # logits of one tile: 32 MiB in float32
 
@@ -128,10 +129,16 @@ def response_logps(
     response_ids: Sequence[Sequence[TokenIds]],
     *,
     layout: Layout,
-    max_batch_tokens: int,
+    budget: Budget,
 ) -> list[Tensor]:
-    """The same as `packed_logps`, without gradient and split by prompt."""
-    flat = packed_logps(model, prompt_ids, response_ids, layout=layout, max_batch_tokens=max_batch_tokens)
+    """The same as `packed_logps`, without gradient and split by prompt, in smaller batches where memory runs out."""
+    flat = budget.spend(
+        lambda tokens: packed_logps(model, prompt_ids, response_ids, layout=layout, max_batch_tokens=tokens),
+        least=max(
+            (len(ids) + max(map(len, row)) - 1 for ids, row in zip(prompt_ids, response_ids, strict=True) if row),
+            default=0,
+        ),
+    )
     return list(flat.split([len(row) for row in response_ids]))
 
 
@@ -161,7 +168,9 @@ def choose_layout(model: PreTrainedModel) -> Layout:
             continue
         try:
             found = logps(layout)
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             continue  # the architecture refuses the shortcut
         if torch.isfinite(found).all() and (found - plain).abs().max() < tolerance:
             return layout

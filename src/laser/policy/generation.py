@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from laser.errors import diverged
+from laser.errors import TrainingError, diverged
 from laser.lm.packing import by_length
+from laser.memory import Budget
 from laser.policy.policy import Policy
 from laser.types import Prompt, Response
+
+_OUT_OF_MEMORY = TrainingError(
+    "the device is out of memory while sampling for one prompt, the least that generation.max_batch_tokens goes down "
+    "to; lower generation.num_responses or generation.max_new_tokens, or keep fewer reward models beside the policy "
+    "(rewards.max_resident), and resume"
+)
 
 
 class Generator(Protocol):
@@ -63,7 +70,7 @@ class TransformersGenerator:
     Args:
         policy: The policy; its trained adapter is active.
         max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the
-            least.
+            least. Where memory runs out, it is halved, and stays so.
         on_tokens: Told the number of tokens after every decoding step.
         on_draw: Told at every decoding step the rows of the chunk that are still being sampled, and the id that each
             has drawn.
@@ -78,7 +85,7 @@ class TransformersGenerator:
         on_draw: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     ) -> None:
         self._policy = policy
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._on_tokens = on_tokens or (lambda count: None)
         self._on_draw = on_draw
 
@@ -100,20 +107,26 @@ class TransformersGenerator:
         chunk, beyond the rounding of their logits.
 
         Raises:
-            TrainingError: A token's log-prob is not a number.
+            TrainingError: Memory does not suffice for one prompt's responses, or a token's log-prob is not a number.
         """
         ids = self._policy.encode(prompts)
         replies: list[list[Response]] = [[] for _ in prompts]
         costs = [num_responses * (len(row) + max_new_tokens) for row in ids]
-        for chunk in by_length(costs, self._max_batch_tokens):
-            uniforms = np.stack(
-                [np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk]
-            )
-            sampled = self._sample(
-                [ids[row] for row in chunk], torch.from_numpy(uniforms).flatten(0, 1), temperature, top_p
-            )
-            for position, row in enumerate(chunk):
-                replies[row] = sampled[position * num_responses : (position + 1) * num_responses]
+
+        def sample(tokens: int) -> None:
+            missing = [row for row, reply in enumerate(replies) if not reply]
+            for indices in by_length([costs[row] for row in missing], tokens):
+                chunk = [missing[index] for index in indices]
+                uniforms = np.stack(
+                    [np.random.default_rng(seeds[row]).random((num_responses, max_new_tokens)) for row in chunk]
+                )
+                sampled = self._sample(
+                    [ids[row] for row in chunk], torch.from_numpy(uniforms).flatten(0, 1), temperature, top_p
+                )
+                for position, row in enumerate(chunk):
+                    replies[row] = sampled[position * num_responses : (position + 1) * num_responses]
+
+        self._budget.spend(sample, least=max(costs, default=0))
         return replies
 
     def _sample(

@@ -16,16 +16,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.errors import DataError, ModelError
+from laser.errors import DataError, ModelError, TrainingError
 from laser.lm.chat import encode_prompt
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
+from laser.memory import Budget
 from laser.seeding import stream_seed
 from laser.types import FloatArray, Prompt, StateDict
 
 Which = Literal["policy", "reference", "base"]
 
 _ADAPTERS = {"policy": "default", "reference": "reference"}
+_OUT_OF_MEMORY = TrainingError(
+    "the device is out of memory with one text in a forward pass of the policy; lower policy.max_context or "
+    "generation.max_new_tokens, or keep fewer reward models beside it (rewards.max_resident), and resume"
+)
 
 
 class Policy:
@@ -44,7 +49,8 @@ class Policy:
         max_context: Token limit of prompt and response; None: the model's.
         system_prompt: Put before every conversation that has none.
         gradient_checkpointing: Recompute activations in the backward pass.
-        max_batch_tokens: Budget of forward passes without gradient.
+        max_batch_tokens: Budget of a forward pass. Where memory runs out in one without gradient, such passes get half
+            of it from then on.
         seed: Seeds the adapter's initial weights and its dropout.
 
     Raises:
@@ -67,7 +73,8 @@ class Policy:
         seed: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
-        self.max_batch_tokens = max_batch_tokens
+        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._system_prompt = system_prompt
         self._layout = choose_layout(model)
         lora = LoraConfig(
@@ -128,13 +135,21 @@ class Policy:
 
         Returns:
             Shape (B, D), float64.
+
+        Raises:
+            TrainingError: Memory does not suffice for the longest prompt alone.
         """
         ids = self.encode(prompts)
+        lengths = [len(row) for row in ids]
         contexts = np.empty((len(ids), self.context_dim))
-        with self._active("policy"):
-            for rows in by_length([len(row) for row in ids], self.max_batch_tokens):
+
+        def read(tokens: int) -> None:
+            for rows in by_length(lengths, tokens):
                 hidden = self._last_hidden([ids[row] for row in rows])
                 contexts[rows] = hidden.double().cpu().numpy()
+
+        with self._active("policy"):
+            self._budget.spend(read, least=max(lengths, default=0))
         return contexts
 
     def logps(
@@ -149,18 +164,19 @@ class Policy:
 
         Returns:
             For each prompt a float32 tensor, one value per response, in nats.
+
+        Raises:
+            TrainingError: Memory does not suffice for the longest response alone.
         """
         with self._active(which):
-            return response_logps(
-                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self.max_batch_tokens
-            )
+            return response_logps(self.model, prompt_ids, response_ids, layout=self._layout, budget=self._budget)
 
     def trainable_logps(self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]]) -> Tensor:
         """Log-probs under the policy with gradient, responses numbered flat, shape (number of responses,), float32."""
         self.model.train()
         try:
             return packed_logps(
-                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self.max_batch_tokens
+                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self._max_batch_tokens
             )
         finally:
             self.model.eval()

@@ -10,6 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.lm.packing import by_length, pad_right
+from laser.memory import Budget
+from laser.rewards.weights import OUT_OF_MEMORY
 from laser.rewards.window import UNLIMITED
 from laser.types import FloatArray
 
@@ -33,7 +35,7 @@ class TextEncoder:
     Args:
         model: A frozen text encoder, such as all-MiniLM-L6-v2.
         tokenizer: Its tokenizer.
-        max_batch_tokens: Budget of one forward pass, in padded tokens.
+        max_batch_tokens: Budget of one forward pass, in padded tokens; halved where memory runs out.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class TextEncoder:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
         self._window = int(getattr(model.config, "max_position_embeddings", None) or UNLIMITED)
 
     def embed(self, texts: Iterable[str]) -> Mapping[str, Embedding | None]:
@@ -53,12 +55,17 @@ class TextEncoder:
         encoded = {text: self._encode(text) for text in sorted(set(texts)) if text.strip()}
         fitting = [text for text, (ids, _) in encoded.items() if len(ids) <= self._window]
         embeddings: dict[str, Embedding | None] = dict.fromkeys(encoded)
-        for chunk in by_length([len(encoded[text][0]) for text in fitting], self._max_batch_tokens):
-            chosen = [fitting[index] for index in chunk]
-            states = self._states([encoded[text][0] for text in chosen])
-            for text, state in zip(chosen, states, strict=True):
-                words = np.array(encoded[text][1], dtype=np.bool_)
-                embeddings[text] = Embedding(_unit(state.mean(axis=0)), _unit(state[words]))
+        lengths = [len(encoded[text][0]) for text in fitting]
+
+        def read(tokens: int) -> None:
+            for chunk in by_length(lengths, tokens):
+                chosen = [fitting[index] for index in chunk]
+                states = self._states([encoded[text][0] for text in chosen])
+                for text, state in zip(chosen, states, strict=True):
+                    words = np.array(encoded[text][1], dtype=np.bool_)
+                    embeddings[text] = Embedding(_unit(state.mean(axis=0)), _unit(state[words]))
+
+        self._budget.spend(read, least=max(lengths, default=0))
         return embeddings
 
     def _encode(self, text: str) -> tuple[list[int], list[bool]]:

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.errors import RewardModelError
 from laser.lm.chat import encode_prompt, encode_text, has_chat_template
 from laser.lm.logps import choose_layout, response_logps
-from laser.rewards.weights import Weighted
+from laser.memory import Budget
+from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 from laser.rewards.window import UNLIMITED, Overflow, fit, without_beginning
 from laser.types import FloatArray, Prompt
 
@@ -107,7 +108,7 @@ class LogLikelihoodRM(Weighted):
         end_of_turn: See `ResponseEncoder`, as `template` and `plain_format`.
         template: See there.
         plain_format: See there.
-        max_batch_tokens: Budget of one forward pass.
+        max_batch_tokens: Budget of one forward pass; halved where memory runs out.
 
     Raises:
         RewardModelError: See `ResponseEncoder`.
@@ -140,13 +141,13 @@ class LogLikelihoodRM(Weighted):
         )
         self._layouts = [choose_layout(each) for each in models]
         self._normalization = normalization
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the window."""
         prompt_ids, response_ids = self._encoder.encode(prompts, responses)
         logps = [
-            response_logps(model, prompt_ids, response_ids, layout=layout, max_batch_tokens=self._max_batch_tokens)
+            response_logps(model, prompt_ids, response_ids, layout=layout, budget=self._budget)
             for model, layout in zip(self._models, self._layouts, strict=True)
         ]
         totals = [row.double().cpu().numpy() for row in logps[0]]

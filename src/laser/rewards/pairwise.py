@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from laser.lm.packing import by_length
+from laser.memory import Budget
 from laser.rewards.families.base import PairModel, Row
-from laser.rewards.weights import Weighted
+from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 from laser.types import FloatArray, Prompt
 
 
@@ -24,13 +25,13 @@ class PairwiseRM(Weighted):
 
     Args:
         model: What compares.
-        max_batch_tokens: Budget of one forward pass, in padded tokens.
+        max_batch_tokens: Budget of one forward pass, in padded tokens; halved where memory runs out.
     """
 
     def __init__(self, model: PairModel, *, max_batch_tokens: int = 8192) -> None:
         super().__init__(model.modules)
         self._model: PairModel | None = model
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
         self._num_too_long = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -63,11 +64,17 @@ class PairwiseRM(Weighted):
     def _wins(self, prompt: str, texts: Sequence[str]) -> FloatArray:
         """Log-odds that the row's text, put first, beats the column's; shape (N, N), zeros on the diagonal."""
         assert self._model is not None
+        model = self._model
         places = list(permutations(range(len(texts)), 2))
-        rows: list[Row] = [self._model.encode(prompt, texts[first], texts[second]) for first, second in places]
+        rows: list[Row] = [model.encode(prompt, texts[first], texts[second]) for first, second in places]
         wins = np.zeros((len(texts), len(texts)))
-        for chunk in by_length([len(row.ids) for row in rows], self._max_batch_tokens):
-            values = self._model.log_odds([rows[number] for number in chunk]).double().tolist()
-            for number, value in zip(chunk, values, strict=True):
-                wins[places[number]] = value
+        lengths = [len(row.ids) for row in rows]
+
+        def read(tokens: int) -> None:
+            for chunk in by_length(lengths, tokens):
+                values = model.log_odds([rows[number] for number in chunk]).double().tolist()
+                for number, value in zip(chunk, values, strict=True):
+                    wins[places[number]] = value
+
+        self._budget.spend(read, least=max(lengths, default=0))
         return wins

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from laser.errors import LaserError, RewardModelError
+from laser.errors import LaserError, LostProcessError, RewardModelError
+from laser.memory import is_out_of_memory, let_go
 from laser.ranks import Alone, Ranks
 from laser.rewards.base import Metered, RewardModel, Windowed
 from laser.rewards.overlap import Overlap
@@ -226,12 +228,11 @@ class RewardPool:
         """Scores of a share of the prompts; the first comes with what the share cost."""
         name = self._arms[arm].name
         model = self._acquire(arm)
-        try:
-            scores = [_as_scores(row) for row in model.score(prompts, responses)]
-        except LaserError as error:
-            raise RewardModelError(f"reward model {name!r}: {error}") from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise RewardModelError(f"reward model {name!r} returned what are no scores: {error}") from error
+        with _named(name):
+            try:
+                scores = [_as_scores(row) for row in model.score(prompts, responses)]
+            except (TypeError, ValueError, OverflowError) as error:
+                raise RewardModelError(f"returned what are no scores: {error}") from error
         expected = [len(row) for row in responses]
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
@@ -261,20 +262,15 @@ class RewardPool:
         while len(self._resident) >= self._max_resident:
             self._make_room()
         usage = self._usage[self._arms[arm].name]
-        if model is not None:
-            model.unpark()
-            usage.unparks += 1
-        else:
-            model = self._build(arm)
-            usage.loads += 1
+        with _named(self._arms[arm].name):
+            if model is not None:
+                model.unpark()
+                usage.unparks += 1
+            else:
+                model = self._arms[arm].build()
+                usage.loads += 1
         self._resident[arm] = model
         return model
-
-    def _build(self, arm: int) -> RewardModel:
-        try:
-            return self._arms[arm].build()
-        except LaserError as error:
-            raise RewardModelError(f"reward model {self._arms[arm].name!r}: {error}") from error
 
     def _make_room(self) -> None:
         """Park the least recently used model, or release it where none may be parked."""
@@ -292,6 +288,26 @@ class RewardPool:
         model = self._resident.pop(arm, None)
         if model is not None:
             model.release()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Tell what a reward model raises, or torch while it works, with its name, so that it counts as its failure."""
+    try:
+        yield
+    except LostProcessError:
+        raise
+    except LaserError as error:
+        raise RewardModelError(f"reward model {name!r}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RewardModelError(f"reward model {name!r} failed: {reason}; mend it, or leave it out") from error
+        let_go()
+        raise RewardModelError(
+            f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
+            "or keep fewer models on the device (rewards.max_resident, rewards.max_parked)"
+        ) from error
 
 
 def _as_scores(row: object) -> FloatArray:

@@ -8,6 +8,14 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from laser.errors import RewardModelError
+
+OUT_OF_MEMORY = RewardModelError(
+    "the device is out of memory with one response in a forward pass, the least that its max_batch_tokens goes down "
+    "to; set its device = 'cpu' or precision = 'bf16', keep fewer models there (rewards.max_resident), or lower "
+    "generation.max_new_tokens"
+)
+
 
 class Weighted:
     """What a reward model with weights in this process inherits.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from laser.errors import TrainingError, diverged
+from laser.memory import is_out_of_memory, let_go
 from laser.policy.policy import Policy, Which
 from laser.ranks import Alone, Ranks
 from laser.training.losses import Objective, PairLogps
@@ -203,7 +204,9 @@ class Learner:
         while True:
             try:
                 return self._backward(prompt_ids, responses, pairs, reference, kl, num_pairs)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._optimizer.zero_grad(set_to_none=True)
                 smallest = min(num_tokens_of(collect(prompt_ids, responses, row)) for row in group_by_prompt(pairs))
                 if self._max_batch_tokens <= smallest:
@@ -213,8 +216,7 @@ class Learner:
                         "training.gradient_checkpointing = true, and resume"
                     ) from error
                 self._max_batch_tokens //= 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            let_go()
 
     def _backward(
         self,

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.errors import RewardModelError
 from laser.lm.chat import encode_text
 from laser.lm.logps import choose_layout, response_logps
+from laser.memory import Budget
 from laser.rewards.families.base import window_of
 from laser.rewards.metrics.steps import split_steps
-from laser.rewards.weights import Weighted
+from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 from laser.types import FloatArray, Prompt
 
 
@@ -28,7 +29,7 @@ class PerplexityRM(Weighted):
         model: A frozen causal LM.
         tokenizer: Its tokenizer.
         unit: "chain" or "step".
-        max_batch_tokens: Budget of one forward pass.
+        max_batch_tokens: Budget of one forward pass; halved where memory runs out.
 
     Raises:
         RewardModelError: The tokenizer has neither BOS nor EOS, so that nothing predicts the first token.
@@ -50,7 +51,7 @@ class PerplexityRM(Weighted):
         self._model: PreTrainedModel | None = model
         self._tokenizer = tokenizer
         self._unit = unit
-        self._max_batch_tokens = max_batch_tokens
+        self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
         self._layout = choose_layout(model)
         self._window = window_of(model.config)
         self._num_too_long = 0
@@ -65,7 +66,7 @@ class PerplexityRM(Weighted):
             [[self._start]] * len(flat),
             [[ids] for ids in flat],
             layout=self._layout,
-            max_batch_tokens=self._max_batch_tokens,
+            budget=self._budget,
         )
         means = iter([float(total[0]) / len(ids) for total, ids in zip(logps, flat, strict=True)])
         return [np.array([self._score([next(means) for _ in chain]) for chain in row], dtype=float) for row in chains]
