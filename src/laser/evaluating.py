@@ -19,8 +19,9 @@ from laser.errors import ConfigError, DataError, LaserError, RunDirectoryError
 from laser.evaluation.intervals import Share
 from laser.evaluation.measure import Measured, difference, measure
 from laser.lm.sources import fingerprint
+from laser.results_files import JUDGED, MEASURED, results_file, write_results
 from laser.seeding import stream_seed
-from laser.training.run_directory import atomic_write, write_json
+from laser.training.run_directory import atomic_write
 from laser.types import Prompt
 
 SplitName = Literal["dev", "test"]
@@ -124,16 +125,17 @@ def evaluate(
         split: Prompts to ask: "dev" or "test".
         base: Also measure the model that the first run started from, and compare the others with it.
         overrides: Strings ``key=value`` laid over every configuration.
-        out: A JSON file for the results; every response is kept beside it, so that an interrupted evaluation goes on
-            where it stood and a judge can compare the responses later.
+        out: A JSON file for the results, which may hold earlier ones; every response is kept beside it, so that an
+            interrupted evaluation goes on where it stood and a judge can compare the responses later.
         trust: Act on the configuration of a run although this user's laser has not signed it.
         note: Told what happens.
 
     Raises:
         LaserError: Something cannot be used, there are no such prompts, or they have no gold answers.
     """
-    chosen = _targets(targets, base=base, overrides=overrides, trust=trust)
-    return evaluate_targets(chosen, split=split, out=results_file(out), note=note)
+    path = results_file(out, inputs=targets, replaces=(MEASURED, JUDGED))
+    chosen = resolve_targets(targets, base=base, overrides=overrides, trust=trust)
+    return evaluate_targets(chosen, split=split, out=path, note=note)
 
 
 def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Evaluation:
@@ -155,34 +157,19 @@ def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path |
     differences = {label: difference(measured[label], measured[first], seed=answers.config.seed) for label in others}
     evaluation = Evaluation(section.metric, split, measured, differences, answers)
     if out is not None:
-        write_json(out, evaluation.as_record())
+        write_results(out, evaluation.as_record())
     return evaluation
 
 
-def answer(
-    targets: Sequence[str | Path],
-    *,
-    split: SplitName,
-    base: bool,
-    overrides: Sequence[str],
-    out: Path | None,
-    trust: bool,
-    note: Note,
-) -> Answers:
-    """Sample one response to each prompt from each policy; see `evaluate` for the arguments.
+def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Answers:
+    """Sample one response to each prompt from each policy, or take those that are kept beside `out`.
 
     Raises:
         LaserError: Something cannot be used, or the files beside `out` hold other responses.
     """
-    chosen = _targets(targets, base=base, overrides=overrides, trust=trust)
-    return answer_targets(chosen, split=split, out=out, note=note)
-
-
-def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Answers:
-    """As `answer`, with policies and configurations that are at hand."""
     config = targets[0].config
     splits = build_splits(config)
-    prompts = splits.dev if split == "dev" else splits.test
+    prompts = list(splits.dev if split == "dev" else splits.test)
     if not prompts:
         raise DataError(f"there are no {split} prompts; set split.{split}")
     files = {target.label: _beside(out, target.label) for target in targets} if out is not None else {}
@@ -191,7 +178,12 @@ def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | N
     return Answers(config, prompts, responses, files, seen)
 
 
-def _targets(paths: Sequence[str | Path], *, base: bool, overrides: Sequence[str], trust: bool) -> list[Target]:
+def resolve_targets(paths: Sequence[str | Path], *, base: bool, overrides: Sequence[str], trust: bool) -> list[Target]:
+    """Read the configurations of what is to be evaluated; see `evaluate` for the arguments.
+
+    Raises:
+        LaserError: One cannot be used.
+    """
     if not paths:
         raise ConfigError("there is nothing to evaluate; name a run directory or a configuration")
     labels = unique_labels(paths)
@@ -223,13 +215,6 @@ def unique_labels(paths: Sequence[str | Path]) -> list[str]:
         if labels.count(label) > 1:
             raise ConfigError(f"{label} is named twice; name each policy once")
     return labels
-
-
-def results_file(out: str | Path | None) -> Path | None:
-    """The file for the results, which may exist already; raises ConfigError if it is a folder."""
-    if out is not None and Path(out).is_dir():
-        raise ConfigError(f"{out} is a folder; name a .json file in it for the results")
-    return Path(out) if out is not None else None
 
 
 def _beside(out: Path, label: str) -> Path:

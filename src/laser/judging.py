@@ -17,10 +17,11 @@ from laser.config.judge import JudgeConfig
 from laser.data.responses import Answered, load_responses, shared_prompts
 from laser.data.rows import SourceFile, read_rows
 from laser.errors import ConfigError, DataError, ServerError
-from laser.evaluating import Note, SplitName, answer, results_file, unique_labels
+from laser.evaluating import Note, SplitName, Target, answer_targets, resolve_targets, unique_labels
 from laser.evaluation.comparison import Compared, compare
+from laser.results_files import JUDGED, MEASURED, results_file, write_results
 from laser.rewards.pairwise_judge import Bill, PairwiseJudge, Question, Verdict
-from laser.training.run_directory import atomic_write, to_json, write_json
+from laser.training.run_directory import atomic_write, to_json
 from laser.types import FloatArray
 
 _FILES = (".jsonl", ".json", ".parquet")
@@ -92,20 +93,23 @@ def win_rates(
         base: Take the model that the first run started from as the baseline.
         overrides: Strings ``key=value`` laid over the configurations of runs.
         difficulty: A JSON Lines file with `id` and `difficulty` of each prompt, for the regression on length.
-        out: A JSON file for the results; responses, verdicts and replies are kept beside it.
+        out: A JSON file for the results, which may hold earlier ones; responses, verdicts and replies are kept beside
+            it.
         trust: Act on the configuration of a run although this user's laser has not signed it.
         note: Told what happens.
 
     Raises:
         ServerError: The judge judged nothing.
-        LaserError: Something cannot be used, or two policies share no prompt.
+        LaserError: Something cannot be used, which is found before anything is sampled, or two policies share no
+            prompt.
     """
-    out = results_file(out)
-    responses, seed = _gather(targets, split, base, overrides, out, trust, note)
-    baseline, *others = responses
+    out = results_file(out, inputs=[*targets, difficulty], replaces=(JUDGED, MEASURED))
+    given = _gather(targets, base=base, overrides=overrides, trust=trust)
     gamma = _load_difficulty(Path(difficulty)) if difficulty is not None else None
     pairwise = build_pairwise_judge(judge, out.with_name(f"{out.stem}.replies.sqlite") if out is not None else None)
     try:
+        responses, seed = _respond(given, split, out, note)
+        baseline, *others = responses
         judged = {}
         for label in others:
             note(f"judging {label} against {baseline}")
@@ -115,20 +119,27 @@ def win_rates(
         pairwise.close()
     result = WinRates(baseline, judge.model, judged, pairwise.bill)
     if out is not None:
-        write_json(out, result.as_record())
+        write_results(out, result.as_record())
     return result
 
 
-def _gather(
-    targets: Sequence[str | Path],
-    split: SplitName,
-    base: bool,
-    overrides: Sequence[str],
-    out: Path | None,
-    trust: bool,
-    note: Note,
-) -> tuple[dict[str, list[Answered]], int]:
-    """Responses by label, the baseline's first, and the seed."""
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What is compared.
+
+    Attributes:
+        order: Labels, the baseline's first.
+        kept: Responses that were given as files, by label.
+        targets: The policies that are yet to be asked.
+    """
+
+    order: list[str]
+    kept: dict[str, list[Answered]]
+    targets: list[Target]
+
+
+def _gather(targets: Sequence[str | Path], *, base: bool, overrides: Sequence[str], trust: bool) -> _Given:
+    """Read files of responses and the configurations of runs; nothing is sampled."""
     labels = unique_labels(targets)
     files = {
         label: Path(path)
@@ -138,15 +149,21 @@ def _gather(
     runs = [path for label, path in zip(labels, targets, strict=True) if label not in files]
     if base and not runs:
         raise ConfigError("--base needs a run; files of responses have no untrained model")
-    sampled, seed = {}, 0
-    if runs:
-        answers = answer(runs, split=split, base=base, overrides=overrides, out=out, trust=trust, note=note)
-        sampled, seed = answers.responses, answers.config.seed
-    order = [*(label for label in sampled if label not in labels), *labels]  # a base model first
-    found = {label: load_responses(files[label]) if label in files else sampled[label] for label in order}
-    if len(found) < 2:
+    asked = resolve_targets(runs, base=base, overrides=overrides, trust=trust) if runs else []
+    order = [*(target.label for target in asked if target.label not in labels), *labels]  # a base model first
+    if len(order) < 2:
         raise ConfigError("a judge compares two policies; name another run or file of responses, or add --base")
-    return found, seed
+    return _Given(order, {label: load_responses(path) for label, path in files.items()}, asked)
+
+
+def _respond(given: _Given, split: SplitName, out: Path | None, note: Note) -> tuple[dict[str, list[Answered]], int]:
+    """Responses by label, the baseline's first, and the seed."""
+    sampled, seed = {}, 0
+    if given.targets:
+        answers = answer_targets(given.targets, split=split, out=out, note=note)
+        sampled, seed = answers.responses, answers.config.seed
+    found = {**given.kept, **sampled}
+    return {label: found[label] for label in given.order}, seed
 
 
 def _judge(

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import laser
 from laser.config.judge import JudgeConfig, load_judge
-from laser.errors import ConfigError, DataError, ServerError
+from laser.errors import ConfigError, DataError, LaserError, ServerError
 from laser.judging import win_rates
 from runs import make_table
 from servers import serving
@@ -261,6 +262,34 @@ def test_runs_and_files_together(tmp_path):
             win_rates([tmp_path / "run"], settings)
         with pytest.raises(ConfigError, match="--base needs a run"):
             win_rates([tmp_path / "r.base.jsonl", tmp_path / "r.run.jsonl"], settings, base=True)
+
+
+UNTRAINED = """data = {type = "embedded"}
+policy = {model = "m"}
+[[rewards.models]]
+type = "function"
+name = "first"
+function = "rewards.py:first"
+"""
+
+
+@pytest.mark.parametrize(
+    ("targets", "settings", "options", "words"),
+    [
+        (["a.toml"], {}, {}, "compares two policies"),
+        (["a.toml", "r.jsonl"], {"api_key_env": "NO_SUCH_KEY"}, {}, "NO_SUCH_KEY is not set"),
+        (["a.toml", "r.jsonl"], {"template": "{prompt} {second}"}, {}, "template has no {first}"),
+        (["a.toml", "r.jsonl"], {}, {"difficulty": "none.jsonl"}, "none.jsonl does not exist"),
+        (["a.toml", "none.jsonl"], {}, {}, "none.jsonl"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sampled(tmp_path, monkeypatch, targets, settings, options, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("laser.judging.answer_targets", lambda *_, **__: pytest.fail("it was sampled"))
+    Path("a.toml").write_text(UNTRAINED)
+    write_responses(Path("r.jsonl"), ["x"])
+    with pytest.raises(LaserError, match=re.escape(words)):
+        win_rates(targets, JudgeConfig(url="http://127.0.0.1:1", model="j", **settings), **options)
 
 
 def test_files_without_responses(tmp_path):

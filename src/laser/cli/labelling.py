@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from laser.cli.environment import ENVIRONMENT
 from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
 from laser.config import load_config
+from laser.results_files import results_file, write_results
 
 if TYPE_CHECKING:
     from laser.rewardbench import BenchResult
@@ -98,6 +98,7 @@ def run_rewardbench(
 ) -> None:
     """Measure a pool on preference sets and print the tables. Raises LaserError."""
     _prepare()
+    results = results_file(out, inputs=[*pairs, config_path])
     config = load_config(config_path, overrides)
     from laser.rewardbench import rewardbench
 
@@ -110,9 +111,9 @@ def run_rewardbench(
         console.print(f"chosen for {escape(category)}: {escape(listed)}")
     for name, reason in result.failed.items():
         console.print(f"left out: {escape(name)}: {escape(reason)}")
-    if out is not None:
-        out.write_text(json.dumps(result.as_record(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"written: {escape(str(out))}")
+    if results is not None:
+        write_results(results, result.as_record())
+        console.print(f"written: {escape(str(results))}", soft_wrap=True)
 
 
 def _prepare() -> None:

@@ -250,7 +250,9 @@ def rewardbench(
     learn: Annotated[
         float, typer.Option(help="Share of the prompts the selector learns from first; the others are measured.")
     ] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New .json file to write the numbers into.", show_default=False)
+    ] = None,
 ) -> None:
     """Measure how often each reward model orders labelled pairs rightly, by category, and how much they agree.
 
@@ -349,13 +351,6 @@ def main() -> None:
 
         if tells(error):
             say(f"laser: error: {error}", error=True)
-        sys.exit(2)
-    except OSError as error:  # of a path given on the command line, in whatever command
-        if error.filename is None:
-            raise
-        from laser.cli.terminal import say
-
-        say(f"laser: error: cannot use {error.filename} ({error.strerror}); choose another path", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)

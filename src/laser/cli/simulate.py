@@ -20,6 +20,7 @@ from laser.bandits.simulate import Environment, LoggedRows, Maker, classificatio
 from laser.bandits.thompson import LinearThompson
 from laser.cli.terminal import make_console
 from laser.errors import ConfigError
+from laser.results_files import REGRET, results_file, write_results
 from laser.types import FloatArray
 
 MAKERS: dict[str, Maker] = {
@@ -46,20 +47,24 @@ def run_simulation(environments: list[str], selectors: list[str], seeds: int, ro
 
     Raises:
         ConfigError: An environment or selector is unknown, or a library is missing.
+        LaserError: The folder cannot be written, or holds other files of these names.
     """
     chosen = {name: MAKERS[_known("selector", name, MAKERS)] for name in selectors or MAKERS}
     makers = [_environment(_known("environment", name, ENVIRONMENTS), rounds) for name in environments or _DEFAULT]
+    results, picture = out / "regret.json", out / "regret.png"
+    if picture.exists() and not results.exists():
+        raise ConfigError(f"{picture} exists already; choose another --out")
+    results_file(results, replaces=(REGRET,))
     curves = compare(chosen, makers, seeds)
-    out.mkdir(parents=True, exist_ok=True)
     final = {
         name: {selector: _summary(rows[:, -1]) for selector, rows in of_selector.items()}
         for name, of_selector in curves.items()
     }
-    (out / "regret.json").write_text(json.dumps({"seeds": seeds, "rounds": rounds, "regret": final}, indent=2))
-    _plot(curves, out / "regret.png")
+    write_results(results, {"seeds": seeds, "rounds": rounds, "regret": final})
+    _plot(curves, picture)
     console = make_console()
     console.print(_table(final, seeds, rounds))
-    console.print(f"written: {out / 'regret.json'}, {out / 'regret.png'}", markup=False, soft_wrap=True)
+    console.print(f"written: {results}, {picture}", markup=False, soft_wrap=True)
 
 
 def run_replay(run: Path, selectors: list[str]) -> None:
