@@ -352,6 +352,13 @@ def main() -> None:
         if tells(error):
             say(f"laser: error: {error}", error=True)
         sys.exit(2)
+    except OSError as error:  # of a path given on the command line, in whatever command
+        if error.filename is None:
+            raise
+        from laser.cli.terminal import say
+
+        say(f"laser: error: cannot use {error.filename} ({error.strerror}); choose another path", error=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)
         sys.exit(130)
