@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config import load_config
 from laser.errors import ConfigError
@@ -16,8 +15,7 @@ from laser.errors import ConfigError
 
 def run_best_of_n(config_path: Path | None, overrides: list[str], out: Path, wanted: list[str]) -> None:
     """Compare methods of reranking and print what came out. Raises LaserError."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     config = load_config(config_path, overrides)
     console = make_console()
     from laser.best_of_n import best_of_n, standard_methods

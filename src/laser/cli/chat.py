@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console, plain
 from laser.errors import LaserError
 
@@ -68,9 +66,7 @@ def run_chat(
     run: Path, *, once: str | None, best_of: int, reward_model: str | None, overrides: list[str], trust: bool
 ) -> None:
     """Talk. Raises LaserError."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
+    prepare()
     stream, console = _Stream(), make_console(stderr=True)
     console.print(f"loading {escape(str(run))}")
     from laser.chatting import Chat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console, say
 from laser.compare.cells import BEST_OF_N, Cell, make_cells, with_needs
 from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost, seconds_left
@@ -44,8 +43,7 @@ def run_compare(path: Path, overrides: list[str], options: CompareOptions) -> in
     Raises:
         LaserError: The suite cannot be used.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     given = [f"devices={_listed(options.devices)}"] if options.devices else []
     given += [f"workers={options.workers}"] if options.workers else []
     suite = load_suite(path, [*overrides, *given])

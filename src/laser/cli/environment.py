@@ -1,5 +1,10 @@
 """Environment of commands that load models, set before the libraries are imported; what the user has set stays."""
 
+from __future__ import annotations
+
+import os
+import warnings
+
 ENVIRONMENT = {
     # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -9,3 +14,10 @@ ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+def prepare() -> None:
+    """Set the environment, and silence what libraries say about each other."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import warnings
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config.judge import load_judge
 from laser.errors import ConfigError
@@ -40,7 +39,8 @@ def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path 
     """Measure and print. Raises LaserError."""
     if judge_overrides or difficulty is not None:
         raise ConfigError("--judge-set and --difficulty are for a judge; add --judge")
-    console = _prepare()
+    prepare()
+    console = make_console()
     from laser.evaluating import evaluate
 
     evaluation = evaluate(
@@ -58,8 +58,11 @@ def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path 
 
 def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], difficulty: Path | None) -> None:
     """Judge and print. Raises LaserError."""
+    if re.fullmatch(r"[\w.-]+:\d+(/\S*)?", source) and not Path(source).exists():
+        raise ConfigError(f"--judge {source} is no file; write http://{source} for a server there")
     judge = load_judge(source, judge_overrides)
-    console = _prepare()
+    prepare()
+    console = make_console()
     from laser.judging import win_rates
 
     result = win_rates(
@@ -78,13 +81,6 @@ def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], dif
         _print_caveats(label, judged, console)
     _print_bill(result, console)
     _print_written(options, console)
-
-
-def _prepare() -> Console:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
-    return make_console()
 
 
 def _print_measured(evaluation: Evaluation, console: Console) -> None:

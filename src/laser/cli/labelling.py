@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laser.analysis.shown import visible
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
 from laser.config import load_config
@@ -65,7 +64,7 @@ class LabelLines:
 
 def run_label(config_path: Path | None, overrides: list[str], out: Path, format: Literal["jsonl", "parquet"]) -> None:
     """Write a preference data set and say what is in it. Raises LaserError."""
-    _prepare()
+    prepare()
     config = load_config(config_path, overrides)
     console = make_console()
     progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
@@ -97,7 +96,7 @@ def run_rewardbench(
     learn: float,
 ) -> None:
     """Measure a pool on preference sets and print the tables. Raises LaserError."""
-    _prepare()
+    prepare()
     results = results_file(out, inputs=[*pairs, config_path])
     config = load_config(config_path, overrides)
     from laser.rewardbench import rewardbench
@@ -114,11 +113,6 @@ def run_rewardbench(
     if results is not None:
         write_results(results, result.as_record())
         console.print(f"written: {escape(str(results))}", soft_wrap=True)
-
-
-def _prepare() -> None:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 def _builder(format: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config import load_config
 
@@ -16,8 +15,7 @@ def run_router(pairs: Path, out: Path, config: Path | None, overrides: list[str]
     Raises:
         LaserError: The pairs, models or folder cannot be used.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     from laser.router import train_router
 
     console = make_console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config.schema import TaskData
 from laser.config.tasks import apply_task
@@ -60,8 +59,7 @@ def print_task(name: str, path: Path | None) -> None:
 
 def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> None:
     """Write a task's prompts or pairs and say how many. Raises LaserError."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     from laser.build.data import task_selection
     from laser.data.export import export_pairs, export_prompts
     from laser.data.task import load_task_preferences

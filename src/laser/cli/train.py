@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from laser.cli.environment import ENVIRONMENT
+from laser.cli.environment import prepare
 from laser.cli.progress import ClosableProgress, Quiet, make_progress
 from laser.cli.stopping import Stopper
 from laser.cli.terminal import make_console, say
@@ -42,10 +40,8 @@ def run_training(
     Raises:
         LaserError: The request cannot be carried out.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     console = make_console(quiet=not is_main())
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about each other
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
         from laser.planning import print_plan
