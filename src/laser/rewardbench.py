@@ -36,6 +36,8 @@ class BenchResult:
         counts: Pairs of each category.
         agreement: Macro F1 of one reward model's verdicts against another's, over pairs that both judge (Fig. 3).
         unscored: Responses each reward model gave no number for.
+        too_long: Responses that did not fit its window, left out or scored with their prompt cut.
+        silent: Reward models that gave no number for any response; their accuracy of 0 says nothing of them.
         chosen: For each category, how often the selector chose each reward model; empty without a selector.
         failed: Reward models that could not be used, and why.
     """
@@ -47,6 +49,8 @@ class BenchResult:
     counts: dict[str, int]
     agreement: dict[str, dict[str, float]]
     unscored: dict[str, int]
+    too_long: dict[str, int]
+    silent: tuple[str, ...]
     chosen: dict[str, dict[str, float]]
     failed: dict[str, str]
 
@@ -76,9 +80,10 @@ def rewardbench(
     if not 0 <= learn < 1:
         raise ConfigError(f"--learn is {learn}; give a share of the prompts from 0 up to, but not including, 1")
     preferences = [one for path in paths for one in load_preferences(path)]
-    verdicts, unscored, failed = _judge(config, preferences)
+    judged = _judge(config, preferences)
+    verdicts = judged.gaps
     if not verdicts:
-        raise RewardModelError(f"no reward model could be used: {'; '.join(failed.values())}")
+        raise RewardModelError(f"no reward model could be used: {'; '.join(judged.failed.values())}")
     agreement = {a: {b: _macro_f1(verdicts[a], verdicts[b]) for b in verdicts} for a in verdicts}
     lengths = np.array([len(one.chosen) - len(one.rejected) for one in preferences], dtype=np.float64)
     columns = {**verdicts, LENGTH: lengths}
@@ -103,16 +108,27 @@ def rewardbench(
         },
         counts={category: int((categories == category).sum()) for category in names},
         agreement=agreement,
-        unscored=unscored,
+        unscored=judged.unscored,
+        too_long=judged.too_long,
+        silent=judged.silent,
         chosen={} if arms_N is None else _shares(config, arms_N[measured_N], categories),
-        failed=failed,
+        failed=judged.failed,
     )
 
 
-def _judge(
-    config: RunConfig, preferences: Sequence[Preference]
-) -> tuple[dict[str, FloatArray], dict[str, int], dict[str, str]]:
-    """Score of chosen minus rejected by every reward model that can be used; how much it left out; who failed."""
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """By reward model: `gaps`, its score of chosen minus rejected for each pair; the rest as in `BenchResult`."""
+
+    gaps: dict[str, FloatArray]
+    unscored: dict[str, int]
+    too_long: dict[str, int]
+    silent: tuple[str, ...]
+    failed: dict[str, str]
+
+
+def _judge(config: RunConfig, preferences: Sequence[Preference]) -> _Judged:
+    """Ask every reward model about every response once."""
     pool = build_pool(config)
     of_prompt: dict[str, dict[str, int]] = {}
     for one in preferences:
@@ -123,7 +139,7 @@ def _judge(
     prompts, texts = [first[key] for key in of_prompt], [list(known) for known in of_prompt.values()]
     rows = {key: row for row, key in enumerate(of_prompt)}
     gaps: dict[str, FloatArray] = {}
-    unscored, failed = {}, {}
+    unscored, failed, silent = {}, {}, []
     for arm, name in enumerate(pool.names):
         try:
             scores = pool.score(arm, prompts, texts)
@@ -131,6 +147,8 @@ def _judge(
             failed[name] = str(error)
             continue
         unscored[name] = sum(int(np.isnan(row).sum()) for row in scores)
+        if unscored[name] == sum(map(len, texts)):
+            silent.append(name)
         gaps[name] = np.array(
             [
                 scores[rows[key]][of_prompt[key][one.chosen]] - scores[rows[key]][of_prompt[key][one.rejected]]
@@ -138,7 +156,8 @@ def _judge(
             ]
         )
     pool.release_all()
-    return gaps, unscored, failed
+    too_long = {name: used["too_long"] for name, used in pool.usage().items() if name in gaps}
+    return _Judged(gaps, unscored, too_long, tuple(silent), failed)
 
 
 def _key(one: Preference) -> str:

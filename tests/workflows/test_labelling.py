@@ -111,6 +111,8 @@ def test_a_reward_model_that_fails_is_left_out_and_named(tmp_path):
     assert result.failed.keys() == {"bad"}
     assert result.unscored["silent"] == 8
     assert result.accuracy["silent"] == 0
+    assert result.silent == ("silent",)
+    assert result.too_long == {"likelihood": 0, "vowels": 0, "silent": 0}
     table["rewards"]["models"] = [bad]
     with pytest.raises(RewardModelError, match="no reward model could be used"):
         rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,7 +110,9 @@ def run_rewardbench(
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         console.print(f"chosen for {escape(category)}: {escape(listed)}")
     for name, reason in result.failed.items():
-        console.print(f"left out: {escape(name)}: {escape(reason)}")
+        console.print(f"left out: {escape(name)}: {escape(reason)}", soft_wrap=True)
+    for name in result.silent:
+        console.print(f"{escape(name)} gave no score", soft_wrap=True)
     if results is not None:
         write_results(results, result.as_record())
         console.print(f"written: {escape(str(results))}", soft_wrap=True)
@@ -120,13 +123,14 @@ def _builder(format: str) -> str:
 
 
 def _accuracy_table(result: BenchResult) -> Table:
-    table = Table("reward model", "accuracy", "95% interval", *map(escape, result.counts), "unscored")
+    table = Table("reward model", "accuracy", "95% interval", *map(escape, result.counts), "unscored", "too long")
     table.title = f"Pairs ordered rightly, of {result.num_pairs}"
     for name, value in sorted(result.accuracy.items(), key=lambda item: -item[1]):
         low, high = result.interval[name]
-        cells = (f"{result.by_category[name][category]:.2f}" for category in result.counts)
-        unscored = str(result.unscored.get(name, "-"))
-        table.add_row(escape(name), f"{value:.3f}", f"{low:.3f} to {high:.3f}", *cells, unscored)
+        numbers = [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+        numbers += [f"{result.by_category[name][category]:.2f}" for category in result.counts]
+        left_out = (str(counts.get(name, "-")) for counts in (result.unscored, result.too_long))
+        table.add_row(escape(name), *(["-"] * len(numbers) if name in result.silent else numbers), *left_out)
     return table
 
 
@@ -134,5 +138,6 @@ def _agreement_table(result: BenchResult) -> Table:
     names = list(result.agreement)
     table = Table("", *map(escape, names), title="Agreement of verdicts (macro F1)")
     for name in names:
-        table.add_row(escape(name), *(f"{result.agreement[name][other]:.2f}" for other in names))
+        values = (result.agreement[name][other] for other in names)
+        table.add_row(escape(name), *("-" if math.isnan(value) else f"{value:.2f}" for value in values))
     return table
