@@ -27,8 +27,9 @@ def run(monkeypatch, capsys):
     return command
 
 
-def test_the_list_has_every_task_in_80_columns(run):
-    code, out, _ = run("tasks")
+@pytest.mark.parametrize("command", [("tasks",), ("tasks", "list")])
+def test_the_list_has_every_task_in_80_columns(run, command):
+    code, out, _ = run(*command)
     assert code == 0
     for name, task in TASKS.items():
         row = next(line for line in out.splitlines() if line.split()[:1] in ([name], [f"{name}*"]))

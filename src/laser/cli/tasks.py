@@ -21,14 +21,23 @@ _PATH = Annotated[
 
 @app.callback()
 def list_tasks(context: typer.Context) -> None:
-    """List the tasks: kind, metric, split sizes, licence, and what is needed to get them.
+    """List the tasks where nothing else is asked.
 
     Example: laser tasks
     """
     if context.invoked_subcommand is None:
-        from laser.cli.task_tables import print_list
+        list_all()
 
-        print_list()
+
+@app.command("list")
+def list_all() -> None:
+    """List the tasks: kind, metric, split sizes, licence, and what is needed to get them.
+
+    Example: laser tasks list
+    """
+    from laser.cli.task_tables import print_list
+
+    print_list()
 
 
 @app.command()
