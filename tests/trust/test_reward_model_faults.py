@@ -3,15 +3,21 @@
 import json
 import threading
 import time
+from contextvars import ContextVar
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 import laser
+from laser.build import build_pool
+from laser.config import parse_config
 from laser.errors import RewardModelError
 from laser.rewards.function import FunctionRM
-from laser.rewards.pool import Arm, RewardPool
+from laser.rewards.own import OwnRM
+from laser.rewards.patience import Patience
+from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
 from runs import make_table, steps
 from servers import serving
@@ -119,6 +125,94 @@ def test_a_function_that_hangs_holds_one_thread_and_never_runs_twice_at_once():
     gate.set()
     assert score(hangs, timeout=5.0, busy=busy)[0].tolist() == [1, 2]
     assert max(most) == 1
+
+
+class Hanging:
+    """A reward model of one's own that hangs until its gate opens, and must not be touched meanwhile."""
+
+    def __init__(self, gate):
+        self.gate, self.running, self.told = gate, 0, []
+
+    def score(self, prompts, responses):
+        self.running += 1
+        assert self.running == 1
+        self.gate.wait(20)
+        self.running -= 1
+        return [np.arange(len(row), dtype=float) for row in responses]
+
+    def release(self):
+        self.told.append(("release", self.running))
+
+    def park(self):
+        self.told.append(("park", self.running))
+
+    def unpark(self):
+        self.told.append(("unpark", self.running))
+
+
+def test_a_reward_model_of_ones_own_that_hangs_is_left_out_and_used_again_once_it_answers():
+    gate, before = threading.Event(), threading.active_count()
+    hanging, patience = Hanging(gate), Patience(0.05)
+    arms = [Arm("own", lambda: OwnRM(hanging, "own", patience)), Arm("fine", lambda: Hanging(gate))]
+    pool = RewardPool(arms, quarantine=Quarantine(2, max_failures=2, recovery_batches=1))
+    with pytest.raises(QuarantinedError, match=r"reward model 'own' took longer than 0\.05 s; .* raise its timeout"):
+        pool.score(0, PROMPTS, RESPONSES)
+    assert hanging.told == []
+    assert threading.active_count() == before + 1
+    gate.set()
+    while patience.busy:
+        time.sleep(0.01)
+    assert pool.score(1, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
+    while not pool.available_K[0]:
+        pool.quarantine.next_batch()
+    patience.seconds = 20.0
+    assert pool.score(0, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
+    pool.release_all()
+    assert hanging.told == [("release", 0)]
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 5.0])
+def test_a_call_with_patience_is_as_one_without(timeout):
+    variable = ContextVar("variable", default="default")
+    variable.set("set")
+    with torch.no_grad():
+        assert Patience(timeout).call(lambda: (torch.is_grad_enabled(), variable.get())) == (False, "set")
+    with pytest.raises(KeyError, match="mine"):
+        Patience(timeout).call(lambda: {}["mine"])
+    here = threading.get_ident()
+    assert (Patience(timeout).call(threading.get_ident) == here) == (not timeout)
+
+
+HANGING = """
+import time
+
+class Slow:
+    def score(self, prompts, responses):
+        time.sleep(3)
+    def release(self): pass
+    def park(self): pass
+    def unpark(self): pass
+
+def make():
+    return Slow()
+
+def slow(prompts, responses):
+    time.sleep(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "kind", [{"type": "python", "factory": "f.py:make"}, {"type": "function", "function": "f.py:slow"}]
+)
+def test_what_hangs_is_given_up_by_default_and_sooner_where_asked(tmp_path, kind):
+    (tmp_path / "f.py").write_text(HANGING)
+    spec = {name: str(tmp_path / value) if name != "type" else value for name, value in kind.items()}
+    table = make_table(tmp_path)
+    table["rewards"]["models"] = [{"name": "slow", **spec}, {"name": "patient", "timeout": 0.05, **spec}]
+    config = parse_config(table)
+    assert config.rewards.models[0].timeout == 600
+    with pytest.raises(RewardModelError, match=r"'patient' took longer than 0\.05 s"):
+        build_pool(config).score(1, PROMPTS, RESPONSES)
 
 
 @pytest.mark.slow

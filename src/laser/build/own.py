@@ -10,6 +10,7 @@ from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.rewards.function import load_function
 from laser.rewards.own import OwnRM
+from laser.rewards.patience import Patience
 from laser.rewards.pool import RewardPool
 from laser.training.signals import Signal
 
@@ -41,10 +42,10 @@ def own_generator(factory: str, policy: Policy) -> Generator:
     return cast(Generator, _make("generation", factory, (policy,), ("generate",)))
 
 
-def own_reward_model(name: str, factory: str) -> OwnRM:
+def own_reward_model(name: str, factory: str, patience: Patience) -> OwnRM:
     """Call ``factory()``; what the reward model raises later counts as its failure. Raises RewardModelError."""
     try:
-        return OwnRM(_make("", factory, (), ("score", "release", "park", "unpark")), name)
+        return OwnRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, patience)
     except ConfigError as error:
         raise RewardModelError(str(error)) from error
 

@@ -37,6 +37,7 @@ from laser.rewards.function import FunctionRM, function_fingerprint, load_functi
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import RUBRIC, JudgeRM
 from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
+from laser.rewards.patience import Patience
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
@@ -104,7 +105,7 @@ def _reward_builder(model: section_of.RewardModelConfig, ranks: Ranks | None = N
             busy = threading.Lock()
             return lambda: FunctionRM(function, model.name, timeout=model.timeout, busy=busy)
         case section_of.PythonReward():
-            return partial(own_reward_model, model.name, model.factory)
+            return partial(own_reward_model, model.name, model.factory, Patience(model.timeout))
         case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model, ranks if model.shard else None)
         case section_of.ClassifierReward():

@@ -251,12 +251,23 @@ _TEXT_METRIC_FIELDS = {
 """Which metrics each field concerns."""
 
 
+Timeout = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1e6,
+        description="Seconds a call may take before it counts as failed, in a thread of its own; 0: any time, in the "
+        "run's own thread.",
+    ),
+]
+
+
 class FunctionReward(RewardModelBase):
     """A Python function ``(prompts, responses) -> scores``."""
 
     type: Literal["function"] = "function"
     function: str = Field(description="'path.py:function'; a relative path starts at the configuration file.")
-    timeout: float | None = Field(None, gt=0, description="Seconds a call may take; None: any time.")
+    timeout: Timeout = 600.0
 
 
 class PythonReward(RewardModelBase):
@@ -264,6 +275,7 @@ class PythonReward(RewardModelBase):
 
     type: Literal["python"] = "python"
     factory: Factory
+    timeout: Timeout = 600.0
 
 
 class ServerRewardBase(RewardModelBase):

@@ -7,7 +7,6 @@ import importlib.util
 import math
 import numbers
 import operator
-import queue
 import reprlib
 import sys
 import threading
@@ -19,14 +18,11 @@ import numpy as np
 
 from laser.errors import RewardModelError
 from laser.rewards.base import Weightless
+from laser.rewards.patience import Patience, TookTooLongError
 from laser.types import FloatArray, Prompt
 
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float | None]]
 """Called with flat lists of equal length; returns one number per response, None where it has no opinion."""
-
-
-class _TookTooLongError(Exception):
-    """A call did not end in time."""
 
 
 class FunctionRM(Weightless):
@@ -35,10 +31,8 @@ class FunctionRM(Weightless):
     Args:
         function: See `RewardFunction`.
         name: What error messages call it.
-        timeout: Seconds a call may take; None: any time. A call that takes longer counts as failed; Python cannot
-            stop it, so it goes on in a thread of its own, and the next call waits for it, as long again at most: the
-            function never runs twice at once, and one that hangs holds one thread, not one a call.
-        busy: Held while the function runs; shared by all that call it.
+        timeout: Seconds a call may take, as in `laser.rewards.patience.Patience`; None: any time.
+        busy: See there.
     """
 
     def __init__(
@@ -51,8 +45,7 @@ class FunctionRM(Weightless):
     ) -> None:
         self._function = function
         self._name = name
-        self._timeout = timeout
-        self._busy = busy or threading.Lock()
+        self._patience = Patience(timeout, busy)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN.
@@ -63,10 +56,12 @@ class FunctionRM(Weightless):
         flat_prompts = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
         flat_responses = [text for row in responses for text in row]
         try:
-            returned = self._call(flat_prompts, flat_responses) if flat_responses else []
-        except _TookTooLongError as error:
+            ask = self._patience.call
+            returned = ask(lambda: list(self._function(flat_prompts, flat_responses))) if flat_responses else []
+        except TookTooLongError as error:
             raise RewardModelError(
-                f"reward function {self._name!r} took longer than {self._timeout:g} s; speed it up or raise its timeout"
+                f"reward function {self._name!r} took longer than {self._patience.seconds:g} s; speed it up or raise "
+                "its timeout"
             ) from error
         except (Exception, SystemExit) as error:  # the function is the user's: whatever it raises is told with its name
             raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
@@ -80,30 +75,6 @@ class FunctionRM(Weightless):
 
     def release(self) -> None:
         """Nothing to drop."""
-
-    def _call(self, prompts: list[Prompt], responses: list[str]) -> list[float | None]:
-        if self._timeout is None:
-            return list(self._function(prompts, responses))
-        if not self._busy.acquire(timeout=self._timeout):
-            raise _TookTooLongError
-        outcome: queue.Queue[list[float | None] | BaseException] = queue.Queue()
-
-        def work() -> None:
-            try:
-                outcome.put(list(self._function(prompts, responses)))
-            except (Exception, SystemExit) as error:  # raised again by the caller
-                outcome.put(error)
-            finally:
-                self._busy.release()
-
-        threading.Thread(target=work, daemon=True).start()
-        try:
-            result = outcome.get(timeout=self._timeout)
-        except queue.Empty:
-            raise _TookTooLongError from None
-        if isinstance(result, BaseException):
-            raise result
-        return result
 
     def _number(self, value: Any) -> float:
         if value is None:
