@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from laser import __version__
 from laser.analysis.summary import RunSummary, summarize
 from laser.build import Built, build, build_tracking, reward_fingerprints
+from laser.build.checks import check_used, nothing_to_choose
 from laser.config import RunConfig, parse_config
 from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
@@ -73,7 +74,10 @@ def train(
         LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
     """
     config = config if isinstance(config, RunConfig) else parse_config(dict(config))
+    check_used(config)
     progress = progress or Silent()
+    if note := nothing_to_choose(config):
+        progress.note(note)
     with joined() as ranks:
         path = ranks.broadcast(Path(out) if out is not None else default_out())
         _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again

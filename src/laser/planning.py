@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from laser.build import build_plan, build_splits, check_reward_model
+from laser.build.checks import check_used, nothing_to_choose
 from laser.config import rewards as reward_sections
 from laser.config import schema
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
@@ -210,7 +211,10 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     Raises:
         LaserError: Something the run needs cannot be had; a run would fail the same way.
     """
+    check_used(config)
     console.print_json(json.dumps(config.model_dump(mode="json")))
+    if note := nothing_to_choose(config):
+        console.print(note)
     splits = build_splits(config)
     if machine == "here":  # what another machine will have need not be on this one
         for model in config.rewards.models:

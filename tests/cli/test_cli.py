@@ -88,6 +88,19 @@ def test_a_run_prints_plain_lines_and_ends_with_what_matters(project, tmp_path, 
     assert code == 0
 
 
+def test_a_run_that_trained_on_nothing_says_so_and_how_answers_were_decoded(project, tmp_path, monkeypatch, capsys):
+    (tmp_path / "same.py").write_text("def score(prompts, responses):\n    return [1.0] * len(responses)\n")
+    models = f"rewards.models=[{{type='function', name='same', function='{tmp_path}/same.py:score'}}]"
+    arguments = ["--set", models, "--set", "selector={type='fixed', arm='same'}", "--set", "training.iterations=1"]
+    arguments += ["--set", "evaluation.temperature=0.7", "--out", tmp_path / "run"]
+    code, out, _ = run(monkeypatch, capsys, "train", project / "run.toml", *arguments)
+    assert code == 0
+    said = " ".join(out.split())
+    assert "pairs trained on: 0;" in said
+    assert re.search(r"the policy is unchanged: no pair of responses was left to train on \(\d+ ties", said)
+    assert "(4 prompts, sampled at temperature 0.7)" in said
+
+
 def test_dry_run_prints_config_and_plan_and_trains_nothing(project, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(monkeypatch, capsys, "train", project / "run.toml", "--dry-run", "--set", "seed=9")
@@ -111,6 +124,7 @@ MISTAKES = [
     (["train", "{p}/run.toml", "--set", "rewards.models=[]"], "K = 0"),
     (["train", "{p}/run.toml", "--set", "rewards.models.vowels.name=likelihood"], "two reward models are named"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/none.jsonl'}"], "none.jsonl does not exist"),
+    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}'}"], "is a folder; name a prompt file in it"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/bad.jsonl'}"], "line 2 is not valid JSON"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/few.jsonl'}"], "there are 1 distinct ones"),
     (

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from laser.bandits.context import ContextPreparer
+from laser.build.checks import check_answers
 from laser.build.data import build_splits
 from laser.build.fitting import make_room
 from laser.build.own import own_generator
@@ -76,7 +77,9 @@ def build(
         LaserError: Something named in the configuration cannot be had.
     """
     check_tracking(config)
-    splits, probe = split_off_probe(build_splits(config), config.signal)
+    splits = build_splits(config)
+    check_answers(config.signal, splits)
+    splits, probe = split_off_probe(splits, config.signal)
     ranks = ranks or Alone()
     pool = build_pool(config, ranks)
     policy = build_policy(config, ranks)

@@ -105,20 +105,31 @@ def report(result: RunResult, console: Console) -> None:
     summary = result.summary
     console.print()
     if summary.metric_before is not None:
-        console.print(_metric_table(summary))
+        console.print(_metric_table(summary, _temperature(result)))
         before, after = summary.num_unparseable
         if before or after:
             console.print(f"answers that could not be read, counted as wrong: {before} before, {after} after")
     console.print(_utilization_table(summary))
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
+    if summary.num_pairs == 0:
+        why = escape(dropped or "no batch was done")
+        console.print(f"the policy is unchanged: no pair of responses was left to train on ({why}); see the report")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
     console.print(f"report: {escape(str(write_report(result.path).page))}", soft_wrap=True)
     console.print("next: laser init my-run   (prompts, reward functions and a configuration to make yours)")
 
 
-def _metric_table(summary: RunSummary) -> Table:
-    table = Table("dev accuracy", "before", "after", title=f"Dev metric ({summary.num_evaluated} prompts, greedy)")
+def _temperature(result: RunResult) -> float:
+    """At which the answers of the run's dev checks were decoded."""
+    from laser.training.run_directory import read_json
+
+    return float(read_json(result.path / "config.json")["evaluation"]["temperature"])
+
+
+def _metric_table(summary: RunSummary, temperature: float) -> Table:
+    how = f"sampled at temperature {temperature:g}" if temperature else "greedy"
+    table = Table("dev accuracy", "before", "after", title=f"Dev metric ({summary.num_evaluated} prompts, {how})")
     for name, (before, after) in summary.metric_by_category.items():
         table.add_row(escape(name), f"{before:.1%}", f"{after:.1%}")
     table.add_section()

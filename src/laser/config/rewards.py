@@ -366,7 +366,7 @@ class RewardsConfig(Section):
     combine: Literal["raw", "zscore", "rank", "agreement"] = Field(
         "raw",
         description="How an ensemble's scores become one: raw mean (paper), standardised or ranked first, or pair by "
-        "pair by vote.",
+        "pair by vote. A run whose selector asks one reward model at a time refuses it.",
     )
     candidate_pairs: PositiveInt = Field(
         100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."

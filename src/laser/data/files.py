@@ -53,6 +53,8 @@ def load_file(path: str | Path, fields: Fields | None = None) -> StoredPrompts:
         DataError: The file is missing, of another kind or malformed, or a row lacks its prompt; names file and row.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a prompt file in it (.jsonl or .parquet)")
     if not path.is_file():
         raise DataError(f"prompt file {path} does not exist; check the path")
     if path.suffix not in (".jsonl", ".json", ".parquet"):
