@@ -8,39 +8,31 @@ and an interrupted comparison goes on where it stood.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from laser.bandits.base import Selector
-from laser.build import (
-    build_contexts,
-    build_feedback,
-    build_generator,
-    build_policy,
-    build_pool,
-    build_selector,
-    build_splits,
-)
-from laser.build.fitting import fit_prompts
+from laser.bench import Asked, Bench, check_owner, claim
+from laser.build import build_contexts, build_feedback, build_selector
 from laser.config import RunConfig
-from laser.config.compare import first_difference
 from laser.config.load import parse_config
-from laser.errors import ConfigError, DataError, RunDirectoryError
-from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, gold_answers, make_metric
+from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
+from laser.errors import DataError, RewardModelError
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, gold_answers, make_metric
 from laser.lm.chat import encode_text
-from laser.policy.policy import Policy
-from laser.rewards.combine import combine_scores
-from laser.seeding import stream, stream_seed
-from laser.statefiles import load_state, save_state
-from laser.training.pending import pack_responses, unpack_responses
-from laser.training.run_directory import read_json, write_json
-from laser.types import FloatArray, IntArray, Prompt, Response
+from laser.rewards.combine import Combination, combine_scores
+from laser.seeding import stream
+from laser.training.pairs import Candidates, orient_by_agreement
+from laser.training.run_directory import write_json
+from laser.types import FloatArray, IntArray, Prompt, Selection
 
-_CHUNK = 64  # prompts of one file of responses
+CLASSIFIER = "classifier"
+"""The method that needs a trained router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,10 @@ class MethodResult:
         by_category: Mean metric by category.
         chosen: Share of test prompts that each reward model picked for (an ensemble's by weight).
         scored: Responses that reward models had to be asked about, training and test.
+        without_choice: Test prompts of which no response has a finite score; they count with the mean metric of their
+            responses, which is what one at random is worth.
+        asked: What each reward model that the method asked was shown, and how much of it got no score.
+        failed: Reward models that failed and take no part in the comparison, and why.
     """
 
     value: float
@@ -60,73 +56,9 @@ class MethodResult:
     by_category: dict[str, float]
     chosen: dict[str, float]
     scored: int
-
-
-class Bench:
-    """The responses, contexts and scores that all methods share.
-
-    Args:
-        config: Policy, prompts with a test split, pool.
-        out: Folder to keep them in.
-        note: Told what happens.
-    """
-
-    def __init__(self, config: RunConfig, out: Path, note: Callable[[str], None]) -> None:
-        self.config, self._out, self._note = config, out, note
-        self.policy = build_policy(config)
-        splits = build_splits(config)
-        self.prompts = {"train": splits.train, "test": splits.test}
-        for name, prompts in self.prompts.items():
-            if not prompts:
-                raise DataError(f"there are no {name} prompts; set split.{name}")
-            fitted = fit_prompts(config, self.policy, prompts, config.generation.max_new_tokens)
-            self.prompts[name] = fitted.prompts
-            if fitted.num_cut:
-                note(f"{fitted.num_cut} {name} prompts cut in the middle to fit, {fitted.num_tokens} tokens in all")
-        self.pool = build_pool(config)
-        self.responses = {name: self._sampled(name) for name in self.prompts}
-        self.contexts = {name: self.policy.embed(prompts) for name, prompts in self.prompts.items()}
-        self._scores: dict[tuple[str, int], list[FloatArray]] = {}
-
-    def scores(self, split: str, arm: int) -> list[FloatArray]:
-        """Scores of all responses of a split by one reward model, from the folder if they are there."""
-        if (split, arm) not in self._scores:
-            path = self._out / f"scores-{split}-{self.pool.names[arm]}"
-            if path.with_suffix(".json").is_file():
-                flat = load_state(path)["scores"]
-            else:
-                self._note(f"scoring {split} with {self.pool.names[arm]}")
-                texts = [[response.text for response in row] for row in self.responses[split]]
-                flat = np.concatenate(self.pool.score(arm, self.prompts[split], texts))
-                save_state(path, {"scores": flat})
-            ends = np.cumsum([len(row) for row in self.responses[split]])[:-1]
-            self._scores[split, arm] = np.split(flat, ends)
-        return self._scores[split, arm]
-
-    def _sampled(self, split: str) -> list[list[Response]]:
-        prompts, generation = self.prompts[split], self.config.generation
-        generator = build_generator(generation, self.policy)
-        rows: list[list[Response]] = []
-        for begin in range(0, len(prompts), _CHUNK):
-            path = self._out / f"responses-{split}-{begin:06d}"
-            chunk = prompts[begin : begin + _CHUNK]
-            if not path.with_suffix(".json").is_file():
-                self._note(f"sampling for {split} prompts {begin} to {begin + len(chunk)} of {len(prompts)}")
-                seeds = [
-                    stream_seed(self.config.seed, "generation", 0 if split == "train" else 1, begin + row)
-                    for row in range(len(chunk))
-                ]
-                replies = generator.generate(
-                    chunk,
-                    num_responses=generation.num_responses,
-                    temperature=generation.temperature,
-                    top_p=generation.top_p,
-                    max_new_tokens=generation.max_new_tokens,
-                    seeds=seeds,
-                )
-                save_state(path, pack_responses([replies]))
-            rows.extend(unpack_responses(load_state(path))[0])
-        return rows
+    without_choice: int
+    asked: dict[str, Asked]
+    failed: dict[str, str]
 
 
 def best_of_n(
@@ -145,52 +77,97 @@ def best_of_n(
         note: Told what happens.
 
     Returns:
-        One result per method, and those of the best response of all ("oracle") and of one at random ("one sample").
+        One result per method, and those of the best response of all ("oracle") and of one at random ("one sample"). A
+        reward model that fails is left out of all methods, and so is the method that takes no other.
 
     Raises:
-        LaserError: Something cannot be used, or `out` belongs to another configuration.
+        LaserError: Something cannot be used, no reward model is left, or `out` belongs to another configuration.
     """
     out = Path(out)
-    _claim(config, out)
+    check_owner(config, out)
     bench = Bench(config, out, note)
     metric = make_metric(config.evaluation.metric, config.evaluation.answer)
-    values = {
-        name: [np.array([metric(prompt, response.text) for response in row]) for prompt, row in rows]
-        for name, rows in (
-            (name, list(zip(bench.prompts[name], bench.responses[name], strict=True))) for name in bench.prompts
-        )
-    }
-    results = {}
-    for name, method in methods.items():
-        note(f"method {name}")
-        results[name] = _run(bench, method, values)
-        write_json(out / "results.json", {key: asdict(result) for key, result in results.items()})
+    for prompt in bench.prompts["test"]:
+        gold_answers(prompt)  # raises where there is nothing to measure against
+    for method in methods.values():
+        build_selector(method, build_contexts(method, dim=bench.policy.context_dim))
+    claim(config, out)  # only now: a start that fails leaves no folder behind
+    bench.sample()
+    values = [
+        np.array([metric(prompt, response.text) for response in row])
+        for prompt, row in zip(bench.prompts["test"], bench.responses["test"], strict=True)
+    ]
+    results = _compare(bench, methods, metric, values)
     for name, pick in ((ORACLE, np.max), (ONE_SAMPLE, np.mean)):
-        results[name] = _summarise(bench, np.array([pick(row) for row in values["test"]]), {}, 0, config.seed)
+        bench.used.clear()
+        results[name] = _summarise(bench, np.array([pick(row) for row in values]), config.seed)
     write_json(out / "results.json", {key: asdict(result) for key, result in results.items()})
     return results
 
 
-def standard_methods(config: RunConfig) -> dict[str, RunConfig]:
-    """The methods of Table 2 for a configuration: its own selector, each reward model, and the baselines."""
+def standard_methods(config: RunConfig, *, router: str | Path | None = None) -> dict[str, RunConfig]:
+    """The methods of Table 2 for a configuration: its own selector, each reward model, and the baselines.
+
+    Args:
+        config: Pool, and the selector that is compared.
+        router: Folder that `laser train-classifier` wrote; None: the one that the selector names, and where it names
+            none there is no method "classifier".
+    """
     names = [model.name for model in config.rewards.models]
     patches: dict[str, dict[str, Any]] = {
         **{f"fixed: {name}": {"selector": {"type": "fixed", "arm": name}} for name in names},
         "random": {"selector": {"type": "random"}},
         "sequential": {"selector": {"type": "sequential"}},
+        CLASSIFIER: {"selector": {"type": "classifier", "path": str(router or _router_of(config))}},
         "score ensemble": {"selector": {"type": "ensemble"}},
         "score ensemble, ranks": {"selector": {"type": "ensemble"}, "rewards": {"combine": "rank"}},
-        "online ensemble": {"selector": {"type": "online_ensemble"}},
+        "agreement ensemble": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
+        "online ensemble": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": config.rewards.combine}},
     }
+    if router is None and _router_of(config) is None:
+        del patches[CLASSIFIER]
     methods = {f"configured: {config.selector.type}": config}
     for name, patch in patches.items():
         table = config.model_dump(mode="json")
-        rewards = {**table["rewards"], **patch.get("rewards", {})}
+        rewards = {**table["rewards"], "combine": "raw", **patch.get("rewards", {})}
         methods[name] = parse_config({**table, **patch, "rewards": rewards, "signal": {"type": "none"}})
     return methods
 
 
-def _run(bench: Bench, method: RunConfig, values: Mapping[str, list[FloatArray]]) -> MethodResult:
+def _router_of(config: RunConfig) -> str | None:
+    match config.selector:
+        case ClassifierSelector(path=path) | BayesianRouterSelector(prior=path):
+            return path
+    return None
+
+
+def _compare(
+    bench: Bench, methods: Mapping[str, RunConfig], metric: Metric, values: list[FloatArray]
+) -> dict[str, MethodResult]:
+    """All methods with the same reward models: where one fails, all are done again without it, from kept scores."""
+    while True:
+        num_failed, results = len(bench.failed), {}
+        left = {name: method for name, method in methods.items() if not _needs(method, bench.failed)}
+        if not bench.available_K.any() or (methods and not left):
+            reasons = "; ".join(bench.failed.values())
+            raise RewardModelError(f"no reward model could be used: {reasons}; mend one and give the command again")
+        try:
+            for name, method in left.items():
+                bench.note(f"method {name}")
+                results[name] = _run(bench, method, metric, values)
+            return results
+        except RewardModelError:
+            if len(bench.failed) == num_failed:
+                raise
+
+
+def _needs(method: RunConfig, failed: Mapping[str, str]) -> bool:
+    """Whether a method takes no other reward model than one that failed."""
+    return isinstance(method.selector, FixedSelector) and method.selector.arm in failed
+
+
+def _run(bench: Bench, method: RunConfig, metric: Metric, values: list[FloatArray]) -> MethodResult:
+    bench.used.clear()
     contexts = build_contexts(method, dim=bench.policy.context_dim)
     size, section = method.training.batch_size, method.best_of_n
     num_train = len(bench.prompts["train"])
@@ -202,23 +179,39 @@ def _run(bench: Bench, method: RunConfig, values: Mapping[str, list[FloatArray]]
     ]
     selector = build_selector(method, contexts, batches_per_iteration=len(batches))
     feedback = build_feedback(method.feedback)
-    charge = _charges(bench, method, values["train"])
+    charge = _charges(bench, method, metric)
     scored = 0
     for rows in batches:
         contexts_MD = contexts(_rows_of(bench.contexts["train"][rows], method))
-        selection = selector.select(contexts_MD)
+        selection = _select(bench, selector, contexts_MD)
         entries = selection.charged_E
-        losses = []
-        for row, arm in entries:
-            of_row = rows if len(contexts_MD) == 1 else rows[row : row + 1]
-            picks = [int(_best(bench.scores("train", arm)[prompt])) for prompt in of_row]
-            losses.append(
-                float(np.mean([charge(int(prompt), pick) for prompt, pick in zip(of_row, picks, strict=True)]))
-            )
+        losses = [
+            _mean_loss(bench, arm, rows if len(contexts_MD) == 1 else rows[row : row + 1], charge)
+            for row, arm in entries
+        ]
         scored += _num_scored(bench, "train", rows, selection.weights_MK)
         arms = np.array([arm for _, arm in entries], dtype=np.int64)
         selector.update(selection.id, feedback.scale(np.array(losses), arms))
-    return _rerank(bench, method, selector, lambda rows: contexts(_rows_of(rows, method)), values["test"], scored)
+    return _rerank(bench, method, selector, lambda rows: contexts(_rows_of(rows, method)), values, scored)
+
+
+def _select(bench: Bench, selector: Selector, contexts_MD: FloatArray) -> Selection:
+    """Select among the reward models that have not failed."""
+    available_K = bench.available_K
+    try:
+        return selector.select(contexts_MD, None if available_K.all() else available_K)
+    except ValueError as error:
+        if available_K.all():
+            raise
+        raise RewardModelError(f"the selector cannot do without {', '.join(bench.failed)} ({error})") from error
+
+
+def _mean_loss(bench: Bench, arm: int, rows: IntArray, charge: Callable[[int, int], float]) -> float:
+    """Mean loss of what a reward model picks; NaN where it has no score for any response of these prompts."""
+    scores = bench.scores("train", arm)
+    picks = [(int(row), _best(scores[row])) for row in rows]
+    losses = [charge(row, pick) for row, pick in picks if pick is not None]
+    return float(np.mean(losses)) if losses else float("nan")
 
 
 def _rerank(
@@ -231,47 +224,66 @@ def _rerank(
 ) -> MethodResult:
     """Pick for the test prompts, without learning, in batches of the training size."""
     size, num_test, names = method.training.batch_size, len(values), bench.pool.names
-    picked, chosen = np.empty(num_test), np.zeros(len(names))
+    picked, chosen, without_choice = np.empty(num_test), np.zeros(len(names)), 0
     for begin in range(0, num_test, size):
         rows = np.arange(begin, min(begin + size, num_test), dtype=np.int64)
-        selection = selector.select(prepare(bench.contexts["test"][rows]))
+        selection = _select(bench, selector, prepare(bench.contexts["test"][rows]))
         selector.expire(selection.id)
         weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
         scored += _num_scored(bench, "test", rows, selection.weights_MK)
         for row, weights_K in zip(rows, weights_BK, strict=True):
-            num = len(values[row])
-            scores_KN = np.full((len(names), num), np.nan)
+            scores_KN = np.full((len(names), len(values[row])), np.nan)
             for arm in np.flatnonzero(weights_K):
                 scores_KN[arm] = bench.scores("test", int(arm))[row]
-            combination = "rank" if method.rewards.combine == "agreement" else method.rewards.combine
-            picked[row] = values[row][_best(combine_scores(scores_KN, weights_K, combination))]
+            pick = _pick(scores_KN, weights_K, method.rewards.combine)
+            picked[row] = values[row].mean() if pick is None else values[row][pick]
+            without_choice += pick is None
             chosen += weights_K
     shares = dict(zip(names, (chosen / num_test).tolist(), strict=True))
-    return _summarise(bench, picked, shares, scored, method.seed)
+    return _summarise(bench, picked, method.seed, chosen=shares, scored=scored, without_choice=without_choice)
 
 
-def _charges(bench: Bench, method: RunConfig, values: list[FloatArray]) -> Callable[[int, int], float]:
+def _charges(bench: Bench, method: RunConfig, metric: Metric) -> Callable[[int, int], float]:
     """Loss of the response picked for a training prompt."""
-    responses = bench.responses["train"]
+    prompts, responses = bench.prompts["train"], bench.responses["train"]
+    gold = _gold_nll(bench)
+
+    def own(prompt: int, pick: int) -> float:
+        return -float(np.mean(responses[prompt][pick].sampling_logps or [0.0]))
+
     match method.best_of_n.reward:
         case "metric":
-            return lambda prompt, pick: -float(values[prompt][pick])
+            return lambda prompt, pick: -metric(prompts[prompt], responses[prompt][pick].text)
         case "gold_nll":
-            return _gold_nll(bench.policy, bench.prompts["train"], responses)
+            return gold
         case "nll":
-            return lambda prompt, pick: -float(np.mean(responses[prompt][pick].sampling_logps or [0.0]))
+            return own
+        case "auto":
+            return lambda prompt, pick: (gold if _has_gold(prompts[prompt]) else own)(prompt, pick)
 
 
-def _gold_nll(
-    policy: Policy, prompts: Sequence[Prompt], responses: list[list[Response]]
-) -> Callable[[int, int], float]:
-    """NLL per token of the gold answer, given the prompt and the response picked: what it is worth as a draft."""
-    known: dict[tuple[int, int], float] = {}
+def _has_gold(prompt: Prompt) -> bool:
+    try:
+        return bool(gold_answers(prompt))
+    except DataError:
+        return False
+
+
+def _gold_nll(bench: Bench) -> Callable[[int, int], float]:
+    """NLL per token of the gold answer, given the prompt and the response picked: what it is worth as a draft.
+
+    Where the three do not fit the policy's context, the draft loses its end, and an answer that is still too long its
+    own.
+    """
+    policy, prompts, responses, known = bench.policy, bench.prompts["train"], bench.responses["train"], bench.gold_nlls
 
     def charge(prompt: int, pick: int) -> float:
         if (prompt, pick) not in known:
-            start = [*policy.encode([prompts[prompt]])[0], *encode_text(policy.tokenizer, responses[prompt][pick].text)]
-            gold = encode_text(policy.tokenizer, f"\nFinal answer: {gold_answers(prompts[prompt])[0]}")
+            asked = policy.encode([prompts[prompt]])[0]
+            answer = encode_text(policy.tokenizer, f"\nFinal answer: {gold_answers(prompts[prompt])[0]}")
+            gold = answer[: policy.context_length - len(asked)]
+            draft = encode_text(policy.tokenizer, responses[prompt][pick].text)
+            start = [*asked, *draft[: policy.context_length - len(asked) - len(gold)]]
             logp = policy.logps([start], [[gold]], which="policy")[0]
             known[prompt, pick] = -float(logp[0]) / len(gold)
         return known[prompt, pick]
@@ -279,9 +291,31 @@ def _gold_nll(
     return charge
 
 
-def _best(scores_N: FloatArray) -> int:
-    """The highest finite score; the first response where there is none."""
-    return int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else 0
+def _pick(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination) -> int | None:
+    """The response that the weighted reward models like best; None where they score none."""
+    if combination == "agreement" and np.count_nonzero(weights_K) > 1:
+        return _most_wins(scores_KN, weights_K)
+    return _best(combine_scores(scores_KN, weights_K, combination))
+
+
+def _best(scores_N: FloatArray) -> int | None:
+    """The highest finite score; the first of equal ones."""
+    return int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else None
+
+
+def _most_wins(scores_KN: FloatArray, weights_K: FloatArray) -> int | None:
+    """The response that wins most pairs by majority of the reward models; the first of equal ones.
+
+    Source: arXiv 2410.01735, Sec. 4.1 and A.1, RM Agreement Ensemble, whose votes over pairs make training pairs.
+    Decision where the paper is silent: best-of-n needs one response, so all pairs are voted on and wins are counted.
+    """
+    judged = np.flatnonzero(np.isfinite(scores_KN[weights_K > 0]).any(axis=0))
+    if len(judged) == 0:
+        return None
+    pairs = tuple(combinations(judged.tolist(), 2))
+    voted = orient_by_agreement(Candidates((pairs,), 0, 0, 0), [scores_KN], weights_K[None], len(pairs))
+    wins_N = np.bincount([pair.chosen for pair in voted.pairs], minlength=scores_KN.shape[1])
+    return int(judged[wins_N[judged].argmax()])
 
 
 def _rows_of(contexts_BD: FloatArray, method: RunConfig) -> FloatArray:
@@ -296,7 +330,15 @@ def _num_scored(bench: Bench, split: str, rows: IntArray, weights_MK: FloatArray
     )
 
 
-def _summarise(bench: Bench, picked: FloatArray, chosen: dict[str, float], scored: int, seed: int) -> MethodResult:
+def _summarise(
+    bench: Bench,
+    picked: FloatArray,
+    seed: int,
+    *,
+    chosen: dict[str, float] | None = None,
+    scored: int = 0,
+    without_choice: int = 0,
+) -> MethodResult:
     categories = np.array([prompt.category for prompt in bench.prompts["test"]])
     draws = stream(seed, "evaluation", 1).integers(len(picked), size=(1000, len(picked)))
     low, high = np.quantile(picked[draws].mean(axis=1), [0.025, 0.975])
@@ -304,22 +346,9 @@ def _summarise(bench: Bench, picked: FloatArray, chosen: dict[str, float], score
         value=float(picked.mean()),
         interval=(float(low), float(high)),
         by_category={str(name): float(picked[categories == name].mean()) for name in np.unique(categories)},
-        chosen=chosen,
+        chosen=chosen or {},
         scored=scored,
+        without_choice=without_choice,
+        asked=bench.asked(),
+        failed=dict(bench.failed),
     )
-
-
-def _claim(config: RunConfig, out: Path) -> None:
-    record = out / "config.json"
-    if record.is_file():
-        difference = first_difference(parse_config(dict(read_json(record)), source=str(record)), config)
-        if difference is not None:
-            raise ConfigError(f"{difference}; the responses in {out} are of another configuration, choose a new --out")
-        return
-    if out.exists() and any(out.iterdir()):
-        raise RunDirectoryError(f"{out} is not empty; choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(record, config.model_dump(mode="json"))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error

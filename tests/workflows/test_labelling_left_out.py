@@ -66,7 +66,7 @@ def test_a_reward_model_that_raises_is_named_and_the_others_go_on(tmp_path):
 
 @pytest.mark.parametrize("redone", [1, 3, 5])
 def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redone):
-    """One reward model goes into quarantine on the way, and the selector chooses again: not once more after a resume."""
+    """On the way one reward model goes into quarantine and the selector chooses again; a resume knows of both."""
     table = with_models(tmp_path, "vowels", "short", "constant", "down", selector={"type": "random"})
     table["training"]["batch_size"] = 1
     config = parse_config(table)

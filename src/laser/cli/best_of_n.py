@@ -2,35 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config import load_config
 from laser.errors import ConfigError
 
+if TYPE_CHECKING:
+    from laser.bench import Asked
+    from laser.best_of_n import MethodResult
 
-def run_best_of_n(config_path: Path | None, overrides: list[str], out: Path, wanted: list[str]) -> None:
+_NO_ROUTER = "classifier: give --router (laser train-classifier makes one)"
+
+
+def run_best_of_n(
+    config_path: Path | None, overrides: list[str], out: Path, wanted: list[str], router: Path | None = None
+) -> None:
     """Compare methods of reranking and print what came out. Raises LaserError."""
     prepare()
     config = load_config(config_path, overrides)
     console = make_console()
-    from laser.best_of_n import best_of_n, standard_methods
+    from laser.best_of_n import CLASSIFIER, best_of_n, standard_methods
 
-    methods = standard_methods(config)
+    methods = standard_methods(config, router=router)
     unknown = [name for name in wanted if name not in methods]
     if unknown:
-        raise ConfigError(f"there is no method {unknown[0]!r}; there are {', '.join(methods)}")
+        hint = f"; {_NO_ROUTER}" if CLASSIFIER in unknown else ""
+        known = ", ".join(map(repr, methods))
+        raise ConfigError(f"there is no method {unknown[0]!r}; there are {known}{hint}")
     chosen = {name: methods[name] for name in wanted} if wanted else methods
-    results = best_of_n(config, out, chosen, note=lambda message: console.print(escape(message)))
+    results = best_of_n(config, out, chosen, note=lambda message: console.print(escape(message), soft_wrap=True))
+    console.print(_table(results, config.evaluation.metric))
+    lines = _left_out(results)
+    if not wanted and CLASSIFIER not in methods:
+        lines.append(_NO_ROUTER)
+    for line in [*lines, f"written: {out / 'results.json'}"]:
+        console.print(escape(line), soft_wrap=True)
+
+
+def _table(results: Mapping[str, MethodResult], metric: str) -> Table:
+    """Best first. Names of methods are what --method takes, so they are never broken."""
     categories = list(next(iter(results.values())).by_category)
-    table = Table("method", config.evaluation.metric, "95% interval", *map(escape, categories), "responses scored")
-    for name, result in sorted(results.items(), key=lambda item: -item[1].value):
+    shown = [escape(name) for name in results]
+    table = Table(
+        Column("method", no_wrap=True, min_width=max(map(len, results))),
+        metric,
+        "95% interval",
+        *map(escape, categories),
+        "without a choice",
+        "responses scored",
+    )
+    for name, result in sorted(zip(shown, results.values(), strict=True), key=lambda item: -item[1].value):
         low, high = result.interval
-        cells = (f"{result.by_category[category]:.3f}" for category in categories)
-        table.add_row(escape(name), f"{result.value:.3f}", f"{low:.3f} to {high:.3f}", *cells, str(result.scored))
-    console.print(table)
-    console.print(f"written: {escape(str(out / 'results.json'))}")
+        cells = [f"{result.by_category[category]:.3f}" for category in categories]
+        counts = (str(result.without_choice), str(result.scored))
+        table.add_row(name, f"{result.value:.3f}", f"{low:.3f} to {high:.3f}", *cells, *counts)
+    return table
+
+
+def _left_out(results: Mapping[str, MethodResult]) -> list[str]:
+    """A line for every reward model with responses left out, and for every one that failed."""
+    largest: dict[str, Asked] = {}
+    for result in results.values():
+        for name, asked in result.asked.items():
+            if name not in largest or asked.responses > largest[name].responses:
+                largest[name] = asked
+    lines = []
+    for name, asked in largest.items():
+        said = [f"{asked.unscored} of {asked.responses} responses without a score"] * (asked.unscored > 0)
+        said += [f"{asked.too_long} responses too long for its window"] * (asked.too_long > 0)
+        lines += [f"left out: {name}: {', '.join(said)}"] if said else []
+    failed = next(iter(results.values())).failed
+    return [*lines, *(f"left out: {name}: {reason}" for name, reason in failed.items())]
