@@ -186,6 +186,13 @@ def best_of_n(
         list[str] | None,
         typer.Option("--method", help="A method, as the table names them. Repeatable; default: all of them."),
     ] = None,
+    router: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that laser train-classifier wrote, for the method classifier; default: the selector's own.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Learn which reward model to rerank n responses with, the policy untouched, and compare with every baseline.
 
@@ -193,7 +200,7 @@ def best_of_n(
     """
     from laser.cli.best_of_n import run_best_of_n
 
-    run_best_of_n(config, overrides or [], out, methods or [])
+    run_best_of_n(config, overrides or [], out, methods or [], router)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
 from laser.config.section import Address, Device, Factory, PositiveInt, Section
 from laser.config.selection import (
+    AgreementSignal,
     Feedback,
     FixedSelector,
     LinUCBSelector,
@@ -255,7 +256,9 @@ class TrainingConfig(Section):
     )
     convergence_patience: PositiveInt = Field(2, description="Checks in a row below the threshold before stopping.")
     bandit_loss: Literal["train", "post_update", "decrease"] = Field(
-        "train", description="The loss the bandit is fed: while training, after the update, or before minus after."
+        "train",
+        description="The loss the bandit is fed: while training, after the update, or before minus after. A learning "
+        "ensemble's members are always fed the loss before the update.",
     )
 
 
@@ -338,6 +341,10 @@ class RunConfig(Section):
             raise ValueError(
                 f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; "
                 "drop [signal] or choose a bandit"
+            )
+        if isinstance(self.signal, AgreementSignal) and len(names) == 1:
+            raise ValueError(
+                "signal.type = 'agreement' compares reward models and the pool has one; add one or drop [signal]"
             )
         num_possible = self.generation.num_responses * (self.generation.num_responses - 1) // 2
         if self.training.pairs_per_prompt > num_possible:
