@@ -30,6 +30,7 @@ Note = Callable[[str], None]
 _ACTED_ON = ("policy", "generation", "data")
 _CHUNK = 64  # prompts sampled before their responses are kept
 _BASE = "base"
+_BEGIN, _SIGNED = b'{"id": ', b'"sampled_by": "'  # how `response_row` writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +292,14 @@ def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Ans
 
     Raises:
         ConfigError: They are of other weights, settings or prompts.
+        DataError: The file holds something else.
     """
     content = path.read_bytes() if path.is_file() else b""
     whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
+    if whole != content and _is_half_written(whole, content[len(whole) :]):
         atomic_write(path, whole)
-    if not whole.strip():
+        content = whole
+    if not content.strip():
         return {}
     expected = {prompt.id: prompt_key(prompt) for prompt in prompts}
     kept = load_responses(path)
@@ -305,6 +308,17 @@ def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Ans
             raise ConfigError(f"{path} holds responses of other weights, settings or prompts; choose another --out")
     asked = {prompt.id: prompt for prompt in prompts}
     return {one.prompt.id: replace(one, prompt=asked[one.prompt.id]) for one in kept}
+
+
+def _is_half_written(whole: bytes, tail: bytes) -> bool:
+    """Whether what follows the last end of a line is a row of ours that was not finished, and not a user's row."""
+    if not all(_SIGNED in line for line in whole.splitlines()) or not (tail + _BEGIN[len(tail) :]).startswith(_BEGIN):
+        return False
+    try:
+        json.loads(tail)
+    except ValueError:
+        return True
+    return _SIGNED in tail
 
 
 def _append(path: Path, answered: Sequence[Answered]) -> None:

@@ -10,7 +10,7 @@ import laser
 from laser.config import parse_config
 from laser.config.load import with_overrides
 from laser.data.responses import load_responses
-from laser.errors import ConfigError, DataError, ModelError, RunDirectoryError
+from laser.errors import ConfigError, DataError, LaserError, ModelError, RunDirectoryError
 from laser.evaluating import evaluate
 from laser.evaluation.accuracy import wilson_interval
 from laser.evaluation.metrics import rouge_l
@@ -100,6 +100,30 @@ def test_a_configuration_means_its_untrained_model(project, tmp_path):
     assert [one.text for one in plain.answers.responses["plain"]] == [
         one.text for one in base.answers.responses["base"]
     ]
+
+
+ROW = '{"id": "1", "prompt": "say", "response": "mine"}'
+
+
+@pytest.mark.parametrize(
+    "content", ["mine", ROW, f"{ROW}\n{ROW.replace('1', '2')}", f"{ROW}\nmine", f'{ROW}\n{{"id": "2", "pro']
+)
+def test_a_users_file_beside_the_results_stays_whole(project, tmp_path, content):
+    """The last line of a file need not end in a newline to be the user's."""
+    (tmp_path / "r.first.jsonl").write_text(content)
+    with pytest.raises(LaserError, match=r"r\.first\.jsonl"):
+        evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
+    assert (tmp_path / "r.first.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("cut", [1, 8, 100, -1])
+def test_a_row_cut_anywhere_is_sampled_again(project, tmp_path, cut):
+    whole = evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
+    kept = (tmp_path / "r.first.jsonl").read_text()
+    lines = kept.splitlines(keepends=True)
+    (tmp_path / "r.first.jsonl").write_text("".join(lines[:-1]) + lines[-1][:cut])
+    assert evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json").measured == whole.measured
+    assert (tmp_path / "r.first.jsonl").read_text() == kept
 
 
 def test_an_interrupted_evaluation_goes_on(project, tmp_path):
