@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pareto_bandit.policy import DisjointLinUCBPolicy
 
+from laser.bandits import forgetting
 from laser.bandits.base import StateVersionError
 from laser.bandits.baselines import Fixed, Frozen, Sequential, UniformRandom
 from laser.bandits.classifier import ClassifierSelector, QueryClassifier, fit_prior, label_queries
@@ -137,6 +138,8 @@ def test_a_state_of_another_version_is_told_as_one_whatever_else_it_holds(name):
         (lambda: LinearThompson(K, D, scale=0), "scale"),
         (lambda: LinearThompson(K, D, prior_KD=np.ones((K, D + 1))), "prior"),
         (lambda: ForgettingLinUCB(K, D, gamma=0), "gamma"),
+        (lambda: ForgettingLinUCB(K, D, gamma=1.0), "gamma"),  # it would remember all observations for ever
+        (lambda: NeuralUCB(K, D, memory=0), "memory"),
         (lambda: NeuralUCB(K, D, hidden=()), "hidden"),
         (lambda: Sequential(K, []), "order"),
         (lambda: MultiplicativeWeights(K, eta=2), "eta"),
@@ -159,14 +162,65 @@ def test_a_million_updates_keep_finite_numbers(name):
     assert np.isfinite(selection.probabilities_MK).all()
 
 
-def test_forgetting_forgets_so_that_long_runs_stay_small():
-    for rule in ("discount", "decay", "window"):
-        selector = ForgettingLinUCB(2, 3, rule=rule, gamma=0.9, window=50)
-        for seed in range(60):
-            selection = selector.select(np.random.default_rng(seed).normal(size=(50, 3)))
-            selector.update(selection.id, np.ones(50))
-        assert sum(len(arm.times_N) for arm in selector._arms) < 200
-        assert np.isfinite(selector.select(np.ones((1, 3))).values_MK).all()
+def num_bytes(selector):
+    """Bytes of the arrays a checkpoint would hold."""
+    return sum(value.nbytes for value in selector.state_dict().values() if isinstance(value, np.ndarray))
+
+
+LONG = {  # a selector that has met its bound after the first third of the rows, and how many rows that are
+    "linucb": (lambda: LinUCB(2, 3), 3_000),
+    "thompson": (lambda: LinearThompson(2, 3), 1_500),
+    "discount": (lambda: ForgettingLinUCB(2, 3, rule="discount", gamma=0.95), 3_000),
+    "window": (lambda: ForgettingLinUCB(2, 3, rule="window", window=200), 3_000),
+    "decay": (lambda: ForgettingLinUCB(2, 3, rule="decay", gamma=0.95), 3_000),
+    "adaptive": (lambda: ForgettingLinUCB(2, 3, rule="adaptive"), 3_000),
+    "neural_full": (lambda: NeuralUCB(2, 3, hidden=(8, 4), train_steps=1, memory=100), 900),
+    "neural_diagonal": (
+        lambda: NeuralUCB(2, 3, hidden=(8, 4), train_steps=1, memory=100, confidence="diagonal"),
+        900,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_runs_stay_small_and_finite(name, monkeypatch):
+    """The arrays of a state are all that a selector holds, and the cost of a step grows with nothing else.
+
+    For adaptive with shorter memories than its own, of which the longest holds 27,624 observations.
+    """
+    monkeypatch.setattr(forgetting, "EXPERTS", (0.95, 0.9))
+    make, num_rows = LONG[name]
+    selector, generator = make(), np.random.default_rng(0)
+    chunk = max(num_rows // 300, 1)
+    sizes = []
+    for _ in range(num_rows // chunk):
+        selection = selector.select(generator.normal(size=(chunk, 3)))
+        selector.update(selection.id, generator.uniform(size=chunk))
+        sizes.append(num_bytes(selector))
+    assert max(sizes[len(sizes) // 3 :]) <= 1.2 * max(sizes[: len(sizes) // 3])
+    assert selector.pulls_K.sum() == num_rows
+    selection = selector.select(generator.normal(size=(5, 3)))
+    assert np.isfinite(selection.values_MK).all()
+    np.testing.assert_allclose(selection.probabilities_MK.sum(axis=1), 1.0)
+    assert all(np.isfinite(v).all() for v in selector.state_dict().values() if isinstance(v, np.ndarray))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rank_one_updates_are_still_ridge_regression():
+    """Why a million stay finite too: A^-1 only shrinks (each step subtracts a positive matrix of smaller norm), theta
+    moves by at most |A^-1 c| |r - mean|, and rounding errors shrink with A^-1, as this comparison with the closed form
+    shows: were they to grow with the number of steps, it would be off.
+    """
+    generator = np.random.default_rng(0)
+    selector, gram, right = LinUCB(1, 5), np.eye(5), np.zeros(5)
+    for _ in range(100):
+        rows, rewards = generator.normal(size=(1_000, 5)) + 0.3, generator.uniform(size=1_000)
+        selector.update(selector.select(rows).id, rewards)
+        gram, right = gram + rows.T @ rows, right + rows.T @ rewards
+    rows = generator.normal(size=(4, 5))
+    widths = np.sqrt(np.einsum("md,md->m", rows, np.linalg.solve(gram, rows.T).T))
+    expected = rows @ np.linalg.solve(gram, right) + selector.alpha * widths
+    np.testing.assert_allclose(selector.select(rows).values_MK[:, 0], expected, rtol=1e-9)
 
 
 def test_exp3_is_equations_3_and_4():
@@ -213,7 +267,7 @@ def test_without_discount_forgetting_is_linucb(rule):
     for dim in (3, 40):
         rows = np.random.default_rng(2).normal(size=(120, dim))
         plain = LinUCB(3, dim, alpha=0.6)
-        forgetting = ForgettingLinUCB(3, dim, rule=rule, gamma=1.0, alpha=0.6)
+        forgetting = ForgettingLinUCB(3, dim, rule=rule, gamma=1 - 1e-13, alpha=0.6)
         for row in rows:
             one, other = plain.select(row[None]), forgetting.select(row[None])
             np.testing.assert_allclose(other.values_MK, one.values_MK, atol=1e-9)
@@ -281,6 +335,24 @@ def test_decay_makes_the_choices_of_paretobandit():
         selector.update(selection.id, np.array([reward]))
         library.update(str(arm), c, reward)
     assert equal >= 495  # not 500: its clock counts from its own first step
+
+
+def test_a_forgotten_observation_is_out_of_the_width_and_out_of_training():
+    """Of 41 observations, memory 40 keeps 35: the oldest eighth goes with the one too many."""
+    selector = NeuralUCB(1, D, hidden=(7, 5), ridge=0.8, train_steps=2, memory=40)
+    arm, gradients = selector._arms[0], []
+    rows = contexts(41)
+    for row in rows:
+        _, _, at = arm.estimate(row[None])
+        parts = zip(at.hidden, at.deltas, strict=True)
+        gradients.append(np.concatenate([np.append(np.outer(h[0], d[0]).ravel(), d[0]) for h, d in parts]))
+        selector.update(selector.select(row[None]).id, np.array([np.sin(row[0])]))
+    np.testing.assert_array_equal(arm.contexts_ND, rows[6:])
+    G = np.array(gradients[6:])
+    np.testing.assert_allclose(arm.factor_NN @ arm.factor_NN.T, 0.8 * np.eye(35) + G @ G.T / 7, rtol=1e-9)
+    again = NeuralUCB(1, D, hidden=(7, 5), ridge=0.8, train_steps=2, memory=40)
+    again.load_state_dict(selector.state_dict())
+    np.testing.assert_array_equal(again.select(rows[:3]).values_MK, selector.select(rows[:3]).values_MK)
 
 
 @pytest.mark.parametrize("confidence", ["full", "diagonal"])

@@ -130,7 +130,8 @@ class ForgettingLinUCB(ArmSelector):
         dim: D.
         rule: How old observations lose weight.
         alpha: Width of the confidence bound.
-        gamma: Factor per row learned, for "discount" and "decay"; "adaptive" has its own.
+        gamma: Factor per row learned, below 1, for "discount" and "decay"; "adaptive" has its own. At most
+            ln(1e-6) / ln(gamma) observations are remembered, 2,757 for 0.995.
         window: Rows learned that count, over all arms, for "window".
         ridge: lambda.
         floor: Smallest share of lambda that "decay" leaves; it bounds the widths.
@@ -158,9 +159,9 @@ class ForgettingLinUCB(ArmSelector):
         forced_pulls: int = 0,
         seed: int = 0,
     ) -> None:
-        if not (0 < gamma <= 1 and alpha >= 0 and ridge > 0 and window >= 1 and 0 < floor <= 1):
+        if not (0 < gamma < 1 and alpha >= 0 and ridge > 0 and window >= 1 and 0 < floor <= 1):
             raise ValueError(
-                "need 0 < gamma <= 1, alpha >= 0, ridge > 0, window >= 1, 0 < floor <= 1: "
+                "need 0 < gamma < 1, alpha >= 0, ridge > 0, window >= 1, 0 < floor <= 1: "
                 f"{gamma}, {alpha}, {ridge}, {window}, {floor}"
             )
         settings = {"rule": rule, "gamma": gamma, "window": window, "ridge": ridge, "floor": floor}

@@ -6,7 +6,8 @@ a dual form in the inner products of gradients, and those factor by layer,
 
     g_s . g_t = sum_l (delta_s,l . delta_t,l) (h_s,l . h_t,l + 1),
 
-so the exact bound costs a few milliseconds where P is a million.
+so the exact bound costs a few milliseconds where P is a million. Both forms keep observations, the full one an N x N
+factor as well: an arm remembers the latest few thousand, which bounds memory and time in runs of any length.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ class _Gradients:
 class _NeuralArm:
     """One arm: its network, its data, and Z in one of two forms."""
 
-    def __init__(self, sizes: Sequence[int], ridge: float, confidence: Confidence, init: np.random.Generator) -> None:
+    def __init__(
+        self, sizes: Sequence[int], ridge: float, confidence: Confidence, memory: int, init: np.random.Generator
+    ) -> None:
         self.network = MLP(sizes, init)
         self.network.weights[-1][:] = 0.0  # predictions start at 0, as LinUCB's do
-        self.ridge, self.confidence = ridge, confidence
+        self.ridge, self.confidence, self.memory = ridge, confidence, memory
         self.width = float(sizes[1])
         self.contexts_ND, self.rewards_N = np.empty((0, sizes[0])), np.empty(0)
         self.seen = _Gradients(
@@ -70,6 +73,18 @@ class _NeuralArm:
                 diagonal += np.outer(np.append(hidden[0] ** 2, 1.0), delta[0] ** 2) / self.width
         self.contexts_ND = np.vstack([self.contexts_ND, context_D])
         self.rewards_N = np.append(self.rewards_N, reward)
+        if len(self.rewards_N) > self.memory:
+            self._drop(len(self.rewards_N) - self.memory + self.memory // 8)
+
+    def _drop(self, num: int) -> None:
+        """Forget the oldest observations, several at a time: a new factor costs O(N^3)."""
+        self.contexts_ND, self.rewards_N = self.contexts_ND[num:], self.rewards_N[num:]
+        if self.confidence == "full":
+            rows_NN = self.factor_NN[num:]
+            self.factor_NN = np.linalg.cholesky(rows_NN @ rows_NN.T)
+            self.seen = _Gradients(
+                tuple(hidden[num:] for hidden in self.seen.hidden), tuple(deltas[num:] for deltas in self.seen.deltas)
+            )
 
     def _full(self, gradients: _Gradients) -> FloatArray:
         total_M: FloatArray = np.diag(_inner(gradients, gradients)) / self.width
@@ -123,7 +138,7 @@ class NeuralUCB(ArmSelector):
 
     Source: arXiv 2410.01735, Sec. A.2 (hidden layers 256 and 128, one output); arXiv 1911.04462, Algorithm 1.
     Deviations: one network per arm, as LinUCB has one linear model per arm; the last layer starts at zero; training
-    continues from the current weights, by Adam.
+    continues from the current weights, by Adam; an arm remembers its latest observations only (`memory`).
 
     Args:
         num_arms: K.
@@ -134,6 +149,8 @@ class NeuralUCB(ArmSelector):
         confidence: "full", exact, through inner products of gradients; "diagonal", the usual approximation.
         train_steps: Adam steps after each selection that was learned from.
         learning_rate: Adam's.
+        memory: Observations that an arm remembers at most, for training and, with "full", for the bound; where it is
+            full, the oldest eighth is forgotten. "diagonal" keeps the sum over all in its bound.
         forced_pulls: Pulls every arm gets first.
         seed: Seeds weights, mini-batches and ties.
 
@@ -155,6 +172,7 @@ class NeuralUCB(ArmSelector):
         confidence: Confidence = "full",
         train_steps: int = 20,
         learning_rate: float = 1e-3,
+        memory: int = 2000,
         forced_pulls: int = 0,
         seed: int = 0,
     ) -> None:
@@ -163,13 +181,15 @@ class NeuralUCB(ArmSelector):
                 "need ridge > 0, alpha >= 0, learning_rate > 0, train_steps >= 1 and hidden layers of at least one "
                 f"unit: {ridge}, {alpha}, {learning_rate}, {train_steps}, {tuple(hidden)}"
             )
+        if memory < 1:
+            raise ValueError(f"need memory >= 1: {memory}")
         settings = {"ridge": ridge, "confidence": confidence, "hidden": "x".join(map(str, hidden))}
         super().__init__(num_arms, dim, forced_pulls=forced_pulls, seed=seed, settings=settings)
         self.alpha = alpha
         self._ridge, self._train_steps, self._learning_rate = ridge, train_steps, learning_rate
         self._seed, self._num_fits = seed, 0
         init = stream(seed, "bandit", 0)
-        self._arms = [_NeuralArm((dim, *hidden, 1), ridge, confidence, init) for _ in range(num_arms)]
+        self._arms = [_NeuralArm((dim, *hidden, 1), ridge, confidence, memory, init) for _ in range(num_arms)]
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """Algorithm 1, lines 6 to 9."""

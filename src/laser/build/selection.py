@@ -102,6 +102,7 @@ def _bandit(section: selection.SelectorConfig, config: schema.RunConfig, num: in
                 confidence=section.confidence,
                 train_steps=section.train_steps,
                 learning_rate=section.learning_rate,
+                memory=section.memory,
                 forced_pulls=section.forced_pulls,
                 seed=seed,
             )

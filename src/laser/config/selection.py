@@ -33,7 +33,7 @@ class ForgettingSelector(Section):
         "by how well each predicts.",
     )
     alpha: Alpha = 0.7
-    gamma: float = Field(0.995, gt=0, le=1, description="Factor per observation, for discount and decay.")
+    gamma: float = Field(0.995, gt=0, lt=1, description="Factor per observation, for discount and decay.")
     window: PositiveInt = Field(200, description="Latest observations that count, over all arms, for window.")
     ridge: float = Field(1.0, gt=0, description="Prior precision of every arm.")
     floor: float = Field(1e-4, gt=0, le=1, description="Smallest share of the prior that decay leaves.")
@@ -72,6 +72,9 @@ class NeuralUCBSelector(Section):
     )
     train_steps: PositiveInt = Field(20, description="Adam steps after each selection.")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
+    memory: PositiveInt = Field(
+        2000, description="Latest observations that an arm remembers; where they are full, the oldest eighth goes."
+    )
     forced_pulls: ForcedPulls = 0
 
 
