@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import tempfile
 import time
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from counted import count, times
+from laser.build import build_generator
+from laser.config import parse_config
 from laser.errors import LaserError, RewardModelError, ServerError
 from laser.policy.policy import Policy
 from laser.policy.vllm_generation import VllmGenerator
@@ -21,6 +24,7 @@ from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving import endpoint
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint, without
+from runs import make_table
 from servers import serving
 from tiny import make_model, make_prompt, make_tokenizer
 
@@ -96,6 +100,40 @@ def test_no_reply_of_a_sampling_server_is_more_than_responses_or_a_sentence(poli
         except LaserError:
             continue
         assert all(0 <= token < policy.num_tokens for response in responses for token in response.token_ids)
+        logps = [logp for response in responses for logp in response.sampling_logps]
+        assert all(isinstance(logp, float) and math.isfinite(logp) and logp <= 1e-3 for logp in logps)
+
+
+@pytest.mark.parametrize("logp", [math.nan, -math.inf, math.inf, 3.0, "-1e999", "-1", None, True])
+def test_what_is_no_log_prob_of_a_token_is_refused(policy, logp):
+    generator = VllmGenerator(policy, Canned(None), model="m", adapter_folder=None)
+    logps = {"token_logprobs": [-0.5, logp]}
+    choice = {"index": 0, "token_ids": [5, 6], "logprobs": logps, "finish_reason": "stop"}
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1:1 gave .* as the log-prob of a token.*vLLM"):
+        generator._responses({"choices": [choice]}, 1)
+    logps["token_logprobs"] = [1e-4, -5]
+    assert generator._responses({"choices": [choice]}, 1)[0].sampling_logps == (1e-4, -5.0)
+
+
+def test_adapters_lie_in_a_folder_that_the_first_swap_makes_and_that_goes_in_the_end(policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(policy, "save_adapter", lambda folder: folder.mkdir(parents=True))
+    config = parse_config(make_table(tmp_path, generation={"engine": "vllm"})).generation
+    with serving(lambda path, payload, number: {"data": [{"id": "policy"}]}) as server:
+        section = config.model_copy(update={"server": config.server.model_copy(update={"url": server.url})})
+        generator = build_generator(section, policy)
+        assert list(tmp_path.glob("laser-adapters-*")) == []
+        generator._swap()
+        (folder,) = tmp_path.glob("laser-adapters-*")
+        assert [one.name for one in folder.iterdir()] == [f"laser-{policy.adapter_digest()}"]
+        del generator
+    assert not folder.exists()
+
+
+def test_a_model_that_the_server_lacks_is_told_with_the_field(policy):
+    generator = VllmGenerator(policy, Canned({"data": [{"id": "llama"}]}), model="policy", adapter_folder=None)
+    with pytest.raises(ServerError, match=r"no model 'policy'; it has llama; set generation\.server\.model"):
+        generator._swap()
 
 
 def test_a_reply_that_drips_ends_at_the_deadline(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -164,12 +163,11 @@ def build_generator(
         retries=server.retries,
         concurrency=server.concurrency,
     )
-    folder = server.adapter_folder or tempfile.mkdtemp(prefix="laser-adapters-")
     return VllmGenerator(
         policy,
         endpoint,
         model=server.model,
-        adapter_folder=Path(folder),
+        adapter_folder=Path(server.adapter_folder) if server.adapter_folder else None,
         tolerance=server.logp_tolerance,
         on_tokens=on_tokens,
     )

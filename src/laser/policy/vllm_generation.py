@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from laser.types import Prompt, Response
 
 _CHECKED = 8  # responses whose log-probs are compared after a swap
 _PREFIX = "laser-"
+_HIGHEST_LOGP = 1e-3  # nats; rounding may bring a log-prob above 0
 
 
 class VllmGenerator:
@@ -29,7 +33,8 @@ class VllmGenerator:
         policy: The policy; its trained adapter is what is served.
         endpoint: A vLLM server with LoRA and runtime adapter updates, such as `laser serve` starts.
         model: Name under which the server has the base weights.
-        adapter_folder: Where adapters are written; the server must see it under the same path.
+        adapter_folder: Where adapters are written; the server must see it under the same path. None: one of its own,
+            made by the first swap and removed with this object.
         tolerance: Mean difference per token, in nats, above which the server counts as serving other weights.
         on_tokens: Told the number of tokens after every round.
     """
@@ -40,14 +45,15 @@ class VllmGenerator:
         endpoint: Endpoint,
         *,
         model: str,
-        adapter_folder: Path,
+        adapter_folder: Path | None,
         tolerance: float = 0.1,
         on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         self._policy = policy
         self._endpoint = endpoint
         self._model = model
-        self._folder = adapter_folder
+        self._given_folder = adapter_folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._tolerance = tolerance
         self._on_tokens = on_tokens or (lambda count: None)
         self._served: str | None = None
@@ -97,6 +103,15 @@ class VllmGenerator:
             self._trusted = True
         return responses
 
+    @property
+    def _folder(self) -> Path:
+        """Where adapters are written; only the process that swaps has one to itself."""
+        if self._given_folder is not None:
+            return self._given_folder
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="laser-adapters-", ignore_cleanup_errors=True)
+        return Path(self._temporary.name)
+
     def _swap(self) -> str:
         """Have the server hold the policy's adapter as it is now; returns its name."""
         name = _PREFIX + self._policy.adapter_digest()
@@ -110,7 +125,9 @@ class VllmGenerator:
         held = {entry.get("id") for entry in self._models()}
         if self._model not in held:
             known = ", ".join(sorted(str(one) for one in held if not str(one).startswith(_PREFIX)))
-            raise ServerError(f"{self._endpoint.url} has no model {self._model!r}; it has {known}")
+            raise ServerError(
+                f"{self._endpoint.url} has no model {self._model!r}; it has {known}; set generation.server.model to it"
+            )
         if name not in held:
             self._load(name, folder)
         for old in held - {name}:
@@ -148,7 +165,7 @@ class VllmGenerator:
             rows = [
                 (
                     tuple(map(self._token, choice["token_ids"])),
-                    tuple(map(float, choice["logprobs"]["token_logprobs"])),
+                    tuple(map(self._logp, choice["logprobs"]["token_logprobs"])),
                     choice["finish_reason"] == "stop",
                 )
                 for choice in choices
@@ -167,6 +184,15 @@ class VllmGenerator:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < self._policy.num_tokens:
             raise ValueError(f"{value!r} is no token of the policy")
         return value
+
+    def _logp(self, value: Any) -> float:
+        """A log-prob; raises ServerError for anything else."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= _HIGHEST_LOGP:
+            raise ServerError(
+                f"{self._endpoint.url} gave {reprlib.repr(value)} as the log-prob of a token, which is a finite number "
+                "of at most 0; restart the server, or see that it is vLLM 0.11 or newer"
+            )
+        return float(value)
 
     def _compare(self, prompt_ids: Sequence[TokenIds], responses: Sequence[Sequence[Response]]) -> None:
         """Make sure that the server samples from the policy; a stale adapter has other log-probs."""

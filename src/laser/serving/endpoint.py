@@ -134,7 +134,8 @@ class Endpoint:
         except (ValueError, RecursionError) as error:
             text = body[: 4 * _SHOWN].decode("utf-8", "replace")
             raise ServerError(
-                f"{self.url}{path} answered something that is not JSON: {self._hidden(text)!r}"
+                f"{self.url}{path} answered something that is not JSON: {self._hidden(text)!r}; check the url, and "
+                "that nothing stands between that answers itself (a proxy, a login page)"
             ) from error
 
     def _send(self, method: str, path: str, payload: Mapping[str, Any] | None) -> bytes:
