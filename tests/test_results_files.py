@@ -101,9 +101,9 @@ def command(monkeypatch, capsys, *arguments):
         (["eval", "r.json", "--judge", "judge.toml", "--difficulty", "d.json"], "d.json", "one of the inputs"),
         (["eval", "r.json", "s.json", "--judge", "judge.toml"], "judge.toml", "does not end in .json"),
         (["eval", "r.json", "s.json", "--judge", "judge.toml"], "bench.json", "something else"),
-        (["simulate", "--env", "linear"], "p.jsonl", "cannot write to"),
-        (["simulate", "--env", "linear"], "sim", "sim/regret.json holds something else"),
-        (["simulate", "--env", "linear"], "pictures", "pictures/regret.png exists already"),
+        (["simulate", "--env", "linear"], "p.jsonl", "--out"),
+        (["simulate", "--env", "linear"], "sim", "choose another --out"),
+        (["simulate", "--env", "linear"], "pictures", "choose another --out"),
     ],
 )  # fmt: skip
 def test_no_command_writes_over_what_is_the_users(tmp_path, monkeypatch, capsys, arguments, out, words):
