@@ -2,10 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from laser.cli.simulate import run_replay, run_simulation
-from laser.errors import ConfigError
+from laser.bandits.context import ContextPreparer
+from laser.bandits.simulate import bootstrap
+from laser.build import build_selector
+from laser.cli.main import app
+from laser.cli.simulate import MAKERS, run_replay, run_simulation
+from laser.config import parse_config, selection
+from laser.errors import ConfigError, RunDirectoryError
+from runs import make_table
 
 
 def test_simulate_prints_regret_and_writes_json_and_a_picture(tmp_path, capsys):
@@ -23,23 +31,127 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path, environments, 
         run_simulation(environments, selectors, 1, 20, tmp_path)
 
 
-def step(arm, reward, contexts):
-    selection = {"arms": [arm], "probabilities": [[0.5, 0.5]]}
-    return json.dumps({"selection": {**selection, **contexts}, "bandit_rewards": [reward]}) + "\n"
+def settings_of(selector):
+    return {name: value for name, value in vars(selector).items() if isinstance(value, int | float | str | dict)}
 
 
-def test_replay_reads_the_choices_of_a_run(tmp_path, capsys):
-    lines = [step(k % 2, float(k % 2), {"contexts": [[1.0, 0.5]]}) for k in range(40)]
-    (tmp_path / "steps.jsonl").write_text("".join([*lines, step(0, None, {"contexts": [[1.0, 0.5]]})]))
-    run_replay(tmp_path, ["linucb-0.1", "random"])
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("linucb-0.1", selection.LinUCBSelector()),
+        ("thompson", selection.ThompsonSelector()),
+        *[(rule, selection.ForgettingSelector(rule=rule)) for rule in ("discount", "window", "decay", "adaptive")],
+        ("neural-ucb", selection.NeuralUCBSelector()),
+        ("exp3", selection.Exp3Selector()),
+        ("ucb1", selection.UCB1Selector()),
+        ("epsilon-greedy", selection.EpsilonGreedySelector()),
+        ("random", selection.RandomSelector()),
+    ],
+)
+def test_plain_names_stand_for_the_defaults_of_the_configuration(tmp_path, name, section):
+    config = parse_config(make_table(tmp_path, "vowels")).model_copy(update={"selector": section})
+    built = build_selector(config, ContextPreparer(6))
+    assert settings_of(MAKERS[name](2, 6, config.seed)) == settings_of(built)
+
+
+def test_simulations_do_not_overwrite_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_simulation(["linear"], ["random"], 1, 20, None)
+    (folder,) = (tmp_path / "runs").glob("simulate-2*")
+    before = (folder / "regret.json").read_bytes()
+    with pytest.raises(RunDirectoryError, match="is not empty; choose another --out"):
+        run_simulation(["linear"], ["random"], 1, 30, folder)
+    assert (folder / "regret.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_simulation(tmp_path, monkeypatch):
+    monkeypatch.setattr("laser.cli.simulate.compare", lambda *_: pytest.fail("simulated first"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="is a file; choose a folder"):
+        run_simulation([], [], 1, 20, tmp_path / "file")
+
+
+def step(arm, reward, contexts, **changed):
+    selection = {"arms": [arm], "probabilities": [[0.5, 0.5]], "weights": [[1.0, 0.0]], "charged": ["a"]}
+    record = {
+        "iteration": 0,
+        "step": 0,
+        "category": "c",
+        "selection": {**selection, "categories": [{"c": 1}], **contexts},
+        "bandit_rewards": [reward],
+        "loss": 0.5,
+        "pairs": 1,
+        **{name: {} for name in ("dropped", "scored", "tokens", "seconds")},
+    }
+    return json.dumps({**record, **changed}) + "\n"
+
+
+CONTEXT = {"contexts": [[1.0, 0.5]]}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"rewards": {"models": [{"name": "a"}, {"name": "b"}]}}))
+    lines = [step(k % 2, float(k % 2), CONTEXT) for k in range(40)]
+    (folder / "steps.jsonl").write_text("".join([*lines, step(0, None, CONTEXT)]))
+    return folder
+
+
+def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
+    run_replay(run, ["linucb-0.1", "random"], tmp_path / "out")
     out = capsys.readouterr().out
     assert "40 choices" in out
     assert "as it was" in out
+    record = json.loads((tmp_path / "out" / "replay.json").read_text())
+    assert record["rows"] == 40
+    low, high = record["as_it_was"]["interval"]
+    assert low < record["as_it_was"]["mean"] == 0.5 < high
+    one = record["selectors"]["random"]
+    assert one["interval"][0] <= one["estimate"] <= one["interval"][1]
+    with pytest.raises(RunDirectoryError, match="is not empty"):
+        run_replay(run, ["random"], tmp_path / "out")
 
 
-def test_a_run_without_contexts_cannot_be_replayed(tmp_path):
-    with pytest.raises(ConfigError, match="not a run directory"):
+def test_the_bootstrap_interval_is_that_of_the_mean():
+    """Of 400 values with deviation 1: 1.96 / 20 to either side, within the noise of 1,000 resamples."""
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = bootstrap((values - values.mean()) / values.std(), np.ones(400))
+    assert (low, high) == pytest.approx((-0.098, 0.098), abs=0.012)
+    assert bootstrap(values[:1], np.ones(1)) is None
+
+
+def test_damaged_lines_are_left_out_and_named(run, capsys):
+    good = (run / "steps.jsonl").read_text()
+    foreign = [step(7, 1.0, CONTEXT), step(0, 1.0, {"contexts": [[1.0]]}), step(0, 1.0, {"contexts": [["x", 0.5]]})]
+    (run / "steps.jsonl").write_text(good + "{nonsense\n" + "[]\n" + "".join(foreign))
+    run_replay(run, ["random"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "40 choices" in out
+    assert "5 damaged lines of steps.jsonl were left out (the first: line 42, not JSON)" in out
+
+
+@pytest.mark.parametrize("content", ["{nonsense\n", '{"a": 1}\n', "[]\n", step(7, 1.0, CONTEXT)])
+def test_a_file_of_nothing_else_is_told_as_damaged(run, content):
+    (run / "steps.jsonl").write_text(content)
+    with pytest.raises(RunDirectoryError, match=r"steps\.jsonl line 1 is damaged .*; restore the file"):
+        run_replay(run, ["random"])
+
+
+def test_a_run_without_contexts_or_choices_cannot_be_replayed(run, tmp_path):
+    with pytest.raises(RunDirectoryError, match="holds no run"):
         run_replay(tmp_path, [])
-    (tmp_path / "steps.jsonl").write_text(step(0, 1.0, {}))
+    (run / "steps.jsonl").write_text(step(0, 1.0, {}))
     with pytest.raises(ConfigError, match="log_contexts"):
-        run_replay(tmp_path, [])
+        run_replay(run, [])
+    (run / "steps.jsonl").write_text(step(0, None, CONTEXT))
+    with pytest.raises(ConfigError, match="nothing to replay"):
+        run_replay(run, [])
+
+
+@pytest.mark.parametrize("option", [("--env", "drift"), ("--rounds", "50"), ("--seeds", "3")])
+def test_options_that_mean_nothing_to_a_replay_are_refused(run, option):
+    done = CliRunner().invoke(app, ["simulate", "--replay", str(run), "--selector", "random", *option])
+    assert isinstance(done.exception, ConfigError)
+    assert f"{option[0]} does not apply to --replay" in str(done.exception)

@@ -96,6 +96,10 @@ def regret(selector: Selector, environment: Environment) -> FloatArray:
     return np.cumsum(lost)
 
 
+Interval = tuple[float, float]
+_RESAMPLES = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """Off-policy value of a selector on logged choices.
@@ -105,12 +109,15 @@ class Replay:
         logged: Mean bandit reward of the choices that were made.
         matched: Rows on which it would have chosen the logged arm.
         num_rows: Rows with a bandit reward.
+        interval: 95% bootstrap interval of the value over the matching rows; None with fewer than two. It says how much
+            the estimate owes to these rows, not what the selector would have done on another path.
     """
 
     value: float
     logged: float
     matched: int
     num_rows: int
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,8 @@ def replay(selector: Selector, logged: LoggedRows) -> Replay:
     chooses as was logged. Rows the logging selector chose with certainty carry no information about other arms; where
     all are, the estimate is that of the matching rows.
     """
-    total, weights, matched = 0.0, 0.0, 0
+    rewards: list[float] = []
+    weights: list[float] = []
     for context, arm, probability, reward in zip(
         logged.contexts_ND, logged.arms_N, logged.probabilities_N, logged.rewards_N, strict=True
     ):
@@ -138,12 +146,34 @@ def replay(selector: Selector, logged: LoggedRows) -> Replay:
         if int(selection.arms_M[0]) != arm:
             selector.expire(selection.id)
             continue
-        matched += 1
-        total += reward / probability
-        weights += 1.0 / probability
+        rewards.append(float(reward))
+        weights.append(1.0 / float(probability))
         selector.update(selection.id, np.array([reward]))
-    value = total / weights if weights else float("nan")
-    return Replay(value, float(logged.rewards_N.mean()), matched, len(logged.rewards_N))
+    value = float(np.average(rewards, weights=weights)) if weights else float("nan")
+    interval = bootstrap(np.array(rewards), np.array(weights))
+    return Replay(value, float(logged.rewards_N.mean()), len(rewards), len(logged.rewards_N), interval)
+
+
+def bootstrap(values_N: FloatArray, weights_N: FloatArray) -> Interval | None:
+    """95% percentile interval of a weighted mean over 1,000 resamples of its rows, the same every time.
+
+    Args:
+        values_N: Values.
+        weights_N: Their weights, positive.
+
+    Returns:
+        Lower and upper end; None with fewer than two rows.
+    """
+    num = len(values_N)
+    if num < 2:
+        return None
+    generator = stream(0, "bandit", 13)
+    means = []
+    for _ in range(_RESAMPLES):
+        drawn = generator.integers(num, size=num)
+        means.append(float(np.average(values_N[drawn], weights=weights_N[drawn])))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 Maker = Callable[[int, int, int], Selector]

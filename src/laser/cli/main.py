@@ -96,7 +96,7 @@ def serve(
     ] = None,
     python: Annotated[str, typer.Option(help="Interpreter of the environment that vLLM is installed in.")] = "python3",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     show: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
 ) -> None:
     """Start a vLLM server that samples for runs with generation.engine = "vllm".
@@ -279,11 +279,22 @@ def simulate(
         ),
     ] = None,
     selectors: Annotated[
-        list[str] | None, typer.Option("--selector", help="A selector. Repeatable; default: all of them.")
+        list[str] | None,
+        typer.Option("--selector", help="A selector. Repeatable; default: all but neural-ucb, the slowest."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every environment.")] = 20,
-    rounds: Annotated[int, typer.Option(min=10, help="Rounds of every environment.")] = 1500,
-    out: Annotated[Path, typer.Option(help="Folder for regret.json and regret.png.")] = Path("runs/simulate"),
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of every environment; default: 20.", show_default=False)
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=10, help="Rounds of every environment; default: 1500.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="New folder for regret.json and regret.png, by default under runs/; for replay.json, by default none.",
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option("--replay", help="Replay the logged choices of this run instead.", show_default=False),
@@ -293,12 +304,13 @@ def simulate(
 
     Example: laser simulate --env drift --selector linucb-1 --selector decay --seeds 5
     """
-    from laser.cli.simulate import run_replay, run_simulation
+    from laser.cli.simulate import check_replay_options, run_replay, run_simulation
 
     if run is not None:
-        run_replay(run, selectors or [])
+        check_replay_options({"--env": environments, "--seeds": seeds, "--rounds": rounds})
+        run_replay(run, selectors or [], out)
     else:
-        run_simulation(environments or [], selectors or [], seeds, rounds, out)
+        run_simulation(environments or [], selectors or [], seeds or 20, rounds or 1500, out)
 
 
 lab = typer.Typer(help="The paper in a box: small real language models, every method, error bars, on a CPU.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from laser.bandits.baselines import UniformRandom
@@ -16,45 +15,61 @@ from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
 from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
-from laser.bandits.simulate import Environment, LoggedRows, Maker, classification, compare, drifting, linear, replay
+from laser.bandits.simulate import Environment, Maker, classification, compare, drifting, linear
 from laser.bandits.thompson import LinearThompson
+from laser.cli.replay import run_replay as replay_run
 from laser.cli.terminal import make_console
 from laser.errors import ConfigError
-from laser.results_files import REGRET, results_file, write_results
+from laser.results_files import results_file, write_results
+from laser.training.run_directory import check_free
 from laser.types import FloatArray
 
 MAKERS: dict[str, Maker] = {
-    "linucb-0.1": lambda k, d, seed: LinUCB(k, d, alpha=0.1, seed=seed),
+    "linucb-0.1": lambda k, d, seed: LinUCB(k, d, seed=seed),
     "linucb-1": lambda k, d, seed: LinUCB(k, d, alpha=1.0, seed=seed),
-    "thompson": lambda k, d, seed: LinearThompson(k, d, scale=0.1, seed=seed),
-    "discount": lambda k, d, seed: ForgettingLinUCB(k, d, rule="discount", alpha=1.0, gamma=0.995, seed=seed),
-    "window": lambda k, d, seed: ForgettingLinUCB(k, d, rule="window", alpha=1.0, window=400, seed=seed),
-    "decay": lambda k, d, seed: ForgettingLinUCB(k, d, rule="decay", alpha=0.3, gamma=0.995, seed=seed),
+    "thompson": lambda k, d, seed: LinearThompson(k, d, seed=seed),
+    "discount": lambda k, d, seed: ForgettingLinUCB(k, d, rule="discount", alpha=0.7, seed=seed),
+    "window": lambda k, d, seed: ForgettingLinUCB(k, d, rule="window", alpha=0.7, seed=seed),
+    "window-400": lambda k, d, seed: ForgettingLinUCB(k, d, rule="window", alpha=1.0, window=400, seed=seed),
+    "decay": lambda k, d, seed: ForgettingLinUCB(k, d, rule="decay", alpha=0.7, seed=seed),
+    "decay-0.3": lambda k, d, seed: ForgettingLinUCB(k, d, rule="decay", alpha=0.3, seed=seed),
     "adaptive": lambda k, d, seed: ForgettingLinUCB(k, d, rule="adaptive", alpha=0.7, seed=seed),
-    "neural-ucb": lambda k, d, seed: NeuralUCB(k, d, hidden=(32, 16), forced_pulls=1, train_steps=5, seed=seed),
+    "neural-ucb": lambda k, d, seed: NeuralUCB(k, d, seed=seed),
+    "neural-ucb-small": lambda k, d, seed: NeuralUCB(k, d, hidden=(32, 16), forced_pulls=1, train_steps=5, seed=seed),
     "exp3": lambda k, d, seed: Exp3(k, seed=seed),
-    "ucb1": lambda k, d, seed: UCB1(k, alpha=0.3, seed=seed),
-    "epsilon-greedy": lambda k, d, seed: EpsilonGreedy(k, epsilon=0.05, seed=seed),
+    "ucb1": lambda k, d, seed: UCB1(k, seed=seed),
+    "ucb1-0.3": lambda k, d, seed: UCB1(k, alpha=0.3, seed=seed),
+    "epsilon-greedy": lambda k, d, seed: EpsilonGreedy(k, seed=seed),
+    "epsilon-greedy-0.05": lambda k, d, seed: EpsilonGreedy(k, epsilon=0.05, seed=seed),
     "random": lambda k, d, seed: UniformRandom(k, seed=seed),
 }
+"""Settings are the configuration's defaults, but for a number or "small" in the name ("linucb-0.1" is the default)."""
+_COSTLY = ("neural-ucb",)  # only where it is asked for
 _SKLEARN = ("digits", "wine", "breast_cancer")
 ENVIRONMENTS = ("linear", "stationary", "abrupt", "drift", *_SKLEARN)
 _DEFAULT = ("linear", "stationary", "abrupt", "drift", "digits")
 
 
-def run_simulation(environments: list[str], selectors: list[str], seeds: int, rounds: int, out: Path) -> None:
+def run_simulation(environments: list[str], selectors: list[str], seeds: int, rounds: int, out: Path | None) -> None:
     """Simulate, print the table, write regret.json and regret.png.
+
+    Args:
+        environments: Some of `ENVIRONMENTS`; none: those of `_DEFAULT`.
+        selectors: Some of `MAKERS`; none: all but the costly ones.
+        seeds: Seeds of every environment.
+        rounds: Rounds of every environment.
+        out: Folder for the files, new or empty; None: a new one under ``runs/``, named by the time.
 
     Raises:
         ConfigError: An environment or selector is unknown, or a library is missing.
-        LaserError: The folder cannot be written, or holds other files of these names.
+        RunDirectoryError: The folder is occupied or cannot be written.
     """
-    chosen = {name: MAKERS[_known("selector", name, MAKERS)] for name in selectors or MAKERS}
+    chosen = _chosen(selectors)
     makers = [_environment(_known("environment", name, ENVIRONMENTS), rounds) for name in environments or _DEFAULT]
+    out = out or Path("runs") / f"simulate-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    check_free(out)
     results, picture = out / "regret.json", out / "regret.png"
-    if picture.exists() and not results.exists():
-        raise ConfigError(f"{picture} exists already; choose another --out")
-    results_file(results, replaces=(REGRET,))
+    results_file(results)
     curves = compare(chosen, makers, seeds)
     final = {
         name: {selector: _summary(rows[:, -1]) for selector, rows in of_selector.items()}
@@ -67,23 +82,27 @@ def run_simulation(environments: list[str], selectors: list[str], seeds: int, ro
     console.print(f"written: {results}, {picture}", markup=False, soft_wrap=True)
 
 
-def run_replay(run: Path, selectors: list[str]) -> None:
-    """Estimate what selectors would have earned on the logged choices of a run, off-policy.
+def run_replay(run: Path, selectors: list[str], out: Path | None = None) -> None:
+    """Replay a run with selectors known by name; see `laser.cli.replay`."""
+    replay_run(run, _chosen(selectors), out)
+
+
+def check_replay_options(given: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing to a replay.
 
     Raises:
-        ConfigError: The run has no contexts in its records, or a selector is unknown.
+        ConfigError: One of them was given.
     """
-    logged = _logged(run)
-    arms, dim = int(logged.arms_N.max()) + 1, logged.contexts_ND.shape[1]
-    table = Table(title=f"mean bandit reward on {len(logged.rewards_N)} choices of {run}", title_justify="left")
-    for column in ("selector", "estimate", "rows that match"):
-        table.add_column(column)
-    for name in selectors or MAKERS:
-        result = replay(MAKERS[_known("selector", name, MAKERS)](arms, dim, 0), logged)
-        table.add_row(name, f"{result.value:.3f}", f"{result.matched}")
-    table.add_section()
-    table.add_row("as it was", f"{logged.rewards_N.mean():.3f}", f"{len(logged.rewards_N)}")
-    make_console().print(table)
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ConfigError(f"{names[0]} does not apply to --replay, which replays the run's own batches; drop it")
+
+
+def _chosen(selectors: list[str]) -> dict[str, Maker]:
+    return {
+        name: MAKERS[_known("selector", name, MAKERS)]
+        for name in selectors or [name for name in MAKERS if name not in _COSTLY]
+    }
 
 
 def _known(kind: str, name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
@@ -103,28 +122,6 @@ def _environment(name: str, rounds: int) -> Callable[[int], Environment]:
         raise ConfigError(f"environment {name!r} needs scikit-learn; pip install 'laser-rm[simulate]'") from error
     data = getattr(datasets, f"load_{name}")()
     return lambda seed: classification(name, data.data, data.target, seed, rounds=rounds)
-
-
-def _logged(run: Path) -> LoggedRows:
-    path = run / "steps.jsonl"
-    if not path.is_file():
-        raise ConfigError(f"{run} is not a run directory; give one that laser train wrote")
-    rows: list[tuple[list[float], int, float, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        step = json.loads(line)
-        chosen = step["selection"]
-        if "contexts" not in chosen:
-            raise ConfigError(f"{path} holds no contexts; train with checkpoint.log_contexts = true to replay a run")
-        if len(step["bandit_rewards"]) == len(chosen["arms"]):
-            for context, arm, probabilities, reward in zip(
-                chosen["contexts"], chosen["arms"], chosen["probabilities"], step["bandit_rewards"], strict=True
-            ):
-                if reward is not None:
-                    rows.append((context, arm, probabilities[arm], reward))
-    if not rows:
-        raise ConfigError(f"{path} holds no choice with a bandit reward; there is nothing to replay")
-    contexts, arms, probabilities, rewards = zip(*rows, strict=True)
-    return LoggedRows(np.array(contexts), np.array(arms), np.array(probabilities), np.array(rewards))
 
 
 def _summary(final_S: FloatArray) -> dict[str, float]:
