@@ -280,7 +280,7 @@ MISTAKES = {
         "compares with 'laser', which task words lacks",
     ),
     "a metric of best-of-n": (changed(mode="best-of-n", metric="test"), "drop `metric`"),
-    "a device": (changed(devices=["gpu"]), "devices.0"),
+    "a device": (changed(devices=["gpu7"]), "'gpu7' is no device; choose auto, cpu, mps or cuda:N"),
 }
 
 

@@ -15,7 +15,7 @@ from laser.cli.terminal import make_console, say
 from laser.compare.cells import BEST_OF_N, Cell, make_cells, with_needs
 from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost, seconds_left
 from laser.compare.results import collect
-from laser.compare.schedule import run_cells
+from laser.compare.schedule import check_devices, run_cells
 from laser.compare.state import check_owner, claim, standing
 from laser.compare.tables import legend, terminal, write_results
 from laser.config.patch import nearest
@@ -49,12 +49,17 @@ def run_compare(path: Path, overrides: list[str], options: CompareOptions) -> in
     suite = load_suite(path, [*overrides, *given])
     out = options.out or Path("runs") / suite.name
     check_owner(suite, out)
-    cells = make_cells(suite, out)
+    try:
+        cells = make_cells(suite, out)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     chosen = with_needs(cells, select_cells(suite, cells, options.only))
     console = make_console()
     if options.dry_run:
         _print_plan(chosen, out, console)
         return 0
+    if not options.tables:
+        check_devices(suite.devices)
     claim(suite, out)
     if options.tables:
         _show(suite, cells, out, console)

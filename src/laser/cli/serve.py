@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess  # nosec B404
 from pathlib import Path
 
 from laser.cli.terminal import say
@@ -13,12 +14,14 @@ from laser.errors import ConfigError
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
+_PATIENCE = 60.0  # seconds for an interpreter to say whether it has vLLM
+
 
 def run_server(config_path: Path | None, overrides: list[str], python: str, host: str, port: int, show: bool) -> None:
     """Replace this process by the server, or print the command.
 
     Raises:
-        LaserError: The configuration is wrong, or there is no such interpreter.
+        LaserError: The configuration is wrong, there is no such interpreter, or it lacks vLLM.
     """
     command = [python, *server_arguments(load_config(config_path, overrides), host=host, port=port)]
     if show:
@@ -26,8 +29,26 @@ def run_server(config_path: Path | None, overrides: list[str], python: str, host
         return
     if shutil.which(python) is None:
         raise ConfigError(f"there is no {python}; give the interpreter of vLLM's environment with --python")
+    _check_has_vllm(python)
     os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     os.execvp(python, command)  # noqa: S606  # the user's own interpreter
+
+
+def _check_has_vllm(python: str) -> None:
+    """Make sure that an interpreter finds vLLM, without importing it."""
+    # a folder that happens to be called vllm is found too, without an origin
+    question = (
+        "from importlib.util import find_spec; raise SystemExit(getattr(find_spec('vllm'), 'origin', None) is None)"
+    )
+    try:
+        found = subprocess.run([python, "-c", question], capture_output=True, timeout=_PATIENCE).returncode == 0  # noqa: S603  # nosec B603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{python} cannot be run as an interpreter ({error}); give another with --python") from error
+    if not found:
+        raise ConfigError(
+            f"{python} has no vLLM; make an environment for it (python3 -m venv ~/vllm, then ~/vllm/bin/pip install "
+            "vllm) and give its interpreter with --python ~/vllm/bin/python"
+        )
 
 
 def server_arguments(config: RunConfig, *, host: str, port: int) -> list[str]:

@@ -36,6 +36,25 @@ class Outcome:
     failures: Mapping[Key, str]
 
 
+def check_devices(names: Sequence[str]) -> None:
+    """Make sure that cells can run on the devices.
+
+    Raises:
+        ConfigError: This machine, or CUDA_VISIBLE_DEVICES, lacks one.
+    """
+    if all(name in ("auto", "cpu") for name in names):
+        return
+    import torch
+
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    missing = [name for name in names if name not in ("auto", *there)]
+    if missing:
+        raise ConfigError(
+            f"device {missing[0]!r} is not there; there is {', '.join(there)}: name what is there with --devices"
+        )
+
+
 def run_cells(
     cells: Sequence[Cell],
     out: Path,

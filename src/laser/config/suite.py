@@ -5,11 +5,12 @@ Methods and tasks are patches on one base configuration; the rules of patching a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from laser.config.judge import JudgeConfig
 from laser.config.load import absolute_paths, apply_override, explain, read_toml
@@ -19,7 +20,15 @@ from laser.config.section import PositiveInt, Section
 from laser.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
-SuiteDevice = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda:\d+)$")]
+
+
+def _device(name: str) -> str:
+    if re.fullmatch(r"auto|cpu|mps|cuda:\d+", name) is None:
+        raise ValueError(f"{name!r} is no device; choose auto, cpu, mps or cuda:N")
+    return name
+
+
+SuiteDevice = Annotated[str, AfterValidator(_device)]
 
 ONE_TASK = "all"
 
@@ -185,6 +194,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> SuiteConfig:
     table = _read(path, ())
     for override in overrides:
         apply_override(table, override)
+        if not isinstance(table.get("base", {}), dict) and override.partition("=")[0].strip() == "base":
+            raise ConfigError(
+                f"--set {override!r}: the base is a section, and its file is named in the suite; write "
+                "--set base.FIELD=VALUE"
+            )
     try:
         return SuiteConfig.model_validate({"name": path.stem, **table, "folder": str(path.parent.resolve())})
     except ValidationError as error:
