@@ -268,7 +268,9 @@ def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, 
     run_best_of_n(path, [], tmp_path / "out", wanted)
     shown = capsys.readouterr().out
     for name in [*wanted, ORACLE, ONE_SAMPLE]:
-        assert f"│ {name} " in shown
+        assert shown.count(f"│ {name} ") == 2  # all methods, then by category
+    assert "…" not in shown
+    assert all(line[-1] in "┓┩│┘" for line in shown.splitlines() if line[:1] in "┏┡│└")
     assert "left out: silent: 144 of 144 responses without a score" in shown
     assert "left out: down: " in shown
     with pytest.raises(ConfigError, match=r"no method 'nope'; there are .*'score ensemble, ranks', "):

@@ -38,7 +38,8 @@ def run_best_of_n(
         raise ConfigError(f"there is no method {unknown[0]!r}; there are {known}{hint}")
     chosen = {name: methods[name] for name in wanted} if wanted else methods
     results = best_of_n(config, out, chosen, note=lambda message: console.print(escape(message), soft_wrap=True))
-    console.print(_table(results, config.evaluation.metric))
+    for table in _tables(results, config.evaluation.metric):
+        console.print(table)
     lines = _left_out(results)
     if not wanted and CLASSIFIER not in methods:
         lines.append(_NO_ROUTER)
@@ -46,24 +47,27 @@ def run_best_of_n(
         console.print(escape(line), soft_wrap=True)
 
 
-def _table(results: Mapping[str, MethodResult], metric: str) -> Table:
-    """Best first. Names of methods are what --method takes, so they are never broken."""
-    categories = list(next(iter(results.values())).by_category)
-    shown = [escape(name) for name in results]
-    table = Table(
+def _tables(results: Mapping[str, MethodResult], metric: str) -> list[Table]:
+    """Best first; names are what --method takes, so neither they nor numbers are ever broken."""
+    best_first = sorted(results.items(), key=lambda item: -item[1].value)
+    overall = Table(
         Column("method", no_wrap=True, min_width=max(map(len, results))),
-        metric,
-        "95% interval",
-        *map(escape, categories),
-        "without a choice",
-        "responses scored",
+        Column(metric, min_width=5),
+        Column("95% interval", min_width=len("0.000 to 0.000")),
+        "no choice",
+        "scored",
     )
-    for name, result in sorted(zip(shown, results.values(), strict=True), key=lambda item: -item[1].value):
+    categories = list(best_first[0][1].by_category)
+    by_category = Table(
+        Column("method", no_wrap=True, min_width=max(map(len, results))),
+        *(Column(escape(category), min_width=5) for category in categories),
+    )
+    for method, result in best_first:
         low, high = result.interval
-        cells = [f"{result.by_category[category]:.3f}" for category in categories]
         counts = (str(result.without_choice), str(result.scored))
-        table.add_row(name, f"{result.value:.3f}", f"{low:.3f} to {high:.3f}", *cells, *counts)
-    return table
+        overall.add_row(escape(method), f"{result.value:.3f}", f"{low:.3f} to {high:.3f}", *counts)
+        by_category.add_row(escape(method), *(f"{result.by_category[category]:.3f}" for category in categories))
+    return [overall, by_category] if len(categories) > 1 else [overall]
 
 
 def _left_out(results: Mapping[str, MethodResult]) -> list[str]:
