@@ -50,7 +50,7 @@ class _NeuralArm:
         self.seen = _Gradients(
             tuple(np.empty((0, size)) for size in sizes[:-1]), tuple(np.empty((0, size)) for size in sizes[1:])
         )
-        self.factor_NN = np.empty((0, 0))
+        self.factor_NN: FloatArray = np.empty((0, 0))
         self.diagonal = [np.full((wide + 1, narrow), ridge) for wide, narrow in pairwise(sizes)]
         if confidence == "full":
             self.diagonal = []
@@ -81,7 +81,7 @@ class _NeuralArm:
         self.contexts_ND, self.rewards_N = self.contexts_ND[num:], self.rewards_N[num:]
         if self.confidence == "full":
             rows_NN = self.factor_NN[num:]
-            self.factor_NN = np.linalg.cholesky(rows_NN @ rows_NN.T)
+            self.factor_NN = np.asarray(np.linalg.cholesky(rows_NN @ rows_NN.T), dtype=np.float64)
             self.seen = _Gradients(
                 tuple(hidden[num:] for hidden in self.seen.hidden), tuple(deltas[num:] for deltas in self.seen.deltas)
             )
