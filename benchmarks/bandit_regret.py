@@ -9,7 +9,9 @@ best library, and the time per round relative to ours of the same algorithm.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -63,11 +65,64 @@ def mabwiser(environment: Environment, seed: int, *, alpha: float) -> np.ndarray
     return np.cumsum(lost)
 
 
+def river(environment: Environment, seed: int, *, alpha: float) -> np.ndarray:
+    """Cumulative regret of river's disjoint LinUCB."""
+    from river.bandit import LinUCBDisjoint
+
+    policy = LinUCBDisjoint(alpha=alpha, seed=seed)
+    arms = list(range(environment.means_TK.shape[1]))
+    lost = []
+    for context, means, rewards in zip(
+        environment.contexts_TD, environment.means_TK, environment.rewards_TK, strict=True
+    ):
+        features = dict(enumerate(context))
+        arm = int(policy.pull(arms, context=features))
+        policy.update(arm, features, float(rewards[arm]))
+        lost.append(means.max() - means[arm])
+    return np.cumsum(lost)
+
+
+def vowpalwabbit(environment: Environment, seed: int, *, epsilon: float) -> np.ndarray:
+    """Cumulative regret of vowpalwabbit's doubly robust contextual bandit with epsilon-greedy exploration."""
+    from vowpalwabbit import Workspace
+
+    policy = Workspace(f"--cb_explore {environment.means_TK.shape[1]} --cb_type dr --epsilon {epsilon} --quiet")
+    generator = np.random.default_rng(seed)
+    lost = []
+    for context, means, rewards in zip(
+        environment.contexts_TD, environment.means_TK, environment.rewards_TK, strict=True
+    ):
+        features = "| " + " ".join(f"{index}:{value:.6f}" for index, value in enumerate(context))
+        probabilities = np.array(policy.predict(features))
+        probabilities /= probabilities.sum()
+        arm = int(generator.choice(len(probabilities), p=probabilities))
+        policy.learn(f"{arm + 1}:{-rewards[arm]:.6f}:{probabilities[arm]:.6f} {features}")
+        lost.append(means.max() - means[arm])
+    return np.cumsum(lost)
+
+
 PEERS = {
     "mabwiser LinUCB alpha 1": partial(mabwiser, alpha=1.0),
     "paretobandit 0.995 alpha 0.3": partial(paretobandit, alpha=0.3, gamma=0.995),
     "paretobandit 0.995 alpha 1": partial(paretobandit, alpha=1.0, gamma=0.995),
 }
+
+
+OPTIONAL = {  # `pip install -e '.[bench]'`
+    "river LinUCBDisjoint alpha 1": ("river", partial(river, alpha=1.0)),
+    "vowpalwabbit dr epsilon 0.05": ("vowpalwabbit", partial(vowpalwabbit, epsilon=0.05)),
+}
+
+
+def peers() -> dict[str, Callable[[Environment, int], np.ndarray]]:
+    """The libraries that are there; says which are not."""
+    found = dict(PEERS)
+    for name, (module, method) in OPTIONAL.items():
+        if importlib.util.find_spec(module):
+            found[name] = method
+        else:
+            print(f"{name}: skipped, {module} is not installed")
+    return found
 
 
 def ours(make, environment: Environment, seed: int) -> np.ndarray:
@@ -80,7 +135,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2000)
     args = parser.parse_args()
-    methods = {**{name: partial(ours, make) for name, make in OURS.items()}, **PEERS}
+    libraries = peers()
+    methods = {**{name: partial(ours, make) for name, make in OURS.items()}, **libraries}
     makers = {kind: partial(drifting, kind=kind, rounds=args.rounds) for kind in KINDS}
     makers["linear"] = partial(linear, rounds=min(args.rounds, 1500))
     finals: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in makers}
@@ -93,7 +149,7 @@ def main() -> None:
             seconds[name] += time.process_time() - begin
     print(f"cumulative regret, {args.seeds} seeds, {args.rounds} rounds; in brackets: minus the best library, paired\n")
     print("| selector | " + " | ".join(finals) + " | sum | time / LinUCB's |\n|" + "---|" * (len(finals) + 3))
-    best = {kind: min(PEERS, key=lambda name, row=row: row[name].mean()) for kind, row in finals.items()}
+    best = {kind: min(libraries, key=lambda name, row=row: row[name].mean()) for kind, row in finals.items()}
     for name in methods:
         cells = []
         for kind, row in finals.items():
