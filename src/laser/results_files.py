@@ -16,7 +16,6 @@ Kind = frozenset[str]
 
 MEASURED = frozenset({"metric", "policies"})
 JUDGED = frozenset({"baseline", "judged"})
-REGRET = frozenset({"seeds", "rounds", "regret"})
 
 
 def results_file(
