@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from common import load_policy, make_prompts, seconds
+from common import device_peak, load_policy, make_prompts, seconds
 from laser.bandits.baselines import Fixed
 from laser.bandits.context import ContextPreparer
 from laser.bandits.ensembles import UniformEnsemble
@@ -62,33 +62,38 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--responses", type=int, default=RESPONSES)
+    parser.add_argument("--max-batch-tokens", type=int, help="budget of a chunk of sampling")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     policy = load_policy(options.model)
+    generator = TransformersGenerator(policy, max_batch_tokens=options.max_batch_tokens)
     prompts = make_prompts(policy, options.prompts, options.prompt_tokens)
     settings = BatchSettings(
         seed=0, num_responses=options.responses, temperature=1.0, top_p=1.0, max_new_tokens=options.new_tokens,
         pairs_per_prompt=PAIRS,
     )  # fmt: skip
 
-    def one_batch(selector, replies) -> dict[str, float]:
+    def one_batch(selector, replies) -> tuple[dict[str, float], int]:
         arms = [Arm(str(arm), partial(build_rm, options.model, policy)) for arm in range(ARMS)]
         parts = Parts(
-            policy, TransformersGenerator(policy), RewardPool(arms), ContextPreparer(policy.context_dim), selector,
+            policy, generator, RewardPool(arms), ContextPreparer(policy.context_dim), selector,
             QuantileFeedback(), NoSignal(), Learner(policy, Objective("nll+dpo"), learning_rate=1e-6),
         )  # fmt: skip
         clock = PhaseClock(Silent(), iteration=0, step=0)
-        record = run_batch(parts, prompts, settings, Moment(0, 0), clock, lambda: replies)
-        return record["seconds"]
+        record, peak = device_peak(lambda: run_batch(parts, prompts, settings, Moment(0, 0), clock, lambda: replies))
+        return record["seconds"], peak
 
-    parts = Parts(policy, TransformersGenerator(policy), *[None] * 6)  # type: ignore[arg-type]
+    parts = Parts(policy, generator, *[None] * 6)  # type: ignore[arg-type]
     totals: dict[str, list[float]] = {"laser": [], "ensemble": [], "plain": []}
     for repeat in range(options.repeats + 1):
         replies: list = []
         sampling = seconds(lambda replies=replies: replies.extend(sample(parts, prompts, settings, Moment(0, 0))))
-        one = one_batch(Fixed(ARMS, 0), replies)
-        every = one_batch(UniformEnsemble(ARMS), replies)
-        plain = ARMS * seconds(lambda replies=replies: plain_scores(options.model, policy, prompts, replies))
+        one, peak = one_batch(Fixed(ARMS, 0), replies)
+        every, _ = one_batch(UniformEnsemble(ARMS), replies)
+        plain, plain_peak = device_peak(
+            lambda replies=replies: seconds(lambda: plain_scores(options.model, policy, prompts, replies))
+        )
+        plain *= ARMS
         shared = sampling + one["embed"] + one["train"]
         row = {"laser": shared + one["score"], "ensemble": shared + every["score"], "plain": shared + plain}
         shares = {"sample": sampling, "score": one["score"], "train": one["train"]}
@@ -102,6 +107,11 @@ def main() -> None:
     ours, plain = (medians[name] / medians["laser"] for name in ("ensemble", "plain"))
     print(f"a batch of LASeR against the ensemble, scored our way: {ours:.2f} times faster")
     print(f"a batch of LASeR against the ensemble, scored the plain way: {plain:.2f} times faster")
+    if peak:
+        print(
+            f"peak memory of LASeR's batch beyond the policy: {peak / 2**30:.2f} GiB; "
+            f"of scoring the plain way alone: {plain_peak / 2**30:.2f} GiB"
+        )
 
 
 if __name__ == "__main__":

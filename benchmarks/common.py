@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ import torch
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.policy import Policy
 from laser.types import Prompt, Response
+
+T = TypeVar("T")
 
 WORDS = (
     "apple river stone music winter market garden letter silver window planet simple forest bridge yellow doctor "
@@ -39,11 +42,20 @@ def in_turn(sides: Sequence[Callable[[], object]], repeats: int, *, warm: bool =
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def load_policy(model: str, **options: object) -> Policy:
-    """A policy on the best device here, in the precision the library would choose."""
+def device_peak(work: Callable[[], T]) -> tuple[T, int]:
+    """What one call gives, and the most that the GPU held meanwhile, in bytes beyond before; 0 without a GPU."""
+    if not torch.cuda.is_available():
+        return work(), 0
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    return work(), torch.cuda.max_memory_allocated() - before
+
+
+def load_policy(model: str, precision: str = "auto", **options: object) -> Policy:
+    """A policy on the best device here, in the precision the library would choose or in "fp32" or "bf16"."""
     device = choose_device("auto")
     return Policy(
-        load_causal_lm(model, device=device, dtype=choose_dtype("auto", device)), load_tokenizer(model), **options
+        load_causal_lm(model, device=device, dtype=choose_dtype(precision, device)), load_tokenizer(model), **options
     )  # type: ignore[arg-type]
 
 

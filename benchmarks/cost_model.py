@@ -98,8 +98,15 @@ def main() -> None:
             max(one.flops for one in machines),
             max(one.bandwidth for one in machines),
             min(one.overhead for one in machines),
+            machines[0].memory,
         )
         found = {phase: min(run[phase] for run in runs) for phase in runs[0]}
+        token = policy.footprint
+        true = replace(
+            true,
+            chunk_tokens=token.sampling_tokens(machine.memory),
+            micro_tokens=token.training_tokens(machine.memory),
+        )
         costs = batch_costs(shape, shape, true)
         ratios = {phase: costs[phase].seconds(machine) / found[phase] for phase in found}
         total = sum(found.values())

@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM
 import laser
 from laser.build import build_splits
 from laser.config import parse_config
-from laser.planning import batch_size, estimate_memory, measure_model, measure_reward_model
+from laser.lm.footprint import device_memory
+from laser.lm.sources import choose_device
+from laser.planning import batch_size, estimate_memory, measure_model, measure_reward_model, with_budgets
 from pool_memory import peak_bytes
 
 SIZES: dict[str, dict] = {
@@ -65,6 +67,8 @@ def main() -> None:
         config = parse_config(table(options.model, change))
         policy = measure_model(config.policy, AutoModelForCausalLM)
         rewards = [measure_reward_model(model) for model in config.rewards.models]
+        device = choose_device("auto")
+        config = with_budgets(config, policy, device_memory(device))
         estimate = estimate_memory(config, policy, rewards, batch_size(config, build_splits(config)))
         queue = context.Queue()
         process = context.Process(target=peak_of_run, args=(table(options.model, change), queue))

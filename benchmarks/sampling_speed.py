@@ -114,11 +114,12 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=100)
     parser.add_argument("--responses", type=int, default=30)
     parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--max-batch-tokens", type=int, help="budget of our chunks")
     options = parser.parse_args()
     policy = load_policy(options.model)
     prompts = make_prompts(policy, options.prompts, options.prompt_tokens)
     precision = "fp32" if policy.model.dtype == torch.float32 else "bf16"
-    own = TransformersGenerator(policy)
+    own = TransformersGenerator(policy, max_batch_tokens=options.max_batch_tokens)
     print(f"{options.prompts} prompts, n = {options.responses}, {policy.device.type}, {policy.model.dtype}", flush=True)
 
     def measure(sides: dict[str, Callable[[int], int]]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import in_turn, load_policy, make_prompts, make_responses
+from common import device_peak, in_turn, load_policy, make_prompts, make_responses
 from laser.lm.logps import choose_layout
 from laser.lm.packing import pad_right
 from laser.policy.policy import Policy
@@ -46,16 +46,14 @@ def plain(policy: Policy, prompts, responses) -> np.ndarray:
     return (logps * keep).sum(dim=1).cpu().numpy()
 
 
-def held(side: str, model: str, size: dict[str, int], queue) -> None:
+def held(side: str, model: str, precision: str, size: dict[str, int], queue) -> None:
     """Peak bytes beyond the loaded model, in a process of its own."""
     torch.set_num_threads(1)
-    policy = load_policy(model)
+    policy = load_policy(model, precision)
     choose_layout(policy.model)
     prompts, responses = work(policy, size)
     if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        run(side, policy, prompts, responses)
-        queue.put(torch.cuda.max_memory_allocated() - before)
+        queue.put(device_peak(lambda: run(side, policy, prompts, responses))[1])
         return
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts afresh
     before = kilobytes("VmRSS")
@@ -85,8 +83,9 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=30)
     parser.add_argument("--prompt-tokens", type=int, default=200)
     parser.add_argument("--response-tokens", type=int, default=60)
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the weights")
     options = parser.parse_args()
-    policy = load_policy(options.model)
+    policy = load_policy(options.model, options.precision)
     prompts, responses = work(policy, sizes(options))
     rm = LogLikelihoodRM(policy.model, policy.tokenizer)
     texts = [[response.text for response in row] for row in responses]
@@ -101,7 +100,7 @@ def main() -> None:
     peaks = {}
     for side in ("plain", "ours"):
         queue = context.Queue()
-        process = context.Process(target=held, args=(side, options.model, sizes(options), queue))
+        process = context.Process(target=held, args=(side, options.model, options.precision, sizes(options), queue))
         process.start()
         peaks[side] = queue.get()
         process.join()

@@ -13,7 +13,6 @@ import argparse
 import logging
 import statistics
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from common import load_policy, make_prompts, make_responses
+from common import device_peak, load_policy, make_prompts, make_responses, seconds
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm
 from laser.policy.policy import Policy
 from laser.training.learner import Learner
@@ -45,17 +44,18 @@ def make_work(policy: Policy, options: argparse.Namespace):
     return policy.encode(prompts), replies, pairs
 
 
-def ours(policy: Policy, ids, replies, pairs) -> tuple[float, float]:
-    """Seconds of two optimizer steps of our learner, loss of the second."""
+def ours(policy: Policy, ids, replies, pairs) -> tuple[float, float, int]:
+    """Seconds of two optimizer steps of our learner, loss of the second, peak bytes of a GPU beyond before."""
     learner = Learner(policy, Objective("dpo", beta=BETA), learning_rate=RATE, reference="initial")
-    begin = time.perf_counter()
-    for _ in range(2):
-        result = learner.learn(ids, replies, pairs)
-    return time.perf_counter() - begin, float(sum(result.parts.values()))
+    results = []
+    spent, peak = device_peak(
+        lambda: seconds(lambda: results.extend(learner.learn(ids, replies, pairs) for _ in range(2)))
+    )
+    return spent, float(sum(results[-1].parts.values())), peak
 
 
-def theirs(model_name: str, policy: Policy, ids, replies, pairs, batch: int) -> tuple[float, float]:
-    """Seconds of two optimizer steps of TRL's trainer, loss of the second; making the trainer is not counted."""
+def theirs(options: argparse.Namespace, policy: Policy, ids, replies, pairs) -> tuple[float, float, int]:
+    """The same of TRL's trainer; making the trainer is not counted."""
     tokenizer = policy.tokenizer
     rows = [
         {
@@ -68,13 +68,14 @@ def theirs(model_name: str, policy: Policy, ids, replies, pairs, batch: int) -> 
         for pair in pairs
     ]
     device = choose_device("auto")
-    model = load_causal_lm(model_name, device=device, dtype=choose_dtype("auto", device))
+    model = load_causal_lm(options.model, device=device, dtype=choose_dtype(options.precision, device))
     with tempfile.TemporaryDirectory() as folder:
         config = DPOConfig(
-            output_dir=folder, beta=BETA, learning_rate=RATE, per_device_train_batch_size=batch, num_train_epochs=2,
-            gradient_accumulation_steps=-(-len(rows) // batch), report_to=[], gradient_checkpointing=False,
-            logging_steps=1, max_length=1024, use_cpu=device.type == "cpu", bf16=False, save_strategy="no",
-            disable_tqdm=True, lr_scheduler_type="constant",
+            output_dir=folder, beta=BETA, learning_rate=RATE, per_device_train_batch_size=options.batch,
+            num_train_epochs=2, gradient_accumulation_steps=-(-len(rows) // options.batch), report_to=[],
+            gradient_checkpointing=False, logging_steps=1, max_length=1024, use_cpu=device.type == "cpu",
+            bf16=device.type == "cuda" and model.dtype == torch.bfloat16,
+            save_strategy="no", disable_tqdm=True, lr_scheduler_type="constant",
         )  # fmt: skip
         policy.save_adapter(Path(folder) / "adapter")
         trainer = DPOTrainer(
@@ -84,10 +85,8 @@ def theirs(model_name: str, policy: Policy, ids, replies, pairs, batch: int) -> 
             processing_class=tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
-        begin = time.perf_counter()
-        trainer.train()
-        spent = time.perf_counter() - begin
-        return spent, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1]
+        spent, peak = device_peak(lambda: seconds(trainer.train))
+        return spent, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1], peak
 
 
 def main() -> None:
@@ -101,11 +100,12 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=60)
     parser.add_argument("--response-tokens", type=int, default=32)
     parser.add_argument("--batch", type=int, default=8, help="TRL's per-device batch of pairs")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of the weights")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     datasets.disable_progress_bars()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    policy = load_policy(options.model)
+    policy = load_policy(options.model, options.precision)
     ids, replies, pairs = make_work(policy, options)
     distinct = len({(pair.prompt, index) for pair in pairs for index in (pair.chosen, pair.rejected)})
     print(
@@ -113,13 +113,15 @@ def main() -> None:
     )
     times = []
     for _ in range(options.repeats):
-        policy = load_policy(options.model)
-        a, loss_a = theirs(options.model, policy, ids, replies, pairs, options.batch)
-        b, loss_b = ours(policy, ids, replies, pairs)
+        policy = load_policy(options.model, options.precision)
+        a, loss_a, peak_a = theirs(options, policy, ids, replies, pairs)
+        b, loss_b, peak_b = ours(policy, ids, replies, pairs)
         times.append((a, b))
         print(f"  losses {loss_a:.6f} (TRL) and {loss_b:.6f} (ours), this repeat {a / b:.2f} times", flush=True)
     ratio = statistics.median(a for a, _ in times) / statistics.median(b for _, b in times)
     print(f"seconds per pair: {ratio:.2f} times fewer than DPOTrainer")
+    if peak_b:
+        print(f"peak memory beyond the policy: {peak_a / peak_b:.2f} times less, {peak_b / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
+from laser.lm.footprint import SAMPLED, TRAINED, device_memory
+
+_SCORED = 8192  # tokens of a pass without gradient
 _FORWARD = 0.75  # share of the measured matmul peak that a forward pass reaches
 _TRAIN = 0.70  # the same, forward and backward
 _DECODE = 0.60  # the same, one token per row
@@ -89,7 +92,8 @@ class BatchSize:
         pairs: P.
         prompt_tokens: Length of a prompt.
         response_tokens: Length of a response.
-        chunk_tokens: `generation.max_batch_tokens`.
+        chunk_tokens: `generation.max_batch_tokens`, as it applies on the device.
+        micro_tokens: `training.max_batch_tokens`, likewise.
         needs_reference: Whether reference log-probs take a pass of their own.
         asked: Reward models asked: 1, or K for an ensemble.
     """
@@ -99,7 +103,8 @@ class BatchSize:
     pairs: int
     prompt_tokens: int
     response_tokens: int
-    chunk_tokens: int = 16384
+    chunk_tokens: int = SAMPLED
+    micro_tokens: int = TRAINED
     needs_reference: bool = True
     asked: int = 1
 
@@ -154,7 +159,7 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
 
     def forward(lm: LmShape) -> PhaseCost:
         flops = 2 * lm.linear * tokens + 4 * lm.width * lm.layers * row * tokens + 2 * lm.head * predicted
-        return PhaseCost(flops, lm.weight_bytes, b * row / 4096 + 1, lm.layers, _FORWARD)
+        return PhaseCost(flops, lm.weight_bytes, tokens / _SCORED + 1, lm.layers, _FORWARD)
 
     costs = {
         "embed": PhaseCost(
@@ -175,7 +180,9 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
         costs["reference"] = forward(policy)
     # Backward: gradients of activations only, the base is frozen; attention's takes twice its forward pass.
     train = 4 * policy.linear * tokens + 12 * policy.width * policy.layers * row * tokens + 4 * policy.head * predicted
-    costs["train"] = PhaseCost(train, 2 * policy.weight_bytes, 2 * (b * row / 4096 + 1), policy.layers, _TRAIN)
+    costs["train"] = PhaseCost(
+        train, 2 * policy.weight_bytes, 2 * (tokens / size.micro_tokens + 1), policy.layers, _TRAIN
+    )
     return costs
 
 
@@ -213,5 +220,4 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     bandwidth = large.numel() * 4 / best(lambda: large.sum())
     small = torch.ones(64, device=device, dtype=dtype)
     overhead = best(lambda: [small.add_(1) for _ in range(60)])  # about as many operations as a layer has
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0.0
-    return Machine("this machine", flops, bandwidth, overhead, float(memory))
+    return Machine("this machine", flops, bandwidth, overhead, device_memory(device))

@@ -19,6 +19,7 @@ from laser.config import schema
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.data.split import Splits
 from laser.errors import ConfigError
+from laser.lm.footprint import SAMPLED, TRAINED, Footprint, attention_widths, footprint
 from laser.lm.sharding import layers_of
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
 
@@ -105,9 +106,7 @@ def measure_model(
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
     count = sum(parameter.numel() for parameter in model.parameters())
     text = config.get_text_config()
-    heads = int(getattr(text, "num_attention_heads", 0) or 0)
-    head_width = int(getattr(text, "head_dim", None) or getattr(text, "hidden_size", 0) // max(heads, 1))
-    kv_heads = int(getattr(text, "num_key_value_heads", None) or heads)
+    attention_width, kv_width = attention_widths(text)
     shards = isinstance(section, schema.PolicyConfig | reward_sections.LogLikelihoodReward) and section.shard
     spread = [weight.numel() for layer in layers_of(model) for weight in layer.parameters()] if shards else []
     return ModelSize(
@@ -117,8 +116,8 @@ def measure_model(
         hidden_size=int(getattr(text, "hidden_size", 0)),
         num_layers=int(getattr(text, "num_hidden_layers", 0)),
         num_head_parameters=head.weight.numel() if head is not None else 0,
-        attention_width=heads * head_width,
-        kv_width=2 * kv_heads * head_width,
+        attention_width=attention_width,
+        kv_width=kv_width,
         spread_bytes=sum(spread) * dtype.itemsize,
     )
 
@@ -167,8 +166,7 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate the memory of a run.
 
-    Activations are counted as the inputs of every linear layer, which LoRA keeps for its gradients, plus as much
-    again for norms and attention; generation as keys and values, twice while the cache grows.
+    Activations are counted as `laser.lm.footprint` does; generation as keys and values, twice while the cache grows.
 
     Args:
         config: The run.
@@ -179,12 +177,9 @@ def estimate_memory(
     """
     rank = config.policy.lora.rank
     adapter = sum(rank * (width_in + width_out) for width_in, width_out in policy.linear_shapes)
-    bytes_each = choose_dtype(config.policy.precision, choose_device(config.policy.device)).itemsize
-    per_token = 2 * bytes_each * sum(width_in for width_in, _ in policy.linear_shapes)
-    if config.training.gradient_checkpointing:
-        per_token = 2 * bytes_each * policy.hidden_size * (policy.num_layers + 8)
+    token = _footprint(config, policy)
     largest = sorted((model.bytes_on_each(devices) for model in rewards), reverse=True)[: config.rewards.max_resident]
-    trained, sampled = config.training.max_batch_tokens, config.generation.max_batch_tokens
+    trained, sampled = config.training.max_batch_tokens or TRAINED, config.generation.max_batch_tokens or SAMPLED
     if size is not None:
         row = size.prompt_tokens + size.needed * size.response_tokens
         trained = round(max(row, min(trained, size.prompts * row)))
@@ -193,8 +188,32 @@ def estimate_memory(
         policy=policy.bytes_on_each(devices),
         adapters=_ADAPTER_COPIES * _FLOAT32 * adapter,
         rewards=sum(largest),
-        activations=trained * per_token,
-        generation=2 * sampled * policy.num_layers * policy.kv_width * bytes_each,
+        activations=trained * token.kept,
+        generation=2 * sampled * token.cached,
+    )
+
+
+def with_budgets(config: schema.RunConfig, policy: ModelSize, memory: float) -> schema.RunConfig:
+    """The run with the token budgets that apply on a device with so many bytes, 0 where they are not known."""
+    token = _footprint(config, policy)
+    sampled = config.generation.max_batch_tokens or token.sampling_tokens(memory)
+    trained = config.training.max_batch_tokens or token.training_tokens(memory)
+    return config.model_copy(
+        update={
+            "generation": config.generation.model_copy(update={"max_batch_tokens": sampled}),
+            "training": config.training.model_copy(update={"max_batch_tokens": trained}),
+        }
+    )
+
+
+def _footprint(config: schema.RunConfig, policy: ModelSize) -> Footprint:
+    return footprint(
+        linear_inputs=sum(width_in for width_in, _ in policy.linear_shapes),
+        hidden_size=policy.hidden_size,
+        num_layers=policy.num_layers,
+        kv_width=policy.kv_width,
+        bytes_each=choose_dtype(config.policy.precision, choose_device(config.policy.device)).itemsize,
+        checkpointing=config.training.gradient_checkpointing,
     )
 
 
@@ -223,8 +242,9 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     rewards = [measure_reward_model(model, needs_weights=machine == "here") for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))
     console.print(_steps_table(config, splits))
-    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits), devices)
     target = _machine(config, machine)
+    config = with_budgets(config, policy, target.memory)
+    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits), devices)
     console.print(_memory_table(estimate, target))
     console.print(_time_table(config, splits, policy, rewards, target, devices))
 
@@ -283,7 +303,8 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
         pairs=config.training.pairs_per_prompt,
         prompt_tokens=max(1, characters // (4 * len(splits.train))),
         response_tokens=config.generation.max_new_tokens,
-        chunk_tokens=config.generation.max_batch_tokens,
+        chunk_tokens=config.generation.max_batch_tokens or SAMPLED,
+        micro_tokens=config.training.max_batch_tokens or TRAINED,
         needs_reference=config.training.loss != "nll" and not from_sampler,
         asked=len(config.rewards.models) if ensemble else 1,
     )

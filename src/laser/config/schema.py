@@ -102,9 +102,10 @@ class GenerationConfig(Section):
     temperature: float = Field(0.8, gt=0, description="Sampling temperature (paper: 0.8).")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 keeps the whole distribution.")
     max_new_tokens: PositiveInt = Field(512, description="Longest response in tokens.")
-    max_batch_tokens: PositiveInt = Field(
-        16384,
-        description="Budget of one generation chunk: rows x (prompt + response) tokens; halved where memory runs out.",
+    max_batch_tokens: PositiveInt | None = Field(
+        None,
+        description="Budget of one generation chunk: rows x (prompt + response) tokens; halved where memory runs out. "
+        "null: 16,384, or on a GPU as many as three tenths of its memory hold.",
     )
     engine: Literal["transformers", "vllm", "python"] = Field(
         "transformers",
@@ -247,8 +248,10 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    max_batch_tokens: PositiveInt = Field(
-        4096, description="Budget of one training micro-batch, in tokens; halved where memory runs out."
+    max_batch_tokens: PositiveInt | None = Field(
+        None,
+        description="Budget of one training micro-batch, in tokens; halved where memory runs out. null: 4,096, or on a "
+        "GPU as many as three tenths of its memory hold.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     convergence_threshold: float = Field(

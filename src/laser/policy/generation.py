@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from laser.errors import TrainingError, diverged
+from laser.lm.footprint import device_memory
 from laser.lm.packing import by_length
 from laser.memory import Budget
 from laser.policy.policy import Policy
@@ -70,7 +71,8 @@ class TransformersGenerator:
     Args:
         policy: The policy; its trained adapter is active.
         max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the
-            least. Where memory runs out, it is halved, and stays so.
+            least. Where memory runs out, it is halved, and stays so. None: what suits the device
+            (`laser.lm.footprint`).
         on_tokens: Told the number of tokens after every decoding step.
         on_draw: Told at every decoding step the rows of the chunk that are still being sampled, and the id that each
             has drawn.
@@ -80,12 +82,13 @@ class TransformersGenerator:
         self,
         policy: Policy,
         *,
-        max_batch_tokens: int = 16384,
+        max_batch_tokens: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
         on_draw: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     ) -> None:
         self._policy = policy
-        self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
+        fitting = policy.footprint.sampling_tokens(device_memory(policy.device))
+        self._budget = Budget(max_batch_tokens or fitting, _OUT_OF_MEMORY)
         self._on_tokens = on_tokens or (lambda count: None)
         self._on_draw = on_draw
 

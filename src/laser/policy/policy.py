@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.errors import DataError, ModelError, TrainingError
 from laser.lm.chat import encode_prompt
+from laser.lm.footprint import footprint_of
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
 from laser.memory import Budget
@@ -53,6 +55,9 @@ class Policy:
             of it from then on.
         seed: Seeds the adapter's initial weights and its dropout.
 
+    Attributes:
+        footprint: Bytes of one token.
+
     Raises:
         ModelError: `target_modules` names no layer of the model.
     """
@@ -77,6 +82,7 @@ class Policy:
         self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._system_prompt = system_prompt
         self._layout = choose_layout(model)
+        self.footprint = footprint_of(model, checkpointing=gradient_checkpointing)
         lora = LoraConfig(
             r=lora_rank,
             lora_alpha=lora_alpha,
@@ -91,6 +97,7 @@ class Policy:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         self.update_reference()
+        _compute_in_base_precision(model)
 
     @property
     def device(self) -> torch.device:
@@ -287,6 +294,21 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
         ) from error
     peft.set_requires_grad("reference", False)
     return peft.eval()
+
+
+def _compute_in_base_precision(model: PreTrainedModel) -> None:
+    """Let adapters, whose weights stay in float32, compute in the precision of the base weights.
+
+    By itself PEFT turns the input of every adapted layer into float32: twice the bytes to move, and a copy kept for
+    the backward pass.
+    """
+    if model.dtype == torch.float32:
+        return
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
+    for part in (model.base_model, model):
+        part.forward = torch.autocast(model.device.type, dtype=model.dtype)(part.forward)
 
 
 def _model_context(model: PreTrainedModel) -> int:

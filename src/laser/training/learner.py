@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from laser.errors import TrainingError, diverged
+from laser.lm.footprint import device_memory
 from laser.memory import is_out_of_memory, let_go
 from laser.policy.policy import Policy, Which
 from laser.ranks import Alone, Ranks
@@ -58,7 +59,7 @@ class Learner:
         epochs: Passes over a batch's pairs.
         optimizer_steps: Optimizer steps per pass; the prompts with pairs are split evenly.
         max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds. Where memory runs
-            out, it is halved, and stays so.
+            out, it is halved, and stays so. None: what suits the device (`laser.lm.footprint`).
         sampled_by_reference: The responses were sampled from the reference, so that its log-probs are those of
             sampling; checked on one prompt a batch, and computed where they differ.
         ranks: The processes of the run; each goes through its share of the prompts, gradients are added up.
@@ -76,7 +77,7 @@ class Learner:
         max_grad_norm: float = 1.0,
         epochs: int = 1,
         optimizer_steps: int = 1,
-        max_batch_tokens: int = 4096,
+        max_batch_tokens: int | None = None,
         sampled_by_reference: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
@@ -90,7 +91,8 @@ class Learner:
         self._max_grad_norm = max_grad_norm
         self._epochs = epochs
         self._optimizer_steps = optimizer_steps
-        self._max_batch_tokens = max_batch_tokens
+        fitting = policy.footprint.training_tokens(device_memory(policy.device))
+        self._max_batch_tokens = max_batch_tokens or fitting
         self._parameters = list(policy.trainable_parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay, foreach=True
