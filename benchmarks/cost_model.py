@@ -101,12 +101,7 @@ def main() -> None:
             machines[0].memory,
         )
         found = {phase: min(run[phase] for run in runs) for phase in runs[0]}
-        token = policy.footprint
-        true = replace(
-            true,
-            chunk_tokens=token.sampling_tokens(machine.memory),
-            micro_tokens=token.training_tokens(machine.memory),
-        )
+        true = replace(true, chunk_tokens=policy.sampling_tokens, micro_tokens=policy.training_tokens)
         costs = batch_costs(shape, shape, true)
         ratios = {phase: costs[phase].seconds(machine) / found[phase] for phase in found}
         total = sum(found.values())

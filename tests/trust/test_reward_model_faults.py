@@ -1,6 +1,7 @@
 """Reward models that hang, die and come back, swallow memory, or return nonsense: the run goes on without them."""
 
 import json
+import re
 import threading
 import time
 from contextvars import ContextVar
@@ -14,11 +15,13 @@ import laser
 from laser.build import build_pool
 from laser.config import parse_config
 from laser.errors import RewardModelError
+from laser.rewards import growth
 from laser.rewards.function import FunctionRM
 from laser.rewards.own import OwnRM
 from laser.rewards.patience import Patience
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
+from laser.training.progress import Silent
 from runs import make_table, steps
 from servers import serving
 from tiny import make_prompt
@@ -247,3 +250,46 @@ def test_a_server_that_dies_and_comes_back_is_left_out_and_used_again(tmp_path):
     usage = json.loads((tmp_path / "run" / "summary.json").read_text())["reward_models"]["server"]
     assert usage["failures"] == 3
     assert usage["unscored"] == 0
+
+
+LEAKING = """
+kept = []
+
+def leaking(prompts, responses):
+    kept.append(b"x" * 2**24)
+    return [float(len(text)) + 0.01 * i for i, text in enumerate(responses)]
+
+def large(prompts, responses):
+    used = b"x" * 2**24
+    return [float(len(text)) + 0.01 * i for i, text in enumerate(responses)]
+"""
+
+
+@pytest.mark.slow
+def test_a_reward_function_that_leaks_is_named_and_one_that_uses_much_is_not(tmp_path, monkeypatch):
+    class Notes(Silent):
+        def __init__(self):
+            self.notes = []
+
+        def note(self, message):
+            self.notes.append(message)
+
+    monkeypatch.setattr(growth, "_LIMIT", 2**27)
+    table = make_table(
+        tmp_path,
+        selector={"type": "random"},
+        split={"dev": 0},
+        training={"iterations": 1, "batches_per_iteration": 40},
+    )
+    (tmp_path / "leaks.py").write_text(LEAKING)
+    table["rewards"]["models"] = [
+        {"type": "function", "name": name, "function": f"{tmp_path}/leaks.py:{name}"} for name in ("leaking", "large")
+    ]
+    notes = Notes()
+    laser.train(table, tmp_path / "run", progress=notes)
+    warnings = [note for note in notes.notes if "grown" in note]
+    assert len(warnings) == 1, notes.notes
+    assert re.search(r"grown by 0\.1 GiB.* reward model 'leaking' \(1\d\.\d MiB a call\)", warnings[0])
+    usage = json.loads((tmp_path / "run" / "summary.json").read_text())["reward_models"]
+    assert usage["leaking"]["kept_bytes"] >= 4 * 2**24
+    assert usage["large"]["kept_bytes"] <= 2 * 2**24

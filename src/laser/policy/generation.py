@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from laser.errors import TrainingError, diverged
-from laser.lm.footprint import device_memory
 from laser.lm.packing import by_length
 from laser.memory import Budget
 from laser.policy.policy import Policy
@@ -87,8 +86,7 @@ class TransformersGenerator:
         on_draw: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     ) -> None:
         self._policy = policy
-        fitting = policy.footprint.sampling_tokens(device_memory(policy.device))
-        self._budget = Budget(max_batch_tokens or fitting, _OUT_OF_MEMORY)
+        self._budget = Budget(max_batch_tokens or policy.sampling_tokens, _OUT_OF_MEMORY)
         self._on_tokens = on_tokens or (lambda count: None)
         self._on_draw = on_draw
 

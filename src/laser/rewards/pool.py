@@ -15,6 +15,7 @@ from laser.errors import LaserError, LostProcessError, RewardModelError
 from laser.memory import is_out_of_memory, let_go
 from laser.ranks import Alone, Ranks
 from laser.rewards.base import Metered, RewardModel, Windowed
+from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
 from laser.types import BoolArray, FloatArray, Prompt, StateDict
@@ -119,6 +120,7 @@ class RewardPool:
         self._fetching: threading.Thread | None = None
         self._overlap: Overlap | None = None
         self._usage = {name: Usage() for name in names}
+        self._growth = Growth(names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,8 +143,13 @@ class RewardPool:
         return self.quarantine.available_K
 
     def usage(self) -> dict[str, dict[str, int]]:
-        """Loads, calls and unscored responses of every reward model, by name."""
-        return {name: dataclasses.asdict(usage) for name, usage in self._usage.items()}
+        """What every reward model was used for, by name: `Usage`, and bytes of this process that its calls kept."""
+        kept = self._growth.kept()
+        return {name: {**dataclasses.asdict(usage), "kept_bytes": kept[name]} for name, usage in self._usage.items()}
+
+    def take_warnings(self) -> list[str]:
+        """Sentences on models that keep ever more memory, each told once."""
+        return self._growth.take_warnings()
 
     def score(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score with one reward model and hold it to its contract; a failure is tried again until it is out.
@@ -174,6 +181,7 @@ class RewardPool:
                 if self.quarantine.failed(arm, str(error)):
                     self._forget(arm)
                     raise QuarantinedError(str(error)) from error
+        self._growth.called(self._arms[arm].name)
         usage.calls += 1
         usage.responses += sum(map(len, responses))
         usage.tokens += sum(count.tokens for _, count in asked)
@@ -258,17 +266,18 @@ class RewardPool:
         if arm in self._resident:
             self._resident.move_to_end(arm)
             return self._resident[arm]
-        model = self._parked.pop(arm, None)  # before its place goes to the one that leaves
-        while len(self._resident) >= self._max_resident:
-            self._make_room()
-        usage = self._usage[self._arms[arm].name]
-        with _named(self._arms[arm].name):
-            if model is not None:
-                model.unpark()
-                usage.unparks += 1
-            else:
-                model = self._arms[arm].build()
-                usage.loads += 1
+        with self._growth.loading():
+            model = self._parked.pop(arm, None)  # before its place goes to the one that leaves
+            while len(self._resident) >= self._max_resident:
+                self._make_room()
+            usage = self._usage[self._arms[arm].name]
+            with _named(self._arms[arm].name):
+                if model is not None:
+                    model.unpark()
+                    usage.unparks += 1
+                else:
+                    model = self._arms[arm].build()
+                    usage.loads += 1
         self._resident[arm] = model
         return model
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from laser.errors import TrainingError, diverged
-from laser.lm.footprint import device_memory
 from laser.memory import is_out_of_memory, let_go
 from laser.policy.policy import Policy, Which
 from laser.ranks import Alone, Ranks
@@ -91,8 +90,7 @@ class Learner:
         self._max_grad_norm = max_grad_norm
         self._epochs = epochs
         self._optimizer_steps = optimizer_steps
-        fitting = policy.footprint.training_tokens(device_memory(policy.device))
-        self._max_batch_tokens = max_batch_tokens or fitting
+        self._max_batch_tokens = max_batch_tokens or policy.training_tokens
         self._parameters = list(policy.trainable_parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay, foreach=True

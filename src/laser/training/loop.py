@@ -117,8 +117,7 @@ def train(
             record = run_batch(parts, batch, plan.batch, at, clock, respond)
             run.append("steps", record)
             progress.batch(record)
-            for name, reason in record["quarantined"].items():
-                progress.note(f"{name} is in quarantine: {reason}")
+            _tell_of_reward_models(record, parts, progress)
             cursor = cursor.after_batch()
             stopping = parts.ranks.broadcast(stop())
             if stopping or (cursor.step % plan.checkpoint_every == 0 and cursor.step < len(batches)):
@@ -133,6 +132,14 @@ def train(
         cursor = replace(cursor, finished=_converged(cursor, plan) or cursor.iteration == plan.iterations)
         save(cursor)
     return cursor
+
+
+def _tell_of_reward_models(record: dict[str, Any], parts: Parts, progress: Progress) -> None:
+    """What befell the reward models in a batch."""
+    for name, reason in record["quarantined"].items():
+        progress.note(f"{name} is in quarantine: {reason}")
+    for warning in parts.pool.take_warnings():
+        progress.note(warning)
 
 
 def _stateful(parts: Parts) -> dict[str, Stateful]:
