@@ -13,8 +13,8 @@ help:  ## Show what there is to make.
 demo: $(VENV)/.demo  ## Train a real language model with four reward models (about 6 minutes on 2 cores).
 	$(BIN)/laser train
 
-test: $(VENV)/.dev  ## Run the whole test suite.
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## Run the whole test suite, a process for every core.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, installed beside.
 	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm

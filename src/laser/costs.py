@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from laser.lm.footprint import SAMPLED, TRAINED, device_memory
 
@@ -199,8 +201,19 @@ def _sampling(lm: LmShape, size: BatchSize) -> PhaseCost:
     return PhaseCost(prefill + decode, read, chunks * response, lm.layers, _DECODE)
 
 
+def _tiny_model(device: torch.device, dtype: torch.dtype) -> PeftModel:
+    """A Llama with adapters, all of whose time is that of starting operations."""
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=8, num_attention_heads=1, vocab_size=8, pad_token_id=0
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1, target_modules="all-linear"))
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+@torch.no_grad()
 def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """Measure the device here: a large matrix product, a pass over memory, and many small operations."""
+    """Measure the device here: a large matrix product, a pass over memory, layers that compute hardly anything."""
 
     def best(work: object, repeats: int = 5) -> float:
         assert callable(work)
@@ -218,6 +231,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     flops = 2 * size**3 / best(lambda: a @ b)
     large = torch.ones(2**26, device=device, dtype=torch.float32)
     bandwidth = large.numel() * 4 / best(lambda: large.sum())
-    small = torch.ones(64, device=device, dtype=dtype)
-    overhead = best(lambda: [small.add_(1) for _ in range(60)])  # about as many operations as a layer has
+    tiny = _tiny_model(device, dtype)
+    token = torch.zeros((1, 1), device=device, dtype=torch.long)
+    overhead = best(lambda: tiny(input_ids=token, use_cache=False)) / tiny.config.num_hidden_layers
     return Machine("this machine", flops, bandwidth, overhead, device_memory(device))

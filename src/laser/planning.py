@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,16 +13,18 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from laser.build import build_plan, build_splits, check_reward_model
+from laser.build import build_plan, build_splits, build_tokenizer, check_reward_model
 from laser.build.checks import check_used, nothing_to_choose
 from laser.config import rewards as reward_sections
 from laser.config import schema
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.data.split import Splits
-from laser.errors import ConfigError
+from laser.errors import ConfigError, LaserError
+from laser.lm.chat import encode_prompt
 from laser.lm.footprint import SAMPLED, TRAINED, Footprint, attention_widths, footprint
 from laser.lm.sharding import layers_of
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
+from laser.types import Prompt
 
 _FLOAT32 = 4  # bytes
 _ADAPTER_COPIES = 5  # policy, its gradient, two moments of AdamW, and the reference
@@ -167,6 +170,7 @@ def estimate_memory(
     """Estimate the memory of a run.
 
     Activations are counted as `laser.lm.footprint` does; generation as keys and values, twice while the cache grows.
+    Not counted are logits, of which a tile is there at a time, and what the libraries take for themselves.
 
     Args:
         config: The run.
@@ -208,7 +212,7 @@ def with_budgets(config: schema.RunConfig, policy: ModelSize, memory: float) -> 
 
 def _footprint(config: schema.RunConfig, policy: ModelSize) -> Footprint:
     return footprint(
-        linear_inputs=sum(width_in for width_in, _ in policy.linear_shapes),
+        linear_features=sum(width_in + width_out for width_in, width_out in policy.linear_shapes),
         hidden_size=policy.hidden_size,
         num_layers=policy.num_layers,
         kv_width=policy.kv_width,
@@ -293,21 +297,33 @@ def _machine(config: schema.RunConfig, name: str) -> Machine:
 
 
 def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
-    """A batch of the run: prompts at four characters a token, responses as long as they may be."""
-    characters = sum(len(message["content"]) for prompt in splits.train for message in prompt.messages)
+    """A batch of the run: prompts of their mean length, responses as long as they may be."""
     ensemble = config.selector.type in ("ensemble", "online_ensemble")
     from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
     return BatchSize(
         prompts=config.training.batch_size,
         responses=config.generation.num_responses,
         pairs=config.training.pairs_per_prompt,
-        prompt_tokens=max(1, characters // (4 * len(splits.train))),
+        prompt_tokens=_prompt_tokens(config.policy, splits.train),
         response_tokens=config.generation.max_new_tokens,
         chunk_tokens=config.generation.max_batch_tokens or SAMPLED,
         micro_tokens=config.training.max_batch_tokens or TRAINED,
         needs_reference=config.training.loss != "nll" and not from_sampler,
         asked=len(config.rewards.models) if ensemble else 1,
     )
+
+
+def _prompt_tokens(section: schema.PolicyConfig, prompts: Sequence[Prompt]) -> int:
+    """Mean tokens of a sample of prompts as the policy reads them; four characters each without its tokenizer."""
+    sample = [prompts[row] for row in range(0, len(prompts), -(-len(prompts) // 64))]
+    try:
+        tokenizer = build_tokenizer(section)
+        lengths = [
+            len(encode_prompt(tokenizer, prompt.messages, system_prompt=section.system_prompt)) for prompt in sample
+        ]
+    except LaserError:
+        lengths = [sum(len(message["content"]) for message in prompt.messages) // 4 for prompt in sample]
+    return max(1, round(sum(lengths) / len(lengths)))
 
 
 def _time_table(

@@ -56,6 +56,64 @@ def test_tensorboard_has_every_batch_once_after_a_kill_and_no_key(tmp_path, monk
     assert b"JUDGE_KEY" not in written
 
 
+def read_wandb(folder):
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    rows = []
+    for file in sorted(folder.rglob("*.wandb")):
+        store = DataStore()
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "history":
+                items = {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
+                }
+                rows.append((items["_step"], items.get("train/pairs")))
+    return rows
+
+
+def read_mlflow(folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert len(runs) == 1, "the resumed run goes on in the tracker's"
+    return [(metric.step, metric.value) for metric in client.get_metric_history(runs[0].info.run_id, "train/pairs")]
+
+
+def read_trackio(folder):
+    import sqlite3
+
+    rows = []
+    for file in folder.rglob("*.db"):
+        with sqlite3.connect(file) as connection:
+            rows += connection.execute("select step, metrics from metrics order by step").fetchall()
+    return [(step, json.loads(metrics).get("train/pairs")) for step, metrics in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "read"), [("wandb", read_wandb), ("mlflow", read_mlflow), ("trackio", read_trackio)])
+def test_the_real_tracker_has_every_batch_once_after_an_interruption(tmp_path, monkeypatch, name, read):
+    """Each in its mode without a network; they are no dependencies: pip install wandb mlflow trackio."""
+    pytest.importorskip(name)
+    folder = tmp_path / "told"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("TRACKIO_DIR", str(folder))
+    monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
+    table = make_table(tmp_path, "vowels", tracking={"to": [name]})
+    with pytest.raises(KeyboardInterrupt):
+        train(table, tmp_path / "run", progress=StopAfter(3))
+    resume(tmp_path / "run")
+    told = read(folder if name == "trackio" else tmp_path / "run")
+    wanted = [(number, record["pairs"]) for number, record in enumerate(steps(tmp_path / "run"), 1)]
+    assert [row for row in sorted(set(told)) if row[1] is not None] == wanted
+    assert len([row for row in told if row[1] is not None]) == len(wanted)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="mlflow is installed")
 def test_a_missing_library_is_a_sentence_before_anything_is_written(tmp_path):
     table = make_table(tmp_path, tracking={"to": ["mlflow"]})

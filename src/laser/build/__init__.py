@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from laser.bandits.context import ContextPreparer
 from laser.build.checks import check_answers
 from laser.build.data import build_splits
@@ -130,12 +132,9 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
         dtype=choose_dtype(section.precision, device),
         ranks=ranks if section.shard else None,
     )
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
-    if section.chat_template != "own":
-        tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
     return Policy(
         model,
-        tokenizer,
+        build_tokenizer(section),
         lora_rank=section.lora.rank,
         lora_alpha=section.lora.alpha,
         lora_dropout=section.lora.dropout,
@@ -145,6 +144,14 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
         gradient_checkpointing=config.training.gradient_checkpointing,
         seed=config.seed,
     )
+
+
+def build_tokenizer(section: schema.PolicyConfig) -> PreTrainedTokenizerBase:
+    """Load the policy's tokenizer, with the chat template that the configuration wants."""
+    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    if section.chat_template != "own":
+        tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
+    return tokenizer
 
 
 def build_generator(

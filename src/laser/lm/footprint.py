@@ -40,23 +40,25 @@ class Footprint:
 
 
 def footprint(
-    *, linear_inputs: int, hidden_size: int, num_layers: int, kv_width: int, bytes_each: int, checkpointing: bool
+    *, linear_features: int, hidden_size: int, num_layers: int, kv_width: int, bytes_each: int, checkpointing: bool
 ) -> Footprint:
     """The footprint of a token in a model of this shape.
 
-    Kept are the inputs of every linear layer, which LoRA needs for its gradients, plus as much again for norms and
-    attention; with gradient checkpointing, the input of every layer and the inside of one.
+    Kept are the inputs of linear layers, which LoRA needs for its gradients, and their outputs, which attention, norms
+    and gates need; norms keep their inputs in float32. With gradient checkpointing, the input of every layer and the
+    inside of one.
 
     Args:
-        linear_inputs: Features of the inputs of all linear layers together, the head left out.
+        linear_features: Features of the inputs and outputs of all linear layers together, the head left out.
         hidden_size: Width of its hidden states.
         num_layers: Its depth.
         kv_width: Features of keys and values in a layer, both together.
         bytes_each: Of an activation.
         checkpointing: Whether the backward pass computes activations again.
     """
-    inputs = hidden_size * (num_layers + 8) if checkpointing else linear_inputs
-    return Footprint(cached=num_layers * kv_width * bytes_each, kept=2 * inputs * bytes_each)
+    norms = 2 * num_layers * hidden_size * (4 if bytes_each < 4 else 0)
+    kept = 2 * hidden_size * (num_layers + 8) * bytes_each if checkpointing else linear_features * bytes_each + norms
+    return Footprint(cached=num_layers * kv_width * bytes_each, kept=kept)
 
 
 def footprint_of(model: PreTrainedModel, *, checkpointing: bool) -> Footprint:
@@ -64,8 +66,10 @@ def footprint_of(model: PreTrainedModel, *, checkpointing: bool) -> Footprint:
     head = model.get_output_embeddings()
     text = model.config.get_text_config()
     return footprint(
-        linear_inputs=sum(
-            layer.in_features for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head
+        linear_features=sum(
+            layer.in_features + layer.out_features
+            for layer in model.modules()
+            if isinstance(layer, nn.Linear) and layer is not head
         ),
         hidden_size=int(getattr(text, "hidden_size", 0)),
         num_layers=int(getattr(text, "num_hidden_layers", 0)),
