@@ -50,7 +50,7 @@ def server(model: str, python: str, precision: str, threads: int) -> Iterator[st
         **os.environ,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": "2",
-        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}" if threads > 1 else "0",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads])),
     }
     command = [python, *server_arguments(config, host="127.0.0.1", port=port), "--enforce-eager"]
     process = subprocess.Popen(

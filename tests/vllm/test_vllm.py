@@ -24,6 +24,8 @@ from laser.lm.sources import load_causal_lm, load_classifier, load_tokenizer
 from laser.policy.policy import Policy
 from laser.policy.vllm_generation import VllmGenerator
 from laser.rewards.classifier import ClassifierRM
+from laser.rewards.conversation import ConversationEncoder
+from laser.rewards.families.standard import StandardClassifier
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM
 from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
@@ -313,7 +315,9 @@ def test_a_served_classifier_equals_ours(tmp_path):
     arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "rm"]
     arguments += ["--runner", "pooling", "--convert", "classify", "--dtype", "float32", "--max-model-len", "450"]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
-    own = ClassifierRM(load_classifier(str(folder), **CPU), make_tokenizer()).score(PROMPTS, RESPONSES)
+    scoring = StandardClassifier(load_classifier(str(folder), **CPU), None)
+    encoder = ConversationEncoder(make_tokenizer(), template="chat", window=scoring.window)
+    own = ClassifierRM(scoring, encoder).score(PROMPTS, RESPONSES)
     with running(arguments, port, Path(tmp_path / "log")) as server:
         for format in ("vllm_classify", "vllm_pooling"):
             served = HttpRM(Endpoint(server.url), format=format, model="rm").score(PROMPTS, RESPONSES)
