@@ -142,7 +142,7 @@ def main() -> None:
         print("vLLM left out: LASER_VLLM_PYTHON names no interpreter")
         return
     with server(options.model, python, precision, torch.get_num_threads()) as url, TemporaryDirectory() as folder:
-        served = VllmGenerator(policy, Endpoint(url), model="policy", adapter_folder=Path(folder))
+        served = VllmGenerator(policy, Endpoint(url, timeout=900), model="policy", adapter_folder=Path(folder))
         measure({**sides, "vLLM server": lambda repeat: sampled(served, prompts, options, repeat)})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,7 +139,8 @@ def label(
         else:
             progress.batch(_label_batch(built, batch, part, clock))
     report = summarize_labels(out, format)
-    write_json(out / _SUMMARY, _summary(report, len(prompts)))
+    with _writing(out):
+        write_json(out / _SUMMARY, _summary(report, len(prompts)))
     if report.num_pairs == 0:
         for part in parts:  # so that the same command asks again
             part.record.unlink()
@@ -178,11 +180,7 @@ def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: Ph
     selection = judged.selection
     parts.selector.expire(selection.id)
     rows = list(_rows(parts, prompts, judged))
-    if rows:
-        _write(part.path, rows, part.format)
     failed = parts.pool.quarantine.fresh(parts.pool.names)
-    if failed:
-        save_state(part.selector, parts.selector.state_dict())
     record = {
         "pairs": len(rows),
         "left_out": _left_out(prompts, judged, settings.pairs_per_prompt),
@@ -193,7 +191,12 @@ def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: Ph
         "failed": failed,
         "quarantine": parts.pool.state_dict(),
     }
-    write_json(part.record, record)
+    with _writing(part.folder):
+        if rows:
+            _write(part.path, rows, part.format)
+        if failed:
+            save_state(part.selector, parts.selector.state_dict())
+        write_json(part.record, record)
     names, categories = parts.pool.names, {prompt.category for prompt in prompts}
     return {
         "iteration": 0,
@@ -257,6 +260,18 @@ def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
     difference = first_difference(parse_config(dict(stored["config"]), source=str(record)), config)
     if difference is not None or stored["format"] != format:
         raise ConfigError(f"{out} was begun with another configuration ({difference or 'format'}); choose a new --out")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say in a sentence that the disk took no more."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write to {out} ({error.strerror or error}); what is written stays: mend that and give the command "
+            "again"
+        ) from error
 
 
 def _claim(config: RunConfig, out: Path, format: Format) -> None:

@@ -10,7 +10,9 @@ import laser
 from counted import count, times
 from disks import can_mount, read_only, small_disk, small_files
 from kills import same_run
+from laser.config import parse_config
 from laser.errors import RunDirectoryError
+from laser.labelling import label
 from laser.training.checkpoint import newest_checkpoint
 from laser.training.progress import Silent
 from runs import make_table, steps
@@ -93,3 +95,21 @@ def test_a_folder_that_becomes_read_only(whole, tmp_path, count):
             laser.resume(run)  # still read-only
     laser.resume(run)
     assert same_run(run, path)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_labels_on_a_full_disk(tmp_path, format):
+    if not can_mount(tmp_path):
+        pytest.skip("only root may mount a small file system")
+    config = parse_config(make_table(tmp_path, "vowels", "short", split={"train": 24, "dev": 0}))
+    label(config, tmp_path / "whole", format=format)
+    with small_disk(tmp_path / "disk", 24 * 1024) as grow:
+        out = tmp_path / "disk" / "pairs"
+        with pytest.raises(RunDirectoryError, match=r"cannot write to .*No space left.*give the command again"):
+            label(config, out, format=format)
+        parts = sorted(path.name for path in out.glob("part-*"))
+        grow(10 * used(tmp_path / "whole"))
+        label(config, out, format=format)
+        whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("part-*")}
+        assert parts < sorted(whole)
+        assert {path.name: path.read_bytes() for path in out.glob("part-*")} == whole
