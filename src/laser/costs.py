@@ -46,14 +46,14 @@ class Machine:
     link: float = 0.0
 
 
-# Data sheets: dense bfloat16, 80 to 141 GB, NVLink in one direction. The overhead of launching a layer's kernels is an
-# assumption.
+# Data sheets: dense bfloat16, 80 to 141 GB, NVLink in one direction. The overhead of launching the kernels of a layer
+# with adapters is that of decoding steps on an H100 (docs/results/speed.md).
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("a100-80gb", 312e12, 2.04e12, 4e-4, 80e9, 300e9),
-        Machine("h100-80gb", 989e12, 3.35e12, 4e-4, 80e9, 450e9),
-        Machine("h200-141gb", 989e12, 4.8e12, 4e-4, 141e9, 450e9),
+        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 80e9, 300e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 80e9, 450e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 141e9, 450e9),
     )
 }
 

@@ -197,11 +197,11 @@ def estimate_memory(
     )
 
 
-def with_budgets(config: schema.RunConfig, policy: ModelSize, memory: float) -> schema.RunConfig:
-    """The run with the token budgets that apply on a device with so many bytes, 0 where they are not known."""
-    token = _footprint(config, policy)
-    sampled = config.generation.max_batch_tokens or token.sampling_tokens(memory)
-    trained = config.training.max_batch_tokens or token.training_tokens(memory)
+def with_budgets(config: schema.RunConfig, policy: ModelSize, memory: float, devices: int = 1) -> schema.RunConfig:
+    """The run with the token budgets that apply on devices with so many bytes, 0 where they are not known."""
+    token, room = _footprint(config, policy), max(0.0, memory - policy.bytes_on_each(devices))
+    sampled = config.generation.max_batch_tokens or token.sampling_tokens(room)
+    trained = config.training.max_batch_tokens or token.training_tokens(room)
     return config.model_copy(
         update={
             "generation": config.generation.model_copy(update={"max_batch_tokens": sampled}),
@@ -247,7 +247,7 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     console.print(_models_table(config, policy, rewards))
     console.print(_steps_table(config, splits))
     target = _machine(config, machine)
-    config = with_budgets(config, policy, target.memory)
+    config = with_budgets(config, policy, target.memory, devices)
     estimate = estimate_memory(config, policy, rewards, batch_size(config, splits), devices)
     console.print(_memory_table(estimate, target))
     console.print(_time_table(config, splits, policy, rewards, target, devices))

@@ -105,7 +105,7 @@ class GenerationConfig(Section):
     max_batch_tokens: PositiveInt | None = Field(
         None,
         description="Budget of one generation chunk: rows x (prompt + response) tokens; halved where memory runs out. "
-        "null: 16,384, or on a GPU as many as three tenths of its memory hold.",
+        "null: 16,384, or on a GPU what three tenths of its memory beside the policy hold.",
     )
     engine: Literal["transformers", "vllm", "python"] = Field(
         "transformers",
@@ -251,7 +251,7 @@ class TrainingConfig(Section):
     max_batch_tokens: PositiveInt | None = Field(
         None,
         description="Budget of one training micro-batch, in tokens; halved where memory runs out. null: 4,096, or on a "
-        "GPU as many as three tenths of its memory hold.",
+        "GPU what three tenths of its memory beside the policy hold.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     convergence_threshold: float = Field(

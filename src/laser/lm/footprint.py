@@ -1,8 +1,9 @@
 """Bytes of one token in a causal LM, and how many tokens a device takes at once where the configuration does not say.
 
 A GPU is slow with few tokens at a time: launching a layer's kernels takes as long as their work. So chunks and
-micro-batches there are as large as a share of its memory holds; where that is still too much they are halved
-(`laser.memory`). On a CPU, whose passes gain nothing beyond a few thousand tokens, they are of a fixed size.
+micro-batches there are as large as a share of its memory beside the policy's weights holds; where that is still too
+much they are halved (`laser.memory`). On a CPU, whose passes gain nothing beyond a few thousand tokens, they are of a
+fixed size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 SAMPLED = 16384  # tokens of a chunk of sampling, the least; all there are where the device's memory is not known
 TRAINED = 4096  # tokens of a micro-batch, likewise
-_SHARE = 0.3  # of a device's memory, for keys and values, and for what the backward pass needs; never both at once
+_SHARE = 0.3  # of a device's room, for keys and values, and for what the backward pass needs; never both at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ class Footprint:
     cached: int
     kept: int
 
-    def sampling_tokens(self, memory: float) -> int:
-        """Tokens of a chunk of sampling on a device with so many bytes; 0 bytes: not known."""
-        return max(SAMPLED, int(_SHARE * memory / max(self.cached, 1)))
+    def sampling_tokens(self, room: float) -> int:
+        """Tokens of a chunk of sampling on a device with so many bytes beside the weights; 0: not known."""
+        return max(SAMPLED, int(_SHARE * room / max(self.cached, 1)))
 
-    def training_tokens(self, memory: float) -> int:
-        """Tokens of a micro-batch on a device with so many bytes; 0 bytes: not known."""
-        return max(TRAINED, int(_SHARE * memory / max(self.kept, 1)))
+    def training_tokens(self, room: float) -> int:
+        """Tokens of a micro-batch on a device with so many bytes beside the weights; 0: not known."""
+        return max(TRAINED, int(_SHARE * room / max(self.kept, 1)))
 
 
 def footprint(
@@ -90,3 +91,8 @@ def attention_widths(text: PretrainedConfig) -> tuple[int, int]:
 def device_memory(device: torch.device) -> int:
     """Bytes that a device has; 0 where that does not matter."""
     return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes that a device has beside what this process holds there; 0 where that does not matter."""
+    return device_memory(device) - torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

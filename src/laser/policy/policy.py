@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.errors import DataError, ModelError, TrainingError
 from laser.lm.chat import encode_prompt
-from laser.lm.footprint import device_memory, footprint_of
+from laser.lm.footprint import footprint_of, room_on
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
 from laser.memory import Budget
@@ -83,8 +83,8 @@ class Policy:
         self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._system_prompt = system_prompt
         self._layout = choose_layout(model)
-        token, memory = footprint_of(model, checkpointing=gradient_checkpointing), device_memory(model.device)
-        self.sampling_tokens, self.training_tokens = token.sampling_tokens(memory), token.training_tokens(memory)
+        token, room = footprint_of(model, checkpointing=gradient_checkpointing), room_on(model.device)
+        self.sampling_tokens, self.training_tokens = token.sampling_tokens(room), token.training_tokens(room)
         lora = LoraConfig(
             r=lora_rank,
             lora_alpha=lora_alpha,
