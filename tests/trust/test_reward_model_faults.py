@@ -293,3 +293,22 @@ def test_a_reward_function_that_leaks_is_named_and_one_that_uses_much_is_not(tmp
     usage = json.loads((tmp_path / "run" / "summary.json").read_text())["reward_models"]
     assert usage["leaking"]["kept_bytes"] >= 4 * 2**24
     assert usage["large"]["kept_bytes"] <= 2 * 2**24
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        (lambda call: 100 + 10 * call, {"a": 310, "b": 0}),  # with every call of a
+        (lambda call: 100 + 10 * min(call, 9), {"a": 0, "b": 0}),  # comes to an end
+        (lambda call: 400 - call, {"a": 0, "b": 0}),  # shrinks
+    ],
+)
+def test_only_growth_that_goes_on_with_the_calls_of_a_model_is_its_own(monkeypatch, sizes, kept):
+    found, calls = growth.Growth("ab"), 0
+    monkeypatch.setattr(growth, "_resident", lambda: sizes(calls))
+    for row in range(60):
+        name = "a" if row % 3 % 2 == 0 and row % 5 else "b"
+        calls += name == "a"
+        found.called(name)
+    assert found.kept() == pytest.approx(kept, abs=20)
+    assert found.take_warnings() == []

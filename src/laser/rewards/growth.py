@@ -13,6 +13,8 @@ from scipy.optimize import nnls
 _WARM_UP = 8  # calls, in which libraries and allocators take what they keep
 _LIMIT = 2**30  # bytes that the process grows after them until the first warning; the next at twice as much
 _SHARE = 0.25  # of the growth that a model is the cause of, to be named
+_LATE = 0.3  # of the growth in the later half of the calls, or it is one that comes to an end
+_MIN_SAMPLES = 16
 _MAX_SAMPLES = 1024
 
 
@@ -50,15 +52,15 @@ class Growth:
             return
         self._samples.append((_resident() - self._loaded, *(self._calls[each] for each in self._names)))
         grown = self._samples[-1][0] - self._samples[0][0]
-        if grown >= self._due:
+        if grown >= self._due and self._goes_on():
             self._due = 2 * grown
             self._warn(grown)
         if len(self._samples) > _MAX_SAMPLES:
             self._samples = self._samples[::2]
 
     def kept(self) -> dict[str, int]:
-        """Bytes that the calls of each reward model have kept, as far as can be told."""
-        if len(self._samples) < 2:
+        """Bytes that the calls of each reward model have kept, as far as can be told; 0 where growth came to an end."""
+        if not self._goes_on():
             return dict.fromkeys(self._names, 0)
         table = np.array(self._samples) - self._samples[0]
         scale = table[:, 1:].max(axis=0).clip(min=1)
@@ -69,6 +71,13 @@ class Growth:
         """Sentences on models that keep ever more, each told once."""
         warnings, self._warnings = self._warnings, []
         return warnings
+
+    def _goes_on(self) -> bool:
+        """Whether the process grows steadily: memory that is taken once, by the longest prompt say, is no leak."""
+        if len(self._samples) < _MIN_SAMPLES:
+            return False
+        first, middle, last = (self._samples[at][0] for at in (0, len(self._samples) // 2, -1))
+        return last - middle >= _LATE * (last - first) > 0
 
     def _warn(self, grown: float) -> None:
         kept = {name: size for name, size in self.kept().items() if size >= _SHARE * grown}
