@@ -289,10 +289,10 @@ def test_a_reward_function_that_leaks_is_named_and_one_that_uses_much_is_not(tmp
     laser.train(table, tmp_path / "run", progress=notes)
     warnings = [note for note in notes.notes if "grown" in note]
     assert len(warnings) == 1, notes.notes
-    assert re.search(r"grown by 0\.1 GiB.* reward model 'leaking' \(1\d\.\d MiB a call\)", warnings[0])
-    usage = json.loads((tmp_path / "run" / "summary.json").read_text())["reward_models"]
-    assert usage["leaking"]["kept_bytes"] >= 4 * 2**24
-    assert usage["large"]["kept_bytes"] <= 2 * 2**24
+    assert re.search(r"grown by 0\.1 GiB.* reward model 'leaking' \(\d+\.\d MiB a call\)", warnings[0])
+    kept = json.loads((tmp_path / "run" / "summary.json").read_text())["kept_bytes"]
+    assert kept["leaking"] >= 4 * 2**24
+    assert kept["large"] <= 4 * 2**24 < kept["leaking"]
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ class TrainingConfig(Section):
     )
     epochs: PositiveInt = Field(1, description="Passes over a batch's pairs.")
     optimizer_steps: PositiveInt = Field(1, description="Optimizer steps per pass; the batch is split evenly.")
-    learning_rate: float = Field(5e-6, gt=0, le=1e6, description="AdamW learning rate (paper: 5e-6).")
+    learning_rate: float = Field(5e-6, gt=0, le=1e30, description="AdamW learning rate (paper: 5e-6).")
     warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")

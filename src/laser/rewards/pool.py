@@ -143,9 +143,12 @@ class RewardPool:
         return self.quarantine.available_K
 
     def usage(self) -> dict[str, dict[str, int]]:
-        """What every reward model was used for, by name: `Usage`, and bytes of this process that its calls kept."""
-        kept = self._growth.kept()
-        return {name: {**dataclasses.asdict(usage), "kept_bytes": kept[name]} for name, usage in self._usage.items()}
+        """What every reward model was used for, by name; see `Usage`."""
+        return {name: dataclasses.asdict(usage) for name, usage in self._usage.items()}
+
+    def kept_bytes(self) -> dict[str, int]:
+        """Bytes of this process that the calls of each reward model seem to have kept, by name; an estimate."""
+        return self._growth.kept()
 
     def take_warnings(self) -> list[str]:
         """Sentences on models that keep ever more memory, each told once."""
