@@ -300,7 +300,7 @@ def soak_section(soak: Result) -> list[str]:
         f"| resident memory after each tenth (MiB) | {memory} |",
         f"| growth over the second half, per 1,000 batches | {soak['slope'] / 2**20:.2f} MiB |",
         f"| open files, least and most | {soak['handles'][0]}, {soak['handles'][1]} |",
-        f"| threads, least and most | {soak['threads'][0]}, {soak['threads'][1]} |",
+        f"| threads, fewest in the second and in the last tenth | {soak['threads'][0]}, {soak['threads'][1]} |",
         f"| median time of a batch, last fifth over second fifth | {soak['ratio']:.2f} |",
         f"| `steps.jsonl` | {'every record whole and in order' if soak['intact'] else '**damaged**'} |",
         "",

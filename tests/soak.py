@@ -26,7 +26,7 @@ class SoakReport:
         memory: Resident bytes after each tenth of the run.
         slope: Growth of resident memory over the second half, in bytes per 1,000 batches.
         handles: Least and most open files after the first batches.
-        threads: Least and most threads after the first batches.
+        threads: Fewest threads in the second and in the last tenth: the system counts one that ends a moment longer.
         ratio: Median seconds of a batch in the last fifth, over the second fifth.
         intact: Whether every line of steps.jsonl is a record, in order, without gap.
     """
@@ -79,13 +79,14 @@ def soak(folder: Path, *, batches: int, per_iteration: int = 100) -> SoakReport:
     seconds = time.monotonic() - begun
     memory, handles, threads, spent = watcher.rows.T
     half, fifth, settled = len(memory) // 2, len(spent) // 5, slice(len(memory) // 10, None)
+    tenths = np.array_split(threads, 10)
     return SoakReport(
         batches=len((folder / "run" / "steps.jsonl").read_text().splitlines()),
         seconds=seconds,
         memory=tuple(int(part[-1]) for part in np.array_split(memory, 10)),
         slope=1000 * float(np.polyfit(np.arange(len(memory) - half), memory[half:], 1)[0]),
         handles=(int(handles[settled].min()), int(handles[settled].max())),
-        threads=(int(threads[settled].min()), int(threads[settled].max())),
+        threads=(int(tenths[1].min()), int(tenths[-1].min())),
         ratio=float(np.median(spent[-fifth:]) / np.median(spent[fifth : 2 * fifth])),
         intact=_intact(folder / "run", per_iteration),
     )
