@@ -16,7 +16,7 @@ from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
 from laser.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
 from laser.lab.models import save_model, train_model
 from laser.lab.oracle import load_oracle, measure_oracle
-from laser.lab.report import Outcome, collect, table
+from laser.lab.report import Outcome, averages, collect, table
 from laser.lab.run import lab_cell
 from laser.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
 from laser.statefiles import load_state
@@ -66,6 +66,14 @@ def test_the_table_pairs_seeds():
     ).splitlines()
     assert lines[2].startswith("| ours | 75.0")
     assert "| -10.0 ± 0.0 |" in lines[3]  # the difference is the same for every seed, whatever the spread
+
+
+def test_the_average_takes_what_every_pool_and_study_has():
+    plain = {"ours": {0: outcome(0.7), 1: outcome(0.8), 2: outcome(0.1)}, "theirs": {0: outcome(0.6), 1: outcome(0.7)}}
+    noisy = {"ours": {0: outcome(0.5), 1: outcome(0.6)}, "theirs": {0: outcome(0.3), 1: outcome(0.2)}}
+    lines = averages({"plain": plain, "noisy": {**noisy, "other": {0: outcome(0.9)}}}, reference="ours").splitlines()
+    assert [line.split(" ±")[0] for line in lines[2:]] == ["| ours | 65.0", "| theirs | 45.0"]
+    assert lines[3].split("|")[3].strip().startswith("-20.0 ± 63.5")  # -15 and -25, a t-interval of two
 
 
 def finished(folder, accuracy, rows):

@@ -37,9 +37,9 @@ def run(
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     from laser.lab.build import POOLS
-    from laser.lab.methods import LASER, STUDIES, method_names
+    from laser.lab.methods import LASER, PLAIN, STUDIES, method_names
     from laser.lab.oracle import load_oracle
-    from laser.lab.report import collect, table
+    from laser.lab.report import averages, collect, table
     from laser.lab.run import lab_cell, run_lab
 
     if not (folder / "oracle.json").is_file():
@@ -52,25 +52,31 @@ def run(
         if not all(method in method_names(pool) for pool in pools):
             raise ConfigError(f"there is no method {method!r}; choose among {', '.join(method_names(pools[0]))}")
     for study in studies:
-        if study not in STUDIES:
-            raise ConfigError(f"there is no study {study!r}; choose among {', '.join(STUDIES)}")
+        if study not in (PLAIN, *STUDIES):
+            raise ConfigError(f"there is no study {study!r}; choose among {', '.join((PLAIN, *STUDIES))}")
     console = make_console()
+    conditions = ["" if study == PLAIN else study for study in studies or [PLAIN]]
     chosen = {pool: methods or list(method_names(pool)) for pool in pools}
     cells = [
         lab_cell(folder, out, pool, method, seed, study)
         for seed in range(seeds)
         for pool in pools
-        for study in studies or [""]
+        for study in conditions
         for method in chosen[pool]
     ]
     needed = {key for cell in cells for key in cell.needs} - {cell.key for cell in cells}
     cells += [lab_cell(folder, out, key.task, key.method, key.seed) for key in sorted(needed)]
     outcome = run_lab(cells, out, workers=workers, note=lambda line: console.print(escape(line), soft_wrap=True))
+    groups = {}
     for pool in pools:
-        for study in studies or [""]:
+        for study in conditions:
             group = f"{pool}+{study}" if study else pool
+            groups[group] = collect(out, group, load_oracle(folder)[pool])
             console.print(f"\n{group}, {seeds} seeds\n")
-            console.print(table(collect(out, group, load_oracle(folder)[pool]), reference=LASER), soft_wrap=True)
+            console.print(table(groups[group], reference=LASER), soft_wrap=True)
+    if len(groups) > 1:
+        console.print("\nall of these\n")
+        console.print(averages(groups, reference=LASER), soft_wrap=True)
     if outcome.failures:
         sentences = "; ".join(f"{key}: {reason}" for key, reason in outcome.failures.items())
         raise TrainingError(f"{len(outcome.failures)} runs are not finished: {sentences}")

@@ -342,7 +342,9 @@ def lab_run(
     ] = None,
     studies: Annotated[
         list[str] | None,
-        typer.Option("--study", help="noise-0.4, inverted, irrelevant-2, rms-8, loss-dpo, ...; instead of plain runs."),
+        typer.Option(
+            "--study", help="noise-0.4, inverted, rms-8, loss-dpo, ...; none: plain. Repeatable; default: none."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per method.")] = 5,
     workers: _WORKERS = 2,

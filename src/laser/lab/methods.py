@@ -111,14 +111,22 @@ def _from_other_pools(count: int) -> Study:
     return apply
 
 
+def _units(lab: Path, config: Table) -> Table:
+    """Scores in two units, both in use: the last reward model sums log-probs, the others take the mean per token."""
+    *others, last = config["rewards"]["models"]
+    return merged(config, {"rewards": {"models": [*({**one, "normalization": "per_token"} for one in others), last]}})
+
+
 def _with(patch: Table) -> Study:
     return lambda lab, config: merged(config, patch)
 
 
+PLAIN = "none"
 STUDIES: dict[str, Study] = {
     **{f"noise-{sigma}": _noise(sigma) for sigma in (0.1, 0.2, 0.3, 0.4)},  # Fig. 12
     **{f"irrelevant-{count}": _added(count, "random") for count in (1, 2, 4)},  # Fig. 13
     "inverted": _added(1, "inverted"),
+    "units": _units,
     **{f"rms-{4 + count}": _from_other_pools(count) for count in (1, 2, 3, 4)},  # Fig. 11
     "longer": _with({"training": {"batches_per_iteration": 26}}),  # the time of a score ensemble
     **{f"loss-{loss}": _with({"training": {"loss": loss}}) for loss in ("dpo", "nll", "kto")},  # Table 13

@@ -116,6 +116,32 @@ def table(outcomes: Mapping[str, Mapping[int, Outcome]], *, reference: str) -> s
     return "\n".join(lines)
 
 
+def averages(groups: Mapping[str, Mapping[str, Mapping[int, Outcome]]], *, reference: str) -> str:
+    """A Markdown table of the mean over pools and studies, each of equal weight, best first.
+
+    Args:
+        groups: For each pool or study what `collect` gives. Only methods and seeds that all of them have are compared.
+        reference: The method that the others are compared with on the same seeds.
+    """
+    methods = set.intersection(*(set(outcomes) for outcomes in groups.values()))
+    means: dict[str, dict[int, float]] = {}
+    for method in methods:
+        runs = [outcomes[method] for outcomes in groups.values()]
+        seeds = sorted(set.intersection(*(set(one) for one in runs)))
+        means[method] = {seed: float(np.mean([one[seed].accuracy for one in runs])) for seed in seeds}
+    base = means.get(reference, {})
+    lines = [f"| method | mean of {len(groups)} | minus {reference} |", "|---|---|---|"]
+    for method in sorted((name for name in means if means[name]), key=lambda name: -np.mean([*means[name].values()])):
+        shared = sorted(set(means[method]) & set(base))
+        difference = (
+            ""
+            if method == reference or not shared
+            else _percent(estimate([means[method][seed] - base[seed] for seed in shared]), signed=True)
+        )
+        lines.append(f"| {method} | {_percent(estimate([*means[method].values()]))} | {difference} |")
+    return "\n".join(lines)
+
+
 def _typical(runs: Mapping[int, Outcome]) -> tuple[float, float]:
     scored = float(np.median([one.scored for one in runs.values()]))
     return max(scored, 1.0), float(np.median([one.seconds for one in runs.values()]))
