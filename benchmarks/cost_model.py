@@ -98,6 +98,7 @@ def main() -> None:
             max(one.flops for one in machines),
             max(one.bandwidth for one in machines),
             min(one.overhead for one in machines),
+            min(one.step_overhead for one in machines),
             machines[0].memory,
         )
         found = {phase: min(run[phase] for run in runs) for phase in runs[0]}

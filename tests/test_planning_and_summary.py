@@ -124,10 +124,24 @@ def test_an_ensemble_costs_as_many_scorings_as_it_has_reward_models():
 
 
 def test_small_decoding_is_bound_by_memory_and_large_passes_by_arithmetic():
-    slow_memory, slow_arithmetic = Machine("a", 1e15, 1e3, 0.0), Machine("b", 1e3, 1e15, 0.0)
+    slow_memory, slow_arithmetic = Machine("a", 1e15, 1e3, 0.0, 0.0), Machine("b", 1e3, 1e15, 0.0, 0.0)
     sample = batch_costs(LM, LM, SIZE)["sample"]
     assert sample.seconds(slow_memory) == pytest.approx(sample.num_bytes / 1e3)
     assert sample.seconds(slow_arithmetic) == pytest.approx(sample.flops / (sample.share * 1e3))
+
+
+def test_steps_that_are_replayed_start_faster_unless_their_layers_come_from_elsewhere():
+    cost = PhaseCost(flops=0.0, num_bytes=0.0, passes=3, layers=2, share=0.5, steps=5)
+    machine = Machine("a", 1e15, 1e15, overhead=1.0, step_overhead=0.1)
+    assert cost.seconds(machine) == pytest.approx(2 * (3 + 0.5))
+    assert cost.seconds(machine, 1e3) == pytest.approx(2 * 8)
+
+
+def test_responses_share_the_keys_of_their_prompt():
+    """A step reads 4 prompts of 100 tokens once, and half of 5 tokens of each of 40 responses on average."""
+    lm = LmShape(linear=0, head=0, layers=1, width=0, kv_width=1, bytes_each=1)
+    cost = batch_costs(lm, lm, BatchSize(prompts=4, responses=10, pairs=3, prompt_tokens=100, response_tokens=5))
+    assert cost["sample"].num_bytes == 5 * (4 * 100 + 40 * 2.5)
 
 
 def test_a_known_batch_needs_no_more_than_the_budgets(config):
@@ -148,8 +162,8 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
     assert whole.bytes_on_each(4) == whole.num_bytes == sharded.bytes_on_each(1)
     assert sharded.bytes_on_each(4) == rest + sharded.spread_bytes // 4 + 3 * sharded.spread_bytes // 2
     assert estimate_memory(config, sharded, [], devices=4).policy == sharded.bytes_on_each(4)
-    cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=8, layers=2, share=0.5)
-    fast, slow = (Machine("a", 1e6, 1e9, 0.0, link=link) for link in (1e12, 1e3))
+    cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=3, layers=2, share=0.5, steps=5)
+    fast, slow = (Machine("a", 1e6, 1e9, 0.0, 0.0, link=link) for link in (1e12, 1e3))
     assert cost.seconds(fast, 3e3) == cost.seconds(slow) == pytest.approx(1e6 / 0.5e6)
     assert cost.seconds(slow, 3e3) == pytest.approx(8 * 3e3 / (0.8 * 1e3))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ _SCORED = 8192  # tokens of a pass without gradient
 _FORWARD = 0.75  # share of the measured matmul peak that a forward pass reaches
 _TRAIN = 0.70  # the same, forward and backward
 _DECODE = 0.60  # the same, one token per row
+_START = 4  # passes whose kernels are launched one by one: the prefill, and steps before and while they are captured
 _LINK = 0.80  # share of the links between devices that gathering weights reaches; an assumption
 
 
@@ -34,6 +36,7 @@ class Machine:
         flops: Operations per second of a large matrix product in the run's precision.
         bandwidth: Bytes per second from the device's memory.
         overhead: Seconds per layer of one pass that do not depend on its size.
+        step_overhead: The same of a decoding step, which a GPU replays as a graph (`laser.policy.decoding`).
         memory: Bytes; 0 where it is not known.
         link: Bytes per second that a device receives from the others of its node; 0 where it is not known.
     """
@@ -42,6 +45,7 @@ class Machine:
     flops: float
     bandwidth: float
     overhead: float
+    step_overhead: float
     memory: float = 0.0
     link: float = 0.0
 
@@ -51,9 +55,9 @@ class Machine:
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 80e9, 300e9),
-        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 80e9, 450e9),
-        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 141e9, 450e9),
+        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 1e-4, 80e9, 300e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 1e-4, 80e9, 450e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 1e-4, 141e9, 450e9),
     )
 }
 
@@ -130,6 +134,7 @@ class PhaseCost:
         passes: Passes through a model, for the overhead.
         layers: Depth of that model.
         share: Share of the peak its operations reach.
+        steps: Decoding steps, for their overhead.
     """
 
     flops: float
@@ -137,14 +142,17 @@ class PhaseCost:
     passes: float
     layers: int
     share: float
+    steps: float = 0.0
 
     def seconds(self, machine: Machine, arriving: float = 0.0) -> float:
         """On one device; `arriving` bytes of layers come from other devices in every pass, while the others compute."""
         work = max(self.flops / (self.share * machine.flops), self.num_bytes / machine.bandwidth)
-        computing = work + self.passes * self.layers * machine.overhead
+        # Layers that come from other devices are gathered by Python, so that their steps are no graphs.
+        started = machine.overhead if arriving else machine.step_overhead
+        computing = work + self.layers * (self.passes * machine.overhead + self.steps * started)
         if machine.link == 0:
             return computing
-        return max(computing, self.passes * arriving / (_LINK * machine.link))
+        return max(computing, (self.passes + self.steps) * arriving / (_LINK * machine.link))
 
 
 def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dict[str, PhaseCost]:
@@ -189,16 +197,16 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
 
 
 def _sampling(lm: LmShape, size: BatchSize) -> PhaseCost:
-    """Prefill of every prompt, then one token per row and step, in chunks of the token budget."""
+    """Prefill of every prompt, then one token per row and step, in chunks of the token budget (`SharedPrompts`)."""
     prompt, response, rows = size.prompt_tokens, size.response_tokens, size.prompts * size.responses
-    chunks = max(1.0, rows * (prompt + response) / size.chunk_tokens)
+    chunks = max(1.0, size.prompts * (prompt + size.responses * response) / size.chunk_tokens)
     context = prompt + response / 2
     prefill = size.prompts * prompt * (2 * lm.linear + 4 * lm.width * lm.layers * prompt)
     decode = rows * response * (2 * lm.linear + 2 * lm.head + 4 * lm.width * lm.layers * context)
-    # Keys and values are read by attention, and read and written once more as the cache grows.
-    cache = 3 * rows * response * context * lm.kv_width * lm.layers * lm.bytes_each
+    # A step reads the weights, the keys and values of every prompt once, and those of the responses.
+    cache = response * (size.prompts * prompt + rows * response / 2) * lm.kv_width * lm.layers * lm.bytes_each
     read = chunks * response * lm.weight_bytes + cache
-    return PhaseCost(prefill + decode, read, chunks * response, lm.layers, _DECODE)
+    return PhaseCost(prefill + decode, read, _START * chunks, lm.layers, _DECODE, steps=chunks * response)
 
 
 def _tiny_model(device: torch.device, dtype: torch.dtype) -> PeftModel:
@@ -233,5 +241,24 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     bandwidth = large.numel() * 4 / best(lambda: large.sum())
     tiny = _tiny_model(device, dtype)
     token = torch.zeros((1, 1), device=device, dtype=torch.long)
-    overhead = best(lambda: tiny(input_ids=token, use_cache=False)) / tiny.config.num_hidden_layers
-    return Machine("this machine", flops, bandwidth, overhead, device_memory(device))
+
+    def step() -> None:
+        tiny(input_ids=token, use_cache=False)
+
+    layers = tiny.config.num_hidden_layers
+    overhead = best(step) / layers
+    return Machine(
+        name="this machine",
+        flops=flops,
+        bandwidth=bandwidth,
+        overhead=overhead,
+        step_overhead=best(_captured(step).replay) / layers if device.type == "cuda" else overhead,
+        memory=device_memory(device),
+    )
+
+
+def _captured(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        step()
+    return graph

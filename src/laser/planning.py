@@ -187,13 +187,13 @@ def estimate_memory(
     if size is not None:
         row = size.prompt_tokens + size.needed * size.response_tokens
         trained = round(max(row, min(trained, size.prompts * row)))
-        sampled = min(sampled, size.prompts * size.responses * (size.prompt_tokens + size.response_tokens))
+        sampled = min(sampled, size.prompts * (size.prompt_tokens + size.responses * size.response_tokens))
     return MemoryEstimate(
         policy=policy.bytes_on_each(devices),
         adapters=_ADAPTER_COPIES * _FLOAT32 * adapter,
         rewards=sum(largest),
         activations=trained * token.kept,
-        generation=2 * sampled * token.cached,
+        generation=sampled * token.cached,
     )
 
 

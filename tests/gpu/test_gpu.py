@@ -9,6 +9,7 @@ import torch
 
 import laser
 from laser.lm.logps import choose_layout, packed_logps
+from laser.policy.decoding import CapturedSteps, WholeRows, choose_decoder
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.loglik import LogLikelihoodRM
@@ -68,6 +69,44 @@ def test_seeded_sampling_gives_the_same_and_the_log_probs_of_training():
     rows = [[response.token_ids for response in row] for row in replies]
     computed = torch.cat(policy.logps(policy.encode(PROMPTS), rows, which="policy")).cpu()
     recorded = torch.tensor([sum(response.sampling_logps) for row in replies for response in row])
+    torch.testing.assert_close(computed, recorded, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_captured_steps_give_the_logits_of_whole_rows(dtype, tolerance):
+    """150 steps: the buffers in use grow once, and rows leave until few are left, so that a step is captured anew."""
+    policy = make_policy("cuda", dtype, scale=0.1)
+    assert choose_decoder(policy.model) is CapturedSteps
+    generator = np.random.default_rng(0)
+    ids = [generator.integers(3, 60, length).tolist() for length in (3, 17, 9)]
+    schedule, rows = [], 24
+    for _ in range(150):
+        keep = np.flatnonzero(generator.random(rows) < 0.985)
+        rows = len(keep)
+        tokens = torch.from_numpy(generator.integers(3, 60, rows))
+        schedule.append((tokens.cuda(), torch.from_numpy(keep).cuda()))
+    found = []
+    with torch.no_grad():
+        for kind in (WholeRows, CapturedSteps):
+            decoder = kind(policy.model, ids, 8, len(schedule))
+            found.append([decoder.start().clone(), *(decoder.advance(*step).clone() for step in schedule)])
+    for whole, captured in zip(*found, strict=True):
+        assert (captured - whole).abs().max() <= tolerance * whole.abs().max()
+
+
+def test_weights_that_have_changed_are_in_the_next_capture():
+    policy = make_policy("cuda", scale=0.15)
+    generator = TransformersGenerator(policy)
+    settings = {"num_responses": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "seeds": range(6)}
+    before = generator.generate(PROMPTS, **settings)
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.add_(0.05)
+    after = generator.generate(PROMPTS, **settings)
+    assert [[one.token_ids for one in row] for row in before] != [[one.token_ids for one in row] for row in after]
+    rows = [[response.token_ids for response in row] for row in after]
+    computed = torch.cat(policy.logps(policy.encode(PROMPTS), rows, which="policy")).cpu()
+    recorded = torch.tensor([sum(response.sampling_logps) for row in after for response in row])
     torch.testing.assert_close(computed, recorded, rtol=1e-4, atol=1e-3)
 
 

@@ -10,14 +10,16 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from laser.errors import TrainingError, diverged
 from laser.lm.packing import by_length
 from laser.memory import Budget
+from laser.policy.decoding import choose_decoder
 from laser.policy.policy import Policy
 from laser.types import Prompt, Response
 
+_DRAWN_AT_ONCE = 2**22  # logits turned into probabilities at a time: several copies of them are needed
+_MORE_ON_GPU = 8
 _OUT_OF_MEMORY = TrainingError(
     "the device is out of memory while sampling for one prompt, the least that generation.max_batch_tokens goes down "
     "to; lower generation.num_responses or generation.max_new_tokens, or keep fewer reward models beside the policy "
@@ -69,7 +71,7 @@ class TransformersGenerator:
 
     Args:
         policy: The policy; its trained adapter is active.
-        max_batch_tokens: Budget of a chunk: rows x (longest prompt + max_new_tokens). One prompt's n rows are the
+        max_batch_tokens: Budget of a chunk, in tokens whose keys and values are held. One prompt's n rows are the
             least. Where memory runs out, it is halved, and stays so. None: what suits the device
             (`laser.lm.footprint`).
         on_tokens: Told the number of tokens after every decoding step.
@@ -86,6 +88,7 @@ class TransformersGenerator:
         on_draw: Callable[[Sequence[int], Sequence[int]], None] | None = None,
     ) -> None:
         self._policy = policy
+        self._decoder = choose_decoder(policy.model)
         self._budget = Budget(max_batch_tokens or policy.sampling_tokens, _OUT_OF_MEMORY)
         self._on_tokens = on_tokens or (lambda count: None)
         self._on_draw = on_draw
@@ -112,7 +115,7 @@ class TransformersGenerator:
         """
         ids = self._policy.encode(prompts)
         replies: list[list[Response]] = [[] for _ in prompts]
-        costs = [num_responses * (len(row) + max_new_tokens) for row in ids]
+        costs = [self._decoder.tokens_held(len(row), num_responses, max_new_tokens) for row in ids]
 
         def sample(tokens: int) -> None:
             missing = [row for row, reply in enumerate(replies) if not reply]
@@ -137,13 +140,13 @@ class TransformersGenerator:
         device = self._policy.device
         num_rows, max_new_tokens = uniforms.shape
         repeats = num_rows // len(ids)
-        logits, cache, mask = self._prefill(ids, repeats)
+        decoder = self._decoder(self._policy.model, ids, repeats, max_new_tokens)
+        logits = decoder.start()
         stops = torch.tensor(sorted(self._stop_ids()), device=device)
         rows = _Rows(
             torch.arange(num_rows, device=device), [[] for _ in range(num_rows)], [[] for _ in range(num_rows)]
         )
         rows.finished = [False] * num_rows
-        positions = mask.sum(dim=1, keepdim=True)
         uniforms = uniforms.to(device)
         for step in range(max_new_tokens):
             tokens, logps = _draw(logits, uniforms[rows.numbers, step], temperature, top_p)
@@ -155,41 +158,9 @@ class TransformersGenerator:
             keep = (~ends).nonzero()[:, 0]
             if len(keep) == 0 or step == max_new_tokens - 1:
                 break
-            if len(keep) < len(tokens):
-                cache.batch_select_indices(keep)
-                rows.numbers, tokens, mask, positions = rows.numbers[keep], tokens[keep], mask[keep], positions[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._policy.model(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            positions = positions + 1
+            rows.numbers = rows.numbers[keep]
+            logits = decoder.advance(tokens[keep], keep)
         return self._responses(rows)
-
-    def _prefill(self, ids: Sequence[Sequence[int]], repeats: int) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Run left-padded prompts once, then repeat cache, mask and last logits for each of the n rows."""
-        device = self._policy.device
-        length = max(map(len, ids))
-        input_ids = torch.zeros((len(ids), length), dtype=torch.long)
-        mask = torch.zeros((len(ids), length), dtype=torch.long)
-        for row, tokens in enumerate(ids):
-            input_ids[row, length - len(tokens) :] = torch.tensor(tokens)
-            mask[row, length - len(tokens) :] = 1
-        mask = mask.to(device)
-        cache = DynamicCache(config=self._policy.model.config)
-        output = self._policy.model(
-            input_ids=input_ids.to(device),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache.batch_repeat_interleave(repeats)
-        return output.logits[:, -1].repeat_interleave(repeats, 0), cache, mask.repeat_interleave(repeats, 0)
 
     def _stop_ids(self) -> set[int]:
         configured = getattr(self._policy.model.generation_config, "eos_token_id", None)
@@ -206,7 +177,15 @@ class TransformersGenerator:
 
 def _draw(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """Draw one token per row; returns the tokens and their log-probs at temperature 1, both of shape (R,)."""
-    logits = logits.float()
+    tile = max(1, _DRAWN_AT_ONCE * (_MORE_ON_GPU if logits.is_cuda else 1) // logits.shape[1])
+    parts = [
+        _draw_tile(logits[begin : begin + tile].float(), uniforms[begin : begin + tile], temperature, top_p)
+        for begin in range(0, len(logits), tile)
+    ]
+    return torch.cat([tokens for tokens, _ in parts]), torch.cat([logps for _, logps in parts])
+
+
+def _draw_tile(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     if temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
