@@ -99,6 +99,7 @@ def main() -> None:
             max(one.bandwidth for one in machines),
             min(one.overhead for one in machines),
             min(one.step_overhead for one in machines),
+            min(one.train_overhead for one in machines),
             machines[0].memory,
         )
         found = {phase: min(run[phase] for run in runs) for phase in runs[0]}
@@ -108,6 +109,10 @@ def main() -> None:
         total = sum(found.values())
         whole = sum(cost.seconds(machine) for cost in costs.values()) / total
         peak = {phase: costs[phase].flops / found[phase] / machine.flops for phase in found}
+        micros = ", ".join(
+            f"{1e6 * value:.0f}" for value in (machine.overhead, machine.step_overhead, machine.train_overhead)
+        )
+        print(f"microseconds to start a layer of a pass, of a decoding step, of a training step: {micros}")
         print(f"{name}: predicted / measured {whole:.2f}; ", end="")
         print(", ".join(f"{phase} {value:.2f}" for phase, value in ratios.items()))
         print("  share of the matmul peak: " + ", ".join(f"{phase} {value:.0%}" for phase, value in peak.items()))

@@ -89,6 +89,7 @@ def test_summary_counts_prompts_by_category_and_averages_bandit_rewards():
 
 
 SIZE = BatchSize(prompts=2, responses=4, pairs=3, prompt_tokens=10, response_tokens=5)
+STARTED = (0.0, 0.0, 0.0)  # nothing takes time to start
 LM = LmShape(linear=1000, head=200, layers=2, width=16, kv_width=8, bytes_each=4)
 
 
@@ -124,17 +125,17 @@ def test_an_ensemble_costs_as_many_scorings_as_it_has_reward_models():
 
 
 def test_small_decoding_is_bound_by_memory_and_large_passes_by_arithmetic():
-    slow_memory, slow_arithmetic = Machine("a", 1e15, 1e3, 0.0, 0.0), Machine("b", 1e3, 1e15, 0.0, 0.0)
+    slow_memory, slow_arithmetic = Machine("a", 1e15, 1e3, *STARTED), Machine("b", 1e3, 1e15, *STARTED)
     sample = batch_costs(LM, LM, SIZE)["sample"]
     assert sample.seconds(slow_memory) == pytest.approx(sample.num_bytes / 1e3)
     assert sample.seconds(slow_arithmetic) == pytest.approx(sample.flops / (sample.share * 1e3))
 
 
 def test_steps_that_are_replayed_start_faster_unless_their_layers_come_from_elsewhere():
-    cost = PhaseCost(flops=0.0, num_bytes=0.0, passes=3, layers=2, share=0.5, steps=5)
-    machine = Machine("a", 1e15, 1e15, overhead=1.0, step_overhead=0.1)
-    assert cost.seconds(machine) == pytest.approx(2 * (3 + 0.5))
-    assert cost.seconds(machine, 1e3) == pytest.approx(2 * 8)
+    cost = PhaseCost(flops=0.0, num_bytes=0.0, passes=3, layers=2, share=0.5, steps=5, trained=1)
+    machine = Machine("a", 1e15, 1e15, overhead=1.0, step_overhead=0.1, train_overhead=3.0)
+    assert cost.seconds(machine) == pytest.approx(2 * (3 + 0.5 + 3))
+    assert cost.seconds(machine, 1e3) == pytest.approx(2 * (8 + 3))
 
 
 def test_responses_share_the_keys_of_their_prompt():
@@ -162,8 +163,8 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
     assert whole.bytes_on_each(4) == whole.num_bytes == sharded.bytes_on_each(1)
     assert sharded.bytes_on_each(4) == rest + sharded.spread_bytes // 4 + 3 * sharded.spread_bytes // 2
     assert estimate_memory(config, sharded, [], devices=4).policy == sharded.bytes_on_each(4)
-    cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=3, layers=2, share=0.5, steps=5)
-    fast, slow = (Machine("a", 1e6, 1e9, 0.0, 0.0, link=link) for link in (1e12, 1e3))
+    cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=1, layers=2, share=0.5, steps=5, trained=1)
+    fast, slow = (Machine("a", 1e6, 1e9, *STARTED, link=link) for link in (1e12, 1e3))
     assert cost.seconds(fast, 3e3) == cost.seconds(slow) == pytest.approx(1e6 / 0.5e6)
     assert cost.seconds(slow, 3e3) == pytest.approx(8 * 3e3 / (0.8 * 1e3))
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from laser.lm.footprint import SAMPLED, TRAINED, device_memory
+from laser.policy.decoding import choose_decoder
+from laser.policy.policy import compute_in_base_precision
 
 _SCORED = 8192  # tokens of a pass without gradient
 _FORWARD = 0.75  # share of the measured matmul peak that a forward pass reaches
 _TRAIN = 0.70  # the same, forward and backward
 _DECODE = 0.60  # the same, one token per row
 _START = 4  # passes whose kernels are launched one by one: the prefill, and steps before and while they are captured
+_DRAWING = 2  # layers whose kernels take as long to launch as those that draw a step's tokens
 _LINK = 0.80  # share of the links between devices that gathering weights reaches; an assumption
 
 
@@ -37,6 +40,7 @@ class Machine:
         bandwidth: Bytes per second from the device's memory.
         overhead: Seconds per layer of one pass that do not depend on its size.
         step_overhead: The same of a decoding step, which a GPU replays as a graph (`laser.policy.decoding`).
+        train_overhead: The same of a pass and its backward pass, and of the optimizer's step.
         memory: Bytes; 0 where it is not known.
         link: Bytes per second that a device receives from the others of its node; 0 where it is not known.
     """
@@ -46,6 +50,7 @@ class Machine:
     bandwidth: float
     overhead: float
     step_overhead: float
+    train_overhead: float
     memory: float = 0.0
     link: float = 0.0
 
@@ -55,9 +60,9 @@ class Machine:
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 1e-4, 80e9, 300e9),
-        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 1e-4, 80e9, 450e9),
-        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 1e-4, 141e9, 450e9),
+        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 1e-4, 2e-3, 80e9, 300e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 1e-4, 2e-3, 80e9, 450e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 1e-4, 2e-3, 141e9, 450e9),
     )
 }
 
@@ -131,10 +136,11 @@ class PhaseCost:
     Attributes:
         flops: Floating-point operations.
         num_bytes: Bytes read from the device's memory beyond what the operations hide.
-        passes: Passes through a model, for the overhead.
+        passes: Passes through a model without gradient, for their overhead.
         layers: Depth of that model.
         share: Share of the peak its operations reach.
-        steps: Decoding steps, for their overhead.
+        steps: Decoding steps, likewise.
+        trained: Passes with a backward pass, likewise.
     """
 
     flops: float
@@ -143,16 +149,19 @@ class PhaseCost:
     layers: int
     share: float
     steps: float = 0.0
+    trained: float = 0.0
 
     def seconds(self, machine: Machine, arriving: float = 0.0) -> float:
         """On one device; `arriving` bytes of layers come from other devices in every pass, while the others compute."""
         work = max(self.flops / (self.share * machine.flops), self.num_bytes / machine.bandwidth)
         # Layers that come from other devices are gathered by Python, so that their steps are no graphs.
         started = machine.overhead if arriving else machine.step_overhead
-        computing = work + self.layers * (self.passes * machine.overhead + self.steps * started)
+        computing = work + self.layers * (
+            self.passes * machine.overhead + self.steps * started + self.trained * machine.train_overhead
+        )
         if machine.link == 0:
             return computing
-        return max(computing, (self.passes + self.steps) * arriving / (_LINK * machine.link))
+        return max(computing, (self.passes + self.steps + 2 * self.trained) * arriving / (_LINK * machine.link))
 
 
 def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dict[str, PhaseCost]:
@@ -190,9 +199,8 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
         costs["reference"] = forward(policy)
     # Backward: gradients of activations only, the base is frozen; attention's takes twice its forward pass.
     train = 4 * policy.linear * tokens + 12 * policy.width * policy.layers * row * tokens + 4 * policy.head * predicted
-    costs["train"] = PhaseCost(
-        train, 2 * policy.weight_bytes, 2 * (tokens / size.micro_tokens + 1), policy.layers, _TRAIN
-    )
+    passes = tokens / size.micro_tokens + 1
+    costs["train"] = PhaseCost(train, 2 * policy.weight_bytes, 0.0, policy.layers, _TRAIN, trained=passes)
     return costs
 
 
@@ -206,20 +214,24 @@ def _sampling(lm: LmShape, size: BatchSize) -> PhaseCost:
     # A step reads the weights, the keys and values of every prompt once, and those of the responses.
     cache = response * (size.prompts * prompt + rows * response / 2) * lm.kv_width * lm.layers * lm.bytes_each
     read = chunks * response * lm.weight_bytes + cache
-    return PhaseCost(prefill + decode, read, _START * chunks, lm.layers, _DECODE, steps=chunks * response)
+    steps = chunks * response
+    passes = _START * chunks + steps * _DRAWING / lm.layers
+    return PhaseCost(prefill + decode, read, passes, lm.layers, _DECODE, steps=steps)
 
 
-def _tiny_model(device: torch.device, dtype: torch.dtype) -> PeftModel:
-    """A Llama with adapters, all of whose time is that of starting operations."""
+def _tiny_model(device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A Llama with adapters as the policy has them, all of whose time is that of starting operations."""
     config = LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=8, num_attention_heads=1, vocab_size=8, pad_token_id=0
     )
     with torch.random.fork_rng(devices=[]):
-        model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1, target_modules="all-linear"))
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        model: PreTrainedModel = LlamaForCausalLM(config)
+        nn.Module.to(model, device=device, dtype=dtype)
+        get_peft_model(model, LoraConfig(r=1, target_modules="all-linear"))
+    compute_in_base_precision(model)
+    return model
 
 
-@torch.no_grad()
 def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """Measure the device here: a large matrix product, a pass over memory, layers that compute hardly anything."""
 
@@ -240,25 +252,23 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     large = torch.ones(2**26, device=device, dtype=torch.float32)
     bandwidth = large.numel() * 4 / best(lambda: large.sum())
     tiny = _tiny_model(device, dtype)
-    token = torch.zeros((1, 1), device=device, dtype=torch.long)
-
-    def step() -> None:
-        tiny(input_ids=token, use_cache=False)
-
     layers = tiny.config.num_hidden_layers
-    overhead = best(step) / layers
+    token = torch.zeros((1, 1), device=device, dtype=torch.long)
+    weights = [weight for weight in tiny.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=0.0)
+
+    def train() -> None:
+        tiny(input_ids=token, use_cache=False).logits.float().sum().backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    trained = best(train)
+    with torch.no_grad():
+        passed = best(lambda: tiny(input_ids=token, use_cache=False))
+        decoder = choose_decoder(tiny)(tiny, [[0]], 1, 16)
+        decoder.start()
+        stepped = best(lambda: decoder.advance(token[0], token[0]), repeats=10)
     return Machine(
-        name="this machine",
-        flops=flops,
-        bandwidth=bandwidth,
-        overhead=overhead,
-        step_overhead=best(_captured(step).replay) / layers if device.type == "cuda" else overhead,
-        memory=device_memory(device),
+        "this machine", flops, bandwidth, passed / layers, stepped / layers, trained / layers, device_memory(device)
     )
-
-
-def _captured(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        step()
-    return graph

@@ -134,12 +134,12 @@ def test_response_logps_are_split_by_prompt_and_zero_for_empty_ones():
 
 
 def test_packing_counts_every_response_token_once_and_shares_prompts():
-    batches = pack(PROMPTS, RESPONSES, max_batch_tokens=1000)
+    batches = list(pack(PROMPTS, RESPONSES, max_batch_tokens=1000))
     owners = torch.cat([batch.owners for batch in batches]).tolist()
     lengths = [len(ids) for row in RESPONSES for ids in row]
     assert [owners.count(number) for number in range(7)] == lengths
     assert sum(len(batch.input_ids) for batch in batches) == len(PROMPTS)
-    rows = pack(PROMPTS, RESPONSES, max_batch_tokens=1000, share_prefix=False)
+    rows = list(pack(PROMPTS, RESPONSES, max_batch_tokens=1000, share_prefix=False))
     assert sum(len(batch.input_ids) for batch in rows) == sum(length > 0 for length in lengths)
 
 

@@ -118,8 +118,10 @@ def packed_logps(
     """
     device = model.device
     total = torch.zeros(sum(len(row) for row in response_ids), dtype=torch.float32, device=device)
-    batches = pack(prompt_ids, response_ids, max_batch_tokens=max_batch_tokens, share_prefix=layout.share_prefix)
-    for batch in (batch.to(device) for batch in batches):
+    batches = pack(
+        prompt_ids, response_ids, max_batch_tokens=max_batch_tokens, share_prefix=layout.share_prefix, device=device
+    )
+    for batch in batches:
         total = total.index_add(0, batch.owners, token_logps(model, batch, layout))
     return total
 

@@ -42,10 +42,6 @@ class PackedBatch:
         """R * L, padding included."""
         return self.input_ids.numel()
 
-    def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on another device."""
-        return PackedBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -63,7 +59,8 @@ def pack(
     max_batch_tokens: int,
     share_prefix: bool = True,
     pad_id: int = 0,
-) -> list[PackedBatch]:
+    device: torch.device | None = None,
+) -> Iterator[PackedBatch]:
     """Lay out responses in batches of at most `max_batch_tokens` padded tokens.
 
     Responses are numbered flat, in the order given. Empty ones predict nothing and are in no row.
@@ -74,13 +71,14 @@ def pack(
         max_batch_tokens: Budget of a batch and of a row; a row with a single response may exceed it.
         share_prefix: Several responses per row behind one copy of the prompt.
         pad_id: Any valid token id.
+        device: Where batches are made; default: the CPU.
 
-    Returns:
+    Yields:
         Batches of rows of similar length, longest first.
     """
     rows = list(_rows(prompt_ids, response_ids, max_batch_tokens, share_prefix))
-    chunks = by_length([len(row) for row in rows], max_batch_tokens)
-    return [_batch([rows[index] for index in chunk], share_prefix, pad_id) for chunk in chunks]
+    for chunk in by_length([len(row) for row in rows], max_batch_tokens):
+        yield _batch([rows[index] for index in chunk], share_prefix, pad_id, device or torch.device("cpu"))
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -125,7 +123,7 @@ def _rows(
             yield _Row(prompt, tuple(current))
 
 
-def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int) -> PackedBatch:
+def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int, device: torch.device) -> PackedBatch:
     length = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
@@ -146,20 +144,21 @@ def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int) -> PackedBatch
             predicting += [index * length + position for position in (prompt_length - 1, *range(begin, end))]
             targets += ids
             owners += [number] * len(ids)
+    segments = segments.to(device)  # the mask, by far the largest, is made where it is needed
     return PackedBatch(
-        input_ids=input_ids,
-        position_ids=position_ids,
+        input_ids=input_ids.to(device),
+        position_ids=position_ids.to(device),
         attention_mask=_tree_mask(segments) if share_prefix else (segments >= 0).long(),
-        predicting=torch.tensor(predicting, dtype=torch.long),
-        targets=torch.tensor(targets, dtype=torch.long),
-        owners=torch.tensor(owners, dtype=torch.long),
+        predicting=torch.tensor(predicting, dtype=torch.long).to(device),
+        targets=torch.tensor(targets, dtype=torch.long).to(device),
+        owners=torch.tensor(owners, dtype=torch.long).to(device),
     )
 
 
 def _tree_mask(segments: Tensor) -> Tensor:
     """True where query and key are in causal order and the key is in the prompt or in the query's own segment."""
     length = segments.shape[1]
-    causal = torch.ones((length, length), dtype=torch.bool).tril()
+    causal = torch.ones((length, length), dtype=torch.bool, device=segments.device).tril()
     query, key = segments[:, :, None], segments[:, None, :]
     # Padding attends to itself: a row without any True would make softmax undefined.
     return (causal & ((key == 0) | (key == query)))[:, None]

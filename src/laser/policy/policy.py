@@ -99,7 +99,7 @@ class Policy:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         self.update_reference()
-        _compute_in_base_precision(model)
+        compute_in_base_precision(model)
 
     @property
     def device(self) -> torch.device:
@@ -298,7 +298,7 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
     return peft.eval()
 
 
-def _compute_in_base_precision(model: PreTrainedModel) -> None:
+def compute_in_base_precision(model: PreTrainedModel) -> None:
     """Let adapters, whose weights stay in float32, compute in the precision of the base weights.
 
     By itself PEFT turns the input of every adapted layer into float32: twice the bytes to move, and a copy kept for

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.errors import RewardModelError
-from laser.lm.chat import encode_prompt, encode_text, has_chat_template
+from laser.lm.chat import encode_prompt, encode_text, encode_texts, has_chat_template
 from laser.lm.logps import choose_layout, response_logps
 from laser.memory import Budget
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
@@ -64,7 +65,9 @@ class ResponseEncoder:
         self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
     ) -> tuple[list[list[int]], list[list[list[int]]]]:
         """Ids of the prompts, and of their responses: none for an empty one and for one that is not scored."""
-        fitted = [self._fitted(self._prompt(prompt), row) for prompt, row in zip(prompts, responses, strict=True)]
+        rows = iter(encode_texts(self._tokenizer, [text for texts in responses for text in texts]))
+        encoded = [[ids + self._ending if ids else [] for ids in islice(rows, len(texts))] for texts in responses]
+        fitted = [self._fitted(self._prompt(prompt), row) for prompt, row in zip(prompts, encoded, strict=True)]
         return [ids for ids, _ in fitted], [row for _, row in fitted]
 
     def take_too_long(self) -> int:
@@ -72,8 +75,7 @@ class ResponseEncoder:
         count, self._num_too_long = self._num_too_long, 0
         return count
 
-    def _fitted(self, prompt_ids: list[int], texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        rows = [self._response(text) for text in texts]
+    def _fitted(self, prompt_ids: list[int], rows: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
         window = fit(len(prompt_ids), [len(ids) for ids in rows], self._context_length, self._overflow)
         self._num_too_long += window.num_too_long
         if window.cut:
@@ -87,10 +89,6 @@ class ResponseEncoder:
         ids = encode_text(self._tokenizer, self._plain_format.replace("{prompt}", prompt.text))
         start = self._tokenizer.bos_token_id
         return ids if start is None else [int(start), *ids]
-
-    def _response(self, text: str) -> list[int]:
-        ids = encode_text(self._tokenizer, text) if text else []
-        return ids + self._ending if ids else []
 
 
 class LogLikelihoodRM(Weighted):
