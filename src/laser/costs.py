@@ -55,14 +55,14 @@ class Machine:
     link: float = 0.0
 
 
-# Data sheets: dense bfloat16, 80 to 141 GB, NVLink in one direction. The overhead of launching the kernels of a layer
-# with adapters is that of decoding steps on an H100 (docs/results/speed.md).
+# Data sheets: dense bfloat16, 80 to 141 GB, NVLink in one direction. What a layer with adapters takes to start is
+# measured: on an H100, and its ratio to that of decoding and training steps on an H200 (docs/results/speed.md).
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 1e-4, 2e-3, 80e9, 300e9),
-        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 1e-4, 2e-3, 80e9, 450e9),
-        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 1e-4, 2e-3, 141e9, 450e9),
+        Machine("a100-80gb", 312e12, 2.04e12, 8e-4, 2e-4, 2.8e-3, 80e9, 300e9),
+        Machine("h100-80gb", 989e12, 3.35e12, 8e-4, 2e-4, 2.8e-3, 80e9, 450e9),
+        Machine("h200-141gb", 989e12, 4.8e12, 8e-4, 2e-4, 2.8e-3, 141e9, 450e9),
     )
 }
 
