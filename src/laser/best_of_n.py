@@ -19,6 +19,7 @@ import numpy as np
 from laser.bandits.base import Selector
 from laser.bench import Asked, Bench, check_owner, claim
 from laser.build import build_contexts, build_feedback, build_selector
+from laser.build.learned import router_context
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
@@ -111,27 +112,34 @@ def standard_methods(config: RunConfig, *, router: str | Path | None = None) -> 
     Args:
         config: Pool, and the selector that is compared.
         router: Folder that `laser train-classifier` wrote; None: the one that the selector names, and where it names
-            none there is no method "classifier".
+            none there is no method "classifier". That method gets the contexts that the classifier was trained with.
+
+    Raises:
+        ConfigError: The router is damaged.
     """
     names = [model.name for model in config.rewards.models]
+    router = router or _router_of(config)
     patches: dict[str, dict[str, Any]] = {
         **{f"fixed: {name}": {"selector": {"type": "fixed", "arm": name}} for name in names},
         "random": {"selector": {"type": "random"}},
         "sequential": {"selector": {"type": "sequential"}},
-        CLASSIFIER: {"selector": {"type": "classifier", "path": str(router or _router_of(config))}},
+        **({} if router is None else {CLASSIFIER: _with_router(Path(router))}),
         "score ensemble": {"selector": {"type": "ensemble"}},
         "score ensemble, ranks": {"selector": {"type": "ensemble"}, "rewards": {"combine": "rank"}},
         "agreement ensemble": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
         "online ensemble": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": config.rewards.combine}},
     }
-    if router is None and _router_of(config) is None:
-        del patches[CLASSIFIER]
     methods = {f"configured: {config.selector.type}": config}
     for name, patch in patches.items():
         table = config.model_dump(mode="json")
         rewards = {**table["rewards"], "combine": "raw", **patch.get("rewards", {})}
         methods[name] = parse_config({**table, **patch, "rewards": rewards, "signal": {"type": "none"}})
     return methods
+
+
+def _with_router(router: Path) -> dict[str, Any]:
+    context = {"context": router_context(router)} if (router / "router.json").is_file() else {}
+    return {"selector": {"type": "classifier", "path": str(router)}, **context}
 
 
 def _router_of(config: RunConfig) -> str | None:

@@ -122,13 +122,16 @@ def test_the_methods_are_those_of_the_paper(table, tmp_path):
         assert methods["classifier"].selector.path == str(Path("mine").resolve())
 
 
-def test_a_router_reranks(table, tmp_path, monkeypatch):
-    """One that learned from pairs on which either reward model is right half of the time."""
+@pytest.mark.parametrize("preset", ["paper", "recommended"])
+def test_a_router_reranks(table, tmp_path, monkeypatch, preset):
+    """One that learned from pairs on which either reward model is right half of the time, on plain contexts."""
+    plain = parse_config(table)
+    table["preset"] = preset  # whose contexts, of unit length, no router can learn from
     config, router = parse_config(table), tmp_path / "router"
     pairs = [{"prompt": f"say {i}", "chosen": "ex"[i % 2], "rejected": "xe"[i % 2]} for i in range(10)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     monkeypatch.setattr("laser.router.QueryClassifier", partial(QueryClassifier, hidden=(4,)))
-    train_router(config, tmp_path / "pairs.jsonl", router)
+    train_router(plain, tmp_path / "pairs.jsonl", router)
     methods = {"classifier": standard_methods(config, router=router)["classifier"]}
     results = best_of_n(config, tmp_path / "out", methods)
     assert np.isclose(sum(results["classifier"].chosen.values()), 1)

@@ -92,15 +92,25 @@ def load_prior(folder: Path, config: schema.RunConfig, dim: int) -> FloatArray:
     return theta_KD
 
 
-def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
+def router_context(folder: Path) -> dict[str, str | float | int | None]:
+    """The [context] that the classifier in a folder was trained with; raises as `load_classifier` does."""
+    return {name: value for name, value in _record(folder)["context"].items() if name != "seed"}
+
+
+def _record(folder: Path) -> RouterRecord:
     if not (folder / "router.json").is_file():
         raise ConfigError(f"{folder} holds no classifier; make one with laser train-classifier")
     try:
-        theirs = _RECORD.validate_python(read_json(folder / "router.json"), strict=True)
+        record = _RECORD.validate_python(read_json(folder / "router.json"), strict=True)
     except (RunDirectoryError, ValidationError) as error:
         raise _useless(folder) from error
-    if theirs["version"] != ROUTER_VERSION:
+    if record["version"] != ROUTER_VERSION:
         raise _useless(folder)
+    return record
+
+
+def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
+    theirs = _record(folder)
     ours = router_record(config, dim=dim, accuracy=0.0)
     if (theirs["names"], theirs["dim"]) != (ours["names"], dim):
         raise ConfigError(
