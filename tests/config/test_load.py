@@ -52,6 +52,8 @@ def test_defaults_are_the_papers(minimal):
         ("training.batches_per_iteration=none", "training", "batches_per_iteration", None),
         ("split.batching='by_category'", "split", "batching", "by_category"),
         ("selector.alpha=2", "selector", "alpha", 2.0),
+        ("context.normalization=none", "context", "normalization", "none"),
+        ("signal.type=none", "signal", "type", "none"),
     ],
 )
 def test_overrides(minimal, override, section, field, value):

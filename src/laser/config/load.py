@@ -121,7 +121,8 @@ def apply_override(table: Table, override: str) -> None:
         node = _descend(node, part, override)
     if isinstance(node, list):
         raise ConfigError(f"--set {override!r} ends at a list; name one of its entries and a key in it")
-    node[last] = _toml_value(text.strip())
+    value = _toml_value(text.strip())
+    node[last] = "none" if value is None and last == "type" else value
 
 
 def _descend(node: Any, part: str, override: str) -> Any:

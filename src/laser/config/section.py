@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from laser.addresses import check_address, check_path
 
@@ -13,6 +13,19 @@ class Section(BaseModel):
     """Base of every section: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_where_it_is_a_choice(cls, data: Any) -> Any:
+        """On the command line ``none`` is no value; where "none" is one of a field's choices, it means that."""
+        if not isinstance(data, dict):
+            return data
+        chosen = {
+            name: "none"
+            for name, field in cls.model_fields.items()
+            if name in data and data[name] is None and "none" in get_args(field.annotation)
+        }
+        return {**data, **chosen} if chosen else data
 
 
 PositiveInt = Annotated[int, Field(ge=1)]
