@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from laser.bandits.linear import DualRidge, PrimalRidge
 from laser.bandits.linucb import LinUCB
+from laser.seeding import stream
 from laser.statefiles import load_state, save_state
 
 
@@ -51,12 +52,11 @@ def step(bandit, c, reward_K):
     return arm, selection
 
 
-@pytest.mark.parametrize("dim", [3, 40])  # primal after three pulls of an arm, dual throughout
+@pytest.mark.parametrize("dim", [3, 80])  # all arms in one array; dual throughout
 @pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
 def test_every_value_equals_the_literal_twin(dim, ridge):
     bandit = LinUCB(4, dim, alpha=0.7, ridge=ridge, initial_b_scale=0.5, seed=3)
-    initial = np.array([arm.initial_b for arm in bandit._linear.arms])
-    twin = Twin(4, dim, 0.7, ridge, initial)
+    twin = Twin(4, dim, 0.7, ridge, 0.5 * stream(3, "bandit", 0).standard_normal((4, dim)))
     rows = contexts(150, dim, 2.0)
     table = rewards(rows, 4)
     for c, reward_K in zip(rows, table, strict=True):
@@ -67,12 +67,12 @@ def test_every_value_equals_the_literal_twin(dim, ridge):
         twin.update(arm, c, reward_K[arm])
 
 
-STREAMS = [(0.1, 20.0), (1.0, 1.0), (1.0, 20.0)]
+STREAMS = [(0.1, 20.0, 32), (1.0, 1.0, 32), (1.0, 20.0, 32), (1.0, 20.0, 80)]  # 80 features: dual, then primal
 
 
-@pytest.mark.parametrize(("alpha", "norm"), STREAMS)
-def test_choices_equal_mabwiser(alpha, norm):
-    rows = contexts(2000, 32, norm)
+@pytest.mark.parametrize(("alpha", "norm", "dim"), STREAMS)
+def test_choices_equal_mabwiser(alpha, norm, dim):
+    rows = contexts(2000, dim, norm)
     table = rewards(rows, 4)
     library = MAB([0, 1, 2, 3], LearningPolicy.LinUCB(alpha=alpha, l2_lambda=1.0))
     library.fit([0, 1, 2, 3], [table[k, k] for k in range(4)], rows[:4])
@@ -81,13 +81,13 @@ def test_choices_equal_mabwiser(alpha, norm):
         arm, _ = step(bandit, c, reward_K)
         assert library.predict([c]) == arm
         library.partial_fit([arm], [reward_K[arm]], [c])
-    assert min(model.num_observations for model in bandit._linear.arms) > 20  # the stream tells arms apart
+    assert bandit.pulls_K.min() > 20  # the stream tells arms apart
 
 
-@pytest.mark.parametrize(("alpha", "norm"), STREAMS)
-def test_choices_equal_paretobandit(alpha, norm):
-    library = DisjointLinUCBPolicy([str(k) for k in range(4)], dim=32, alpha=alpha)
-    rows = contexts(2000, 32, norm)
+@pytest.mark.parametrize(("alpha", "norm", "dim"), STREAMS)
+def test_choices_equal_paretobandit(alpha, norm, dim):
+    library = DisjointLinUCBPolicy([str(k) for k in range(4)], dim=dim, alpha=alpha)
+    rows = contexts(2000, dim, norm)
     table = rewards(rows, 4)
     bandit = _after_round_robin(alpha, rows, table)
     for k in range(4):
@@ -146,7 +146,7 @@ def test_relabelling_the_arms_permutes_the_choices():
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.integers(0, 10_000), st.sampled_from([4, 30]))
+@given(st.integers(0, 10_000), st.sampled_from([4, 30, 80]))
 def test_late_and_shuffled_updates_give_the_same_arms(seed, dim):
     """Twelve selections left open, closed in any order: the models differ by rounding only."""
     rows = contexts(12, dim, 4.0, seed)
@@ -162,7 +162,7 @@ def test_late_and_shuffled_updates_give_the_same_arms(seed, dim):
         np.testing.assert_allclose(first, second, atol=1e-9)
 
 
-@pytest.mark.parametrize("dim", [5, 50])
+@pytest.mark.parametrize("dim", [5, 50, 64, 90])  # all arms in one array; dual, then primal; dual
 def test_state_round_trip_continues_bit_for_bit(tmp_path, dim):
     rows = contexts(160, dim, 3.0)
     table = rewards(rows, 4)
@@ -225,10 +225,12 @@ def test_a_variance_that_rounds_below_zero_is_clamped_and_counted():
     arm = PrimalRidge(np.asfortranarray(-1e-20 * np.eye(3)), np.zeros(3), 3)
     assert arm.estimate(np.ones(3)).variance == 0.0
     assert arm.num_clamped == 1
-    bandit = LinUCB(2, 3)
-    bandit._linear.arms[1] = arm
-    assert bandit.select(np.ones((1, 3))).values_MK[0, 1] == 0.0
-    assert bandit.num_clamped == 2
+    few, many = LinUCB(2, 3), LinUCB(2, 64)
+    few._linear._ridges._inverse_KDD[1] *= -1e-20
+    many._linear._ridges._arms[1] = PrimalRidge(np.asfortranarray(-1e-20 * np.eye(64)), np.zeros(64), 64)
+    for bandit, dim in ((few, 3), (many, 64)):
+        assert bandit.select(np.ones((1, dim))).values_MK[0, 1] == 0.0
+        assert bandit.num_clamped == 1
 
 
 def test_rows_of_one_selection_are_learned_like_rows_of_many():
@@ -262,7 +264,7 @@ def test_nan_is_no_observation_and_other_misuse_is_refused():
     with pytest.raises(ValueError, match="finite"):
         bandit.update(selection.id, np.array([1.0, np.inf]))
     bandit.update(selection.id, np.array([np.nan, np.nan]))
-    assert sum(arm.num_observations for arm in bandit._linear.arms) == 0
+    assert bandit.pulls_K.sum() == 0
     with pytest.raises(KeyError, match="not open"):
         bandit.update(selection.id, np.array([1.0, 1.0]))
     with pytest.raises(ValueError, match="finite"):
@@ -345,15 +347,31 @@ def test_variance_keeps_its_digits_where_the_difference_cancels(norm, ridge):
 
 
 def test_an_arm_changes_form_when_it_has_seen_as_many_contexts_as_features():
-    bandit = LinUCB(1, 12)
-    rows = contexts(40, 12, 3.0)
+    bandit, twin = LinUCB(1, 64, alpha=1.0), Twin(1, 64, 1.0)
     forms, sizes = [], []
-    for c in rows:
-        bandit.update(bandit.select(c[None]).id, np.array([0.5]))
-        forms.append(type(bandit._linear.arms[0]))
+    for c in contexts(100, 64, 3.0):
+        selection = bandit.select(c[None])
+        np.testing.assert_allclose(selection.values_MK[0], twin.values(c), rtol=1e-9)
+        bandit.update(selection.id, np.array([0.5]))
+        twin.update(0, c, 0.5)
+        forms.append(type(bandit._linear._ridges._arms[0]))
         sizes.append(bandit.num_bytes)
-    assert forms == [DualRidge] * 11 + [PrimalRidge] * 29
-    assert set(sizes[11:]) == {8 * (12 * 12 + 12)}
+    assert forms == [DualRidge] * 63 + [PrimalRidge] * 37
+    assert set(sizes[63:]) == {8 * (64 * 64 + 64)}
+
+
+def test_a_state_in_dual_form_is_taken_over_where_there_are_few_features():
+    """What an earlier version wrote."""
+    rows = contexts(6, 12, 3.0)
+    dual, bandit = DualRidge(np.zeros(12), 1.0), LinUCB(1, 12)
+    for c in rows[:5]:
+        dual.observe(c, float(c[0]))
+    state = {name: value for name, value in bandit.state_dict().items() if not name.startswith("learned.")}
+    state |= {f"learned.0.{name}": value for name, value in dual.state_dict().items()}
+    bandit.load_state_dict(state)
+    expected = dual.estimate(rows[5])
+    means_MK, widths_MK = bandit.estimates(rows[5:])
+    assert (means_MK.item(), widths_MK.item() ** 2) == pytest.approx((expected.mean, expected.variance))
 
 
 def test_one_blas_thread_while_estimating_and_as_many_as_before_afterwards():
@@ -365,7 +383,7 @@ def test_one_blas_thread_while_estimating_and_as_many_as_before_afterwards():
             return super().estimate(context)
 
     bandit = LinUCB(1, 64)
-    bandit._linear.arms[0] = Probe(np.zeros(64), 1.0)
+    bandit._linear._ridges._arms[0] = Probe(np.zeros(64), 1.0)
     with threadpool_limits(2, user_api="blas"):
         bandit.update(bandit.select(np.ones((2, 64))).id, np.ones(2))
         assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}

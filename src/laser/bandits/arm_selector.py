@@ -94,6 +94,7 @@ class ArmSelector(ABC):
         self._open = OpenSelections()
         self._memos: dict[int, Any] = {}
         self._pulls_K = np.zeros(num_arms, dtype=np.int64)
+        self._one_hot_KK = np.eye(num_arms)
         # A second BLAS thread costs time at these sizes and changes the last bits; below the threshold BLAS does not
         # start one. The controller is made once: making it takes 0.7 ms, its `limit` 0.01 ms. BLAS only, so that torch
         # keeps its OpenMP threads.
@@ -139,7 +140,7 @@ class ArmSelector(ABC):
         selection_id = self._open.add(contexts_MD, arms_M, drawn_M)
         if judgement.memo is not None:
             self._memos[selection_id] = judgement.memo
-        return Selection(selection_id, np.eye(self._num_arms)[arms_M], probabilities_MK, judgement.values_MK)
+        return Selection(selection_id, self._one_hot_KK[arms_M], probabilities_MK, judgement.values_MK)
 
     @final
     def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:
@@ -147,13 +148,15 @@ class ArmSelector(ABC):
         rewards_M = np.asarray(bandit_rewards_E, dtype=np.float64)
         selection = self._open.close_with(selection_id, rewards_M)
         memo = self._memos.pop(selection_id, None)
-        rows = np.flatnonzero(~np.isnan(rewards_M))
-        arms_M = selection.arms_M[rows]
-        seen = Observations(
-            selection.contexts_MD[rows], arms_M, rewards_M[rows], selection.probabilities_M[rows], rows, memo
-        )
+        contexts_MD, arms_M, probabilities_M = selection.contexts_MD, selection.arms_M, selection.probabilities_M
+        rows = np.arange(len(rewards_M))
+        missing = np.isnan(rewards_M)
+        if missing.any():
+            rows = np.flatnonzero(~missing)
+            contexts_MD, arms_M, probabilities_M = contexts_MD[rows], arms_M[rows], probabilities_M[rows]
+            rewards_M = rewards_M[rows]
         with self._one_thread():
-            self.learn(seen)
+            self.learn(Observations(contexts_MD, arms_M, rewards_M, probabilities_M, rows, memo))
         self._pulls_K += np.bincount(arms_M, minlength=self._num_arms)
 
     @final
@@ -211,24 +214,26 @@ class ArmSelector(ABC):
 
     def _draw(self, wanted_MK: FloatArray, available_K: BoolArray) -> tuple[IntArray, FloatArray]:
         """Draw an arm for every row, those that are owed forced pulls first; returns arms and propensities."""
-        pulls_K = self._pulls_K + self._open.counts(self._num_arms)
-        probabilities_MK = wanted_MK.copy()
-        arms_M = np.empty(len(wanted_MK), dtype=np.int64)
-        for row in range(len(wanted_MK)):
-            least = pulls_K[available_K].min()
-            if least < self._forced_pulls:
+        forced = self._forced_pulls > 0
+        pulls_K = self._pulls_K + self._open.counts(self._num_arms) if forced else self._pulls_K
+        probabilities_MK = wanted_MK.copy() if forced else wanted_MK
+        arms_M = probabilities_MK.argmax(axis=1)
+        for row in range(len(arms_M)):
+            if forced and (least := pulls_K[available_K].min()) < self._forced_pulls:
                 owed = available_K & (pulls_K == least)
                 probabilities_MK[row] = owed / owed.sum()
-            options = np.flatnonzero(probabilities_MK[row])
-            certain = len(options) == 1
-            arms_M[row] = options[0] if certain else self._draws.choice(options, p=probabilities_MK[row, options])
-            pulls_K[arms_M[row]] += 1
+                arms_M[row] = owed.argmax()
+            if np.count_nonzero(probabilities_MK[row]) > 1:
+                options = np.flatnonzero(probabilities_MK[row])
+                arms_M[row] = self._draws.choice(options, p=probabilities_MK[row, options])
+            if forced:
+                pulls_K[arms_M[row]] += 1
         return arms_M, probabilities_MK
 
 
 def best_arms(values_MK: FloatArray, available_K: BoolArray) -> FloatArray:
     """Probability 1 for the available arm of the largest value, shared evenly where several tie."""
-    masked_MK = np.where(available_K, values_MK, -np.inf)
+    masked_MK = values_MK if available_K.all() else np.where(available_K, values_MK, -np.inf)
     best_MK = masked_MK == masked_MK.max(axis=1, keepdims=True)
     probabilities: FloatArray = best_MK / best_MK.sum(axis=1, keepdims=True)
     return probabilities

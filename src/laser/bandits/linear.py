@@ -186,44 +186,51 @@ class PrimalRidge:
         num_observations: n so far.
 
     Attributes:
+        theta: A^-1 b.
         num_clamped: Estimates whose variance came out negative by rounding and was set to 0; a sign that contexts are
             too large for their ridge.
     """
 
     def __init__(self, inverse: FloatArray, theta: FloatArray, num_observations: int) -> None:
         self._inverse = inverse
-        self._theta = theta
+        self.theta = theta
         self.num_observations = num_observations
         self.num_clamped = 0
+
+    def inverse(self) -> FloatArray:
+        """A^-1 with both its triangles, shape (D, D)."""
+        lower = np.tril(self._inverse)
+        whole: FloatArray = lower + np.tril(lower, -1).T
+        return whole
 
     @property
     def num_bytes(self) -> int:
         """See `ArmModel.num_bytes`."""
-        return self._inverse.nbytes + self._theta.nbytes
+        return self._inverse.nbytes + self.theta.nbytes
 
     def estimate(self, context: FloatArray) -> Estimate:
         """See `ArmModel.estimate`; O(d^2)."""
         solve: FloatArray = blas.dsymv(1.0, self._inverse, context, lower=1)
         variance = float(context @ solve)
         self.num_clamped += variance < 0.0
-        return Estimate(float(context @ self._theta), max(0.0, variance), solve, self.num_observations)
+        return Estimate(float(context @ self.theta), max(0.0, variance), solve, self.num_observations)
 
     def observe(self, context: FloatArray, reward: float, estimate: Estimate | None = None) -> None:
         """See `ArmModel.observe`; Sherman-Morrison on one triangle, theta by its own recursion."""
         if estimate is None or estimate.num_observations != self.num_observations:
             estimate = self.estimate(context)
         gain = 1.0 / (1.0 + estimate.variance)
-        self._theta = self._theta + estimate.solve * (gain * (reward - estimate.mean))
+        self.theta = self.theta + estimate.solve * (gain * (reward - estimate.mean))
         self._inverse = blas.dsyr(-gain, estimate.solve, lower=1, a=self._inverse, overwrite_a=True)
         self.num_observations += 1
 
     def state_dict(self) -> StateDict:
         """A^-1 (lower triangle, packed by column), theta, n."""
-        rows, columns = np.tril_indices(len(self._theta))
+        rows, columns = np.tril_indices(len(self.theta))
         return {
             "form": "primal",
             "inverse": self._inverse[rows, columns],
-            "theta": self._theta.copy(),
+            "theta": self.theta.copy(),
             "num_observations": self.num_observations,
         }
 
