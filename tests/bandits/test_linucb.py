@@ -192,6 +192,19 @@ def test_ties_are_broken_evenly_and_by_the_seed():
     np.testing.assert_allclose(selection.probabilities_MK, 0.25)
 
 
+@pytest.mark.parametrize("dim", [3, 17, 32, 63, 64, 90])
+@pytest.mark.parametrize("num_arms", [2, 3, 5, 9])
+def test_arms_that_know_the_same_tie_to_the_bit(num_arms, dim):
+    bandit = LinUCB(num_arms, dim, alpha=0.7, ridge=0.3)
+    rows = contexts(6, dim, 3.0)
+    for known in range(2):
+        values_MK = bandit.select(rows).values_MK
+        assert (values_MK == values_MK[:, :1]).all(), known
+        for arm in range(num_arms):
+            selection = bandit.select(rows[:3], np.arange(num_arms) == arm)
+            bandit.update(selection.id, np.array([0.1, 0.7, 0.4]))
+
+
 def test_forced_pulls_come_first_and_spread_over_rows():
     bandit = LinUCB(4, 3, forced_pulls=2)
     arms = bandit.select(np.ones((8, 3))).arms_M

@@ -173,10 +173,10 @@ class _Stacked:
         return self._inverse_KDD.nbytes + self._theta_KD.nbytes
 
     def estimate(self, contexts_MD: FloatArray) -> Estimates:
-        # As many contexts as there are, each the same product: what a context gets does not depend on the others.
+        # Every entry is added up in the same order, whatever its place: arms that know the same tie to the bit.
         solves_MKD = np.matmul(self._inverse_KDD, contexts_MD[:, None, :, None])[..., 0]
-        variances_MK = np.matmul(solves_MKD, contexts_MD[:, :, None])[..., 0]
-        means_MK = np.matmul(self._theta_KD, contexts_MD[:, :, None])[..., 0]
+        variances_MK = np.einsum("mkd,md->mk", solves_MKD, contexts_MD)
+        means_MK = np.einsum("kd,md->mk", self._theta_KD, contexts_MD)
         if variances_MK.min(initial=0.0) < 0.0:
             self.num_clamped += int((variances_MK < 0.0).sum())
             variances_MK = np.maximum(variances_MK, 0.0)
