@@ -56,6 +56,11 @@ class ModelSize:
     kv_width: int = 0
     spread_bytes: int = 0
 
+    @property
+    def bytes_each(self) -> float:
+        """Of a weight."""
+        return self.num_bytes / max(1, self.num_parameters)
+
     def bytes_on_each(self, devices: int) -> int:
         """Of its weights on each device: its shares, up to three layers whole (`laser.lm.sharding`), and the rest."""
         if devices == 1 or self.spread_bytes == 0:
@@ -73,7 +78,7 @@ class MemoryEstimate:
         adapters: Policy and reference adapters, gradient and optimizer moments, float32.
         rewards: The largest `max_resident` reward models together.
         activations: Kept for the backward pass of one micro-batch, without gradient checkpointing.
-        generation: Keys and values of one generation chunk.
+        generation: Keys, values and logits of one generation chunk.
     """
 
     policy: int
@@ -169,7 +174,7 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate the memory of a run.
 
-    Activations are counted as `laser.lm.footprint` does; generation as keys and values, twice while the cache grows.
+    Activations are counted as `laser.lm.footprint` does; generation as keys, values and two copies of a step's logits.
     Not counted are logits, of which a tile is there at a time, and what the libraries take for themselves.
 
     Args:
@@ -184,16 +189,19 @@ def estimate_memory(
     token = _footprint(config, policy)
     largest = sorted((model.bytes_on_each(devices) for model in rewards), reverse=True)[: config.rewards.max_resident]
     trained, sampled = config.training.max_batch_tokens or TRAINED, config.generation.max_batch_tokens or SAMPLED
+    rows = sampled // config.generation.max_new_tokens
     if size is not None:
         row = size.prompt_tokens + size.needed * size.response_tokens
         trained = round(max(row, min(trained, size.prompts * row)))
         sampled = min(sampled, size.prompts * (size.prompt_tokens + size.responses * size.response_tokens))
+        rows = min(rows, size.prompts * size.responses)
+    logits = 2 * rows * policy.num_head_parameters / max(1, policy.hidden_size) * policy.bytes_each
     return MemoryEstimate(
         policy=policy.bytes_on_each(devices),
         adapters=_ADAPTER_COPIES * _FLOAT32 * adapter,
         rewards=sum(largest),
         activations=trained * token.kept,
-        generation=sampled * token.cached,
+        generation=round(sampled * token.cached + logits),
     )
 
 

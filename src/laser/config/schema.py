@@ -104,7 +104,8 @@ class GenerationConfig(Section):
     max_new_tokens: PositiveInt = Field(512, description="Longest response in tokens.")
     max_batch_tokens: PositiveInt | None = Field(
         None,
-        description="Budget of one generation chunk: rows x (prompt + response) tokens; halved where memory runs out. "
+        description="Budget of one generation chunk, in tokens whose keys and values are held: those of a prompt once "
+        "(models with sliding windows: for every response) and of its responses; halved where memory runs out. "
         "null: 16,384, or on a GPU what three tenths of its memory beside the policy hold.",
     )
     engine: Literal["transformers", "vllm", "python"] = Field(
