@@ -175,7 +175,8 @@ def estimate_memory(
     """Estimate the memory of a run.
 
     Activations are counted as `laser.lm.footprint` does; generation as keys, values and two copies of a step's logits.
-    Not counted are the logits of scoring and training, of which a tile is there at a time, and what the libraries take for themselves.
+    Not counted are the logits of scoring and training, of which a tile is there at a time, and what the libraries take
+    for themselves.
 
     Args:
         config: The run.
