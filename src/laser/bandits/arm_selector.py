@@ -218,7 +218,8 @@ class ArmSelector(ABC):
         pulls_K = self._pulls_K + self._open.counts(self._num_arms) if forced else self._pulls_K
         probabilities_MK = wanted_MK.copy() if forced else wanted_MK
         arms_M = probabilities_MK.argmax(axis=1)
-        for row in range(len(arms_M)):
+        certain = not forced and np.count_nonzero(probabilities_MK) == len(arms_M)
+        for row in range(0 if certain else len(arms_M)):
             if forced and (least := pulls_K[available_K].min()) < self._forced_pulls:
                 owed = available_K & (pulls_K == least)
                 probabilities_MK[row] = owed / owed.sum()
@@ -235,7 +236,8 @@ def best_arms(values_MK: FloatArray, available_K: BoolArray) -> FloatArray:
     """Probability 1 for the available arm of the largest value, shared evenly where several tie."""
     masked_MK = values_MK if available_K.all() else np.where(available_K, values_MK, -np.inf)
     best_MK = masked_MK == masked_MK.max(axis=1, keepdims=True)
-    probabilities: FloatArray = best_MK / best_MK.sum(axis=1, keepdims=True)
+    unique = np.count_nonzero(best_MK) == len(best_MK)  # the usual case, which is not worth a division
+    probabilities: FloatArray = best_MK.astype(np.float64) if unique else best_MK / best_MK.sum(axis=1, keepdims=True)
     return probabilities
 
 
