@@ -257,6 +257,19 @@ def test_rows_of_one_selection_are_learned_like_rows_of_many():
         assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("dim", [20, 80])
+def test_contexts_that_change_after_their_selection_are_learned_as_they_were(dim):
+    kept, changed = (LinUCB(1, dim, alpha=0.5) for _ in range(2))
+    rows = contexts(3, dim, 3.0)
+    kept.update(kept.select(rows).id, np.array([0.1, 0.9, 0.4]))
+    given = rows.copy()
+    selection = changed.select(given)
+    given[:] = 7.0
+    changed.update(selection.id, np.array([0.1, 0.9, 0.4]))
+    for first, second in zip(kept.estimates(rows), changed.estimates(rows), strict=True):
+        assert np.array_equal(first, second)
+
+
 def test_unavailable_arms_are_never_chosen():
     bandit = LinUCB(3, 4, forced_pulls=1)
     available = np.array([True, False, True])

@@ -203,7 +203,7 @@ class ArmSelector(ABC):
         }
 
     def _checked(self, contexts_MD: FloatArray) -> FloatArray:
-        contexts_MD = np.ascontiguousarray(contexts_MD, dtype=np.float64)
+        contexts_MD = np.array(contexts_MD, dtype=np.float64, order="C")  # a copy: it is learned from later
         if self._dim is None:
             return np.empty((len(contexts_MD), 0))
         if contexts_MD.ndim != 2 or contexts_MD.shape[1] != self._dim:
