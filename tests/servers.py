@@ -26,10 +26,11 @@ class Server:
                     self.busy += 1
                     self.most_busy = max(self.most_busy, self.busy)
                 try:
-                    handler.send(answer(handler.path, payload, number))
-                finally:
+                    given = answer(handler.path, payload, number)
+                finally:  # before the reply is sent: whoever reads it may ask again at once
                     with lock:
                         self.busy -= 1
+                handler.send(given)
 
             do_GET = do_POST
 
