@@ -63,7 +63,8 @@ def train_router(config: RunConfig, pairs: str | Path, out: str | Path, *, stand
         raise RunDirectoryError(f"{out} exists; choose a new folder with --out")
     if config.context.normalization in ("standardize", "unit"):
         raise ConfigError(
-            f"context.normalization = {config.context.normalization!r} changes as a run goes on; use 'none' or 'l2'"
+            f"context.normalization = {config.context.normalization!r} changes as a run goes on; "
+            "add --set context.normalization=none (or l2), here and in the run that uses it"
         )
     preferences = load_preferences(pairs)
     names = [model.name for model in config.rewards.models]
