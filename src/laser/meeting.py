@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from laser.errors import LostProcessError
+from laser.memory import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -136,8 +137,8 @@ def collective(call: Callable[[], T]) -> T:
     """
     try:
         return call()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]  # no source line
         raise LostProcessError(f"another process of the run is gone ({reason}); resume the run") from error

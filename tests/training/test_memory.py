@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from laser.errors import LostProcessError, TrainingError
+from laser.meeting import collective
 from laser.memory import is_out_of_memory
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
@@ -260,6 +261,12 @@ def test_a_lost_process_is_no_failure_of_a_reward_model():
     with pytest.raises(LostProcessError):
         pool.score(0, TEXTS, ANSWERS)
     assert pool.available_K.all()
+
+
+def test_memory_that_runs_out_between_processes_is_no_lost_process():
+    with pytest.raises(RuntimeError) as raised:
+        collective(lambda: torch.empty(2**60, dtype=torch.uint8, device="cpu"))
+    assert is_out_of_memory(raised.value) and not isinstance(raised.value, LostProcessError)
 
 
 def test_a_cpu_that_is_out_of_memory_is_recognised():
