@@ -1,5 +1,7 @@
 """Packed, tiled log-probs against a plain full-logits forward, on many architectures."""
 
+import math
+
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -73,14 +75,15 @@ def test_the_chosen_layout_equals_a_plain_forward(name):
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "granite", "cohere", "olmo2", "phi3"])
 def test_common_architectures_get_the_fast_layout(name):
-    assert choose_layout(tiny(name)) == Layout(share_prefix=True, head="tiled")
+    layout = choose_layout(tiny(name))
+    assert layout == Layout(64 if name == "gemma2" else math.inf, "tiled")
 
 
-@pytest.mark.parametrize("share_prefix", [True, False])
+@pytest.mark.parametrize("share_up_to", [math.inf, 6, 0])
 @pytest.mark.parametrize("budget", [1, 12, 1000])
-def test_no_budget_or_layout_changes_a_logp(share_prefix, budget):
+def test_no_budget_or_layout_changes_a_logp(share_up_to, budget):
     model = tiny("llama")
-    layout = Layout(share_prefix, "tiled")
+    layout = Layout(share_up_to, "tiled")
     found = packed_logps(model, PROMPTS, RESPONSES, layout=layout, max_batch_tokens=budget)
     torch.testing.assert_close(found, flat_plain(model), atol=1e-5, rtol=0)
 
@@ -93,14 +96,14 @@ def test_gradients_equal_those_of_a_plain_forward(name):
     (factors * flat_plain(model)).sum().backward()
     expected = weight.grad.clone()
     weight.grad = None
-    layout = Layout(share_prefix=True, head="tiled")
+    layout = Layout(math.inf, "tiled")
     (factors * packed_logps(model, PROMPTS, RESPONSES, layout=layout, max_batch_tokens=24)).sum().backward()
     torch.testing.assert_close(weight.grad, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_tiles_smaller_than_the_batch_change_nothing(monkeypatch):
     model = tiny("llama")
-    layout = Layout(share_prefix=True, head="tiled")
+    layout = Layout(math.inf, "tiled")
     whole = packed_logps(model, PROMPTS, RESPONSES, layout=layout, max_batch_tokens=64)
     monkeypatch.setattr("laser.lm.logps._TILE_ELEMENTS", 97 * 2)
     torch.testing.assert_close(packed_logps(model, PROMPTS, RESPONSES, layout=layout, max_batch_tokens=64), whole)
@@ -116,19 +119,19 @@ def test_a_model_that_ignores_4d_masks_falls_back():
         return inner(*args, attention_mask=mask, **kwargs)
 
     model.model.forward = careless
-    assert choose_layout(model) == Layout(share_prefix=False, head="tiled")
+    assert choose_layout(model) == Layout(0, "tiled")
 
 
 def test_eager_attention_takes_the_same_mask():
     model = tiny("llama")
     model.set_attn_implementation("eager")
-    assert choose_layout(model) == Layout(share_prefix=True, head="tiled")
+    assert choose_layout(model) == Layout(math.inf, "tiled")
 
 
 def test_response_logps_are_split_by_prompt_and_zero_for_empty_ones():
     model = tiny("llama")
     budget = Budget(64, ModelError("out of memory"))
-    rows = response_logps(model, PROMPTS, RESPONSES, layout=Layout(True, "tiled"), budget=budget)
+    rows = response_logps(model, PROMPTS, RESPONSES, layout=Layout(math.inf, "tiled"), budget=budget)
     assert [len(row) for row in rows] == [3, 3, 1]
     assert rows[1][1] == 0
 
@@ -139,7 +142,7 @@ def test_packing_counts_every_response_token_once_and_shares_prompts():
     lengths = [len(ids) for row in RESPONSES for ids in row]
     assert [owners.count(number) for number in range(7)] == lengths
     assert sum(len(batch.input_ids) for batch in batches) == len(PROMPTS)
-    rows = list(pack(PROMPTS, RESPONSES, max_batch_tokens=1000, share_prefix=False))
+    rows = list(pack(PROMPTS, RESPONSES, max_batch_tokens=1000, share_up_to=0))
     assert sum(len(batch.input_ids) for batch in rows) == sum(length > 0 for length in lengths)
 
 

@@ -7,19 +7,23 @@ hand: the backward pass is one product, and nothing is kept or computed twice.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from laser.lm.packing import PackedBatch, TokenIds, pack
 from laser.memory import Budget, is_out_of_memory
 
 _TILE_ELEMENTS = 2**23  # logits of one tile: 32 MiB in float32
 _MORE_ON_GPU = 4  # times as many, to keep it busy
+_LEAK = 1e-2  # nats by which another response behind the same prompt may move a log-prob: rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,12 @@ class Layout:
     """How log-probs of a model are computed; `choose_layout` finds the fastest that is right.
 
     Attributes:
-        share_prefix: Pack the responses of a prompt behind one copy of it.
+        share_up_to: Most tokens of prompt and response together for which the responses of a prompt are packed behind
+            one copy of it; 0: never.
         head: "tiled" through the frozen head's weight, or "full" through the model's own forward.
     """
 
-    share_prefix: bool
+    share_up_to: float
     head: Literal["tiled", "full"]
 
 
@@ -119,7 +124,7 @@ def packed_logps(
     device = model.device
     total = torch.zeros(sum(len(row) for row in response_ids), dtype=torch.float32, device=device)
     batches = pack(
-        prompt_ids, response_ids, max_batch_tokens=max_batch_tokens, share_prefix=layout.share_prefix, device=device
+        prompt_ids, response_ids, max_batch_tokens=max_batch_tokens, share_up_to=layout.share_up_to, device=device
     )
     for batch in batches:
         total = total.index_add(0, batch.owners, token_logps(model, batch, layout))
@@ -152,7 +157,7 @@ def choose_layout(model: PreTrainedModel) -> Layout:
 
     Architectures differ in what they do with a ready 4D mask and between backbone and logits (scaling, soft caps,
     biases). The probe compares every shortcut with full logits, one response per row, on this very model; what
-    differs is not used.
+    differs is not used. What a short probe cannot see, the architecture tells (`_sharable_length`).
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(model.config.get_text_config().vocab_size, 1000)
@@ -161,24 +166,46 @@ def choose_layout(model: PreTrainedModel) -> Layout:
         return torch.randint(vocabulary, (length,), generator=generator).tolist()
 
     prompts, responses = [draw(5), draw(9)], [[draw(4), draw(1), draw(6)], [draw(3)]]
+    others = [[draw(4), *responses[0][1:]], responses[1]]  # another first response
 
-    def logps(layout: Layout) -> Tensor:
+    def logps(layout: Layout, responses: list[list[list[int]]] = responses) -> Tensor:
         return packed_logps(model, prompts, responses, layout=layout, max_batch_tokens=64)
 
-    plain = logps(Layout(share_prefix=False, head="full"))
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05 * float(plain.abs().max().clamp(min=1))
-    for layout in (Layout(True, "tiled"), Layout(False, "tiled"), Layout(True, "full")):
+    plain = logps(Layout(0, "full"))
+    exact = model.dtype == torch.float32
+    tolerance = 1e-3 if exact else 0.05 * float(plain.abs().max().clamp(min=1))
+    length = _sharable_length(model)
+    for layout in (Layout(length, "tiled"), Layout(0, "tiled"), Layout(length, "full")):
         if layout.head == "tiled" and not _has_plain_head(model):
             continue
         try:
             found = logps(layout)
+            leak = (logps(layout, others) - found)[1:].abs().max()
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
             if is_out_of_memory(error):
                 raise
             continue  # the architecture refuses the shortcut
-        if torch.isfinite(found).all() and (found - plain).abs().max() < tolerance:
+        if torch.isfinite(found).all() and (found - plain).abs().max() < tolerance and leak < _LEAK:
             return layout
-    return Layout(share_prefix=False, head="full")
+    return Layout(0, "full")
+
+
+def _sharable_length(model: PreTrainedModel) -> float:
+    """Most tokens of a text whose prompt may be shared; infinity where nothing limits it, 0 where it never may.
+
+    A ready 4D mask replaces a layer's own, so it is right up to the length of the shortest window. Recurrent layers
+    heed none. A model without position ids counts places in the row, as GPT-Neo's local layers do.
+    """
+    config = model.config.get_text_config()
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        return 0
+    if "local" in getattr(config, "attention_layers", ()):
+        return 0
+    layers = DynamicCache(config=model.config).layers
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return 0
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    return min(windows, default=math.inf)
 
 
 def _has_plain_head(model: PreTrainedModel) -> bool:
@@ -191,7 +218,7 @@ def _head_formula(model: PreTrainedModel) -> tuple[float, float | None]:
     """Factor and soft cap between W h and the logits, where an architecture has them."""
     config = model.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    softcap = getattr(config, "final_logit_softcapping", None)
+    softcap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
     return scale, float(softcap) if softcap else None
 
 

@@ -2,12 +2,13 @@
 
 A row is ``[prompt | r1 | r2 | ... | rn]``. Every response starts at position len(prompt) and attends to the prompt and,
 causally, to itself; a 4D attention mask keeps responses apart. The last token of a response predicts nothing that is
-asked for, so it is not in the row. Where a model does not honour a 4D mask, each response gets a row of its own: the
-same code with ``share_prefix = False``.
+asked for, so it is not in the row. Where a model does not honour a 4D mask, or a text is longer than the window of some
+of its layers, which such a mask would override, each response gets a row of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class PackedBatch:
     Attributes:
         input_ids: Shape (R, L), right-padded.
         position_ids: Shape (R, L).
-        attention_mask: Boolean, shape (R, 1, L, L), True where a query may attend; or (R, L) without prefix sharing.
+        attention_mask: Boolean, shape (R, 1, L, L), True where a query may attend; or (R, L) without shared prompts.
         predicting: For each of the T tokens, the flat index r * L + l of the position that predicts it.
         targets: The token ids that are predicted, shape (T,).
         owners: For each of the T tokens, the flat number of its response, shape (T,).
@@ -47,6 +48,7 @@ class PackedBatch:
 class _Row:
     prompt: TokenIds
     responses: tuple[tuple[int, TokenIds], ...]  # (flat number, token ids)
+    shared: bool  # whether in a batch with 4D masks
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(len(ids) - 1 for _, ids in self.responses)
@@ -57,7 +59,7 @@ def pack(
     response_ids: Sequence[Sequence[TokenIds]],
     *,
     max_batch_tokens: int,
-    share_prefix: bool = True,
+    share_up_to: float = math.inf,
     pad_id: int = 0,
     device: torch.device | None = None,
 ) -> Iterator[PackedBatch]:
@@ -69,16 +71,18 @@ def pack(
         prompt_ids: B prompts, each at least one token.
         response_ids: For each prompt, its responses.
         max_batch_tokens: Budget of a batch and of a row; a row with a single response may exceed it.
-        share_prefix: Several responses per row behind one copy of the prompt.
+        share_up_to: Most tokens of prompt and response together for which a prompt's responses are put behind one copy
+            of it; 0: never.
         pad_id: Any valid token id.
         device: Where batches are made; default: the CPU.
 
     Yields:
-        Batches of rows of similar length, longest first.
+        Batches of rows of similar length, longest first, those whose prompt is not shared before the others.
     """
-    rows = list(_rows(prompt_ids, response_ids, max_batch_tokens, share_prefix))
-    for chunk in by_length([len(row) for row in rows], max_batch_tokens):
-        yield _batch([rows[index] for index in chunk], share_prefix, pad_id, device or torch.device("cpu"))
+    rows = list(_rows(prompt_ids, response_ids, max_batch_tokens, share_up_to))
+    for kind in ([row for row in rows if not row.shared], [row for row in rows if row.shared]):
+        for chunk in by_length([len(row) for row in kind], max_batch_tokens):
+            yield _batch([kind[index] for index in chunk], pad_id, device or torch.device("cpu"))
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -105,25 +109,27 @@ def pad_right(ids: Sequence[TokenIds], pad_id: int, device: torch.device) -> tup
 
 
 def _rows(
-    prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], budget: int, share_prefix: bool
+    prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], budget: int, share_up_to: float
 ) -> Iterator[_Row]:
     number = 0
     for prompt, responses in zip(prompt_ids, response_ids, strict=True):
+        shared = len(prompt) + max(map(len, responses), default=0) - 1 <= share_up_to
         current: list[tuple[int, TokenIds]] = []
         used = len(prompt)
         for ids in responses:
             if ids:
-                if current and (not share_prefix or used + len(ids) - 1 > budget):
-                    yield _Row(prompt, tuple(current))
+                if current and (not shared or used + len(ids) - 1 > budget):
+                    yield _Row(prompt, tuple(current), shared)
                     current, used = [], len(prompt)
                 current.append((number, ids))
                 used += len(ids) - 1
             number += 1
         if current:
-            yield _Row(prompt, tuple(current))
+            yield _Row(prompt, tuple(current), shared)
 
 
-def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int, device: torch.device) -> PackedBatch:
+def _batch(rows: Sequence[_Row], pad_id: int, device: torch.device) -> PackedBatch:
+    """Rows that are all shared or all not."""
     length = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), length), dtype=torch.long)
@@ -148,7 +154,7 @@ def _batch(rows: Sequence[_Row], share_prefix: bool, pad_id: int, device: torch.
     return PackedBatch(
         input_ids=input_ids.to(device),
         position_ids=position_ids.to(device),
-        attention_mask=_tree_mask(segments) if share_prefix else (segments >= 0).long(),
+        attention_mask=_tree_mask(segments) if rows[0].shared else (segments >= 0).long(),
         predicting=torch.tensor(predicting, dtype=torch.long).to(device),
         targets=torch.tensor(targets, dtype=torch.long).to(device),
         owners=torch.tensor(owners, dtype=torch.long).to(device),

@@ -3,8 +3,9 @@
 `SharedPrompts` also keeps a prompt's keys and values once, and those of the responses in buffers of fixed size: a chunk
 holds B prompts and R responses instead of R prompts, and nothing is copied as responses grow. On a GPU a step, whose
 shapes then stay the same, is captured as a CUDA graph and replayed instead of launching every kernel from Python.
-`choose_decoder` tries that on the model itself; what does not agree (sliding windows, attention sinks, models that
-bring their own attention) is decoded with a cache of whole rows.
+`choose_decoder` tries that on the model itself. What does not agree (sliding windows, attention sinks, recurrent
+layers, models that bring their own attention) is decoded with a cache of whole rows, and where not even that is right
+(a state of another kind) without a cache.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from laser.lm.packing import TokenIds
+from laser.memory import is_out_of_memory
 from laser.policy.shared_attention import PromptKeys, shared_attention
 
 
@@ -60,8 +62,38 @@ class Decoder(ABC):
         """
 
 
+class Recomputed(Decoder):
+    """Every step runs every row from its first token on, without padding: slow, and right for every causal LM."""
+
+    @staticmethod
+    def tokens_held(prompt_tokens: int, repeats: int, max_new_tokens: int) -> int:
+        """See `Decoder.tokens_held`; here what a forward pass holds."""
+        return repeats * (prompt_tokens + max_new_tokens)
+
+    def start(self) -> Tensor:
+        """Run every prompt."""
+        self._rows = [list(ids) for ids in self._ids for _ in range(self._repeats)]
+        return self._last_logits(self._ids).repeat_interleave(self._repeats, 0)
+
+    def advance(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """See `Decoder.advance`."""
+        self._rows = [[*self._rows[row], token] for row, token in zip(keep.tolist(), tokens.tolist(), strict=True)]
+        return self._last_logits(self._rows)
+
+    def _last_logits(self, rows: Sequence[TokenIds]) -> Tensor:
+        """Logits behind the last token of each row; rows of one length go through the model together."""
+        lengths = torch.tensor([len(row) for row in rows])
+        logits: dict[int, Tensor] = {}
+        for length in lengths.unique().tolist():
+            places = (lengths == length).nonzero()[:, 0].tolist()
+            inputs = torch.tensor([list(rows[place]) for place in places], device=self._model.device)
+            output = self._model(input_ids=inputs, use_cache=False, logits_to_keep=1)
+            logits.update(zip(places, output.logits[:, -1], strict=True))
+        return torch.stack([logits[place] for place in range(len(rows))])
+
+
 class WholeRows(Decoder):
-    """Every row has keys and values of its own, prompt included; right for every causal LM."""
+    """Every row has keys and values of its own, prompt included."""
 
     @staticmethod
     def tokens_held(prompt_tokens: int, repeats: int, max_new_tokens: int) -> int:
@@ -71,7 +103,7 @@ class WholeRows(Decoder):
     def start(self) -> Tensor:
         """Run left-padded prompts once, then repeat cache, mask and last logits for each of the n rows."""
         logits, self._cache, mask = _prefill(self._model, self._ids)
-        self._cache.batch_repeat_interleave(self._repeats)
+        self._take(torch.arange(len(mask), device=mask.device).repeat_interleave(self._repeats))
         self._mask = mask.repeat_interleave(self._repeats, 0)
         self._positions = self._mask.sum(dim=1, keepdim=True)
         return logits.repeat_interleave(self._repeats, 0)
@@ -79,7 +111,7 @@ class WholeRows(Decoder):
     def advance(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """See `Decoder.advance`."""
         if len(keep) < len(self._mask):
-            self._cache.batch_select_indices(keep)
+            self._take(keep)
             self._mask, self._positions = self._mask[keep], self._positions[keep]
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(keep), 1)], dim=1)
         output = self._model(
@@ -92,6 +124,10 @@ class WholeRows(Decoder):
         self._positions = self._positions + 1
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def _take(self, rows: Tensor) -> None:
+        """Repeat and drop rows of the cache in the one way that every kind of layer has."""
+        self._cache.reorder_cache(rows)  # type: ignore[arg-type]  # any integer tensor
 
 
 class SharedPrompts(Decoder):
@@ -264,7 +300,7 @@ def _prefill(model: PreTrainedModel, ids: Sequence[TokenIds]) -> tuple[Tensor, D
 
 @torch.no_grad()
 def choose_decoder(model: PreTrainedModel) -> type[Decoder]:
-    """The fastest decoder that gives this very model the logits of `WholeRows` on a short probe."""
+    """The fastest decoder that gives this very model the logits of plain forward passes on a short probe."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(model.config.get_text_config().vocab_size, 1000)
 
@@ -276,17 +312,28 @@ def choose_decoder(model: PreTrainedModel) -> type[Decoder]:
 
     def logits(kind: type[Decoder]) -> Tensor:
         decoder = kind(model, ids, 2, 3)
-        first = decoder.start()
+        first = decoder.start().clone()
         return torch.cat([first, *(decoder.advance(tokens, keep.to(model.device)).clone() for tokens, keep in steps)])
 
-    plain = logits(WholeRows).float()
+    plain = logits(Recomputed).float()
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.05) * float(plain.abs().max().clamp(min=1))
     # What Python does around a layer, such as gathering its weights, is not in a captured step.
     hooked = any(module._forward_pre_hooks for module in model.modules())
-    for kind in (SharedPrompts,) if hooked or model.device.type != "cuda" else (CapturedSteps, SharedPrompts):
+    captured = () if hooked or model.device.type != "cuda" else (CapturedSteps,)
+    for kind in (*captured, SharedPrompts, WholeRows):
         try:
             if float((logits(kind).float() - plain).abs().max()) <= tolerance:
                 return kind
-        except (NotImplementedError, TypeError, ValueError, AttributeError, KeyError, RuntimeError):
+        except (
+            NotImplementedError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            RuntimeError,
+        ) as error:
+            if is_out_of_memory(error):
+                raise
             continue  # whatever an architecture does otherwise, the plain way is right for it
-    return WholeRows
+    return Recomputed
