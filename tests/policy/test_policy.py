@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from laser.build import build_policy
 from laser.config import parse_config
@@ -181,7 +182,32 @@ def test_dropout_acts_only_while_training():
     move(policy)
     assert torch.equal(flat(policy, "policy"), flat(policy, "policy"))
     ids = policy.encode(PROMPTS)
-    assert not torch.equal(policy.trainable_logps(ids, RESPONSES), policy.trainable_logps(ids, RESPONSES))
+    torch.rand(1)  # whatever else draws
+    first, again, later = (policy.trainable_logps(ids, RESPONSES, moment=(step, 0)) for step in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    other = make_policy(lora_dropout=0.5, seed=1)
+    other.load_state_dict(policy.state_dict())
+    assert not torch.equal(first, other.trainable_logps(ids, RESPONSES, moment=(1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        ("gpt2", {"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}),
+        ("opt", {"dropout": 0.3, "attention_dropout": 0.3, "word_embed_proj_dim": 32, "ffn_dim": 48}),
+        ("llama", {"attention_dropout": 0.3}),
+        ("falcon", {"hidden_dropout": 0.3, "attention_dropout": 0.3}),
+    ],
+)
+def test_a_base_model_brings_no_dropout_into_training(kind, rates):
+    """Noise in pi and none in pi_ref would make a loss of its own: ln 2 on the first batch of DPO is ln 2."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99, "eos_token_id": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **rates, bos_token_id=1))
+    policy = Policy(model.eval().requires_grad_(False), make_tokenizer(), lora_rank=4)
+    ids = policy.encode(PROMPTS)
+    frozen = torch.cat(policy.logps(ids, RESPONSES, which="base"))
+    torch.testing.assert_close(policy.trainable_logps(ids, RESPONSES), frozen, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("template", "text"), [("plain", "Sum?\n"), ("{{ messages[0]['content'] }}!", "Sum?!")])

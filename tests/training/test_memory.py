@@ -44,12 +44,12 @@ def make_learner(monkeypatch, limit, error=ERRORS[0]):
     learner = Learner(policy, Objective("nll+dpo"), learning_rate=1e-2, max_batch_tokens=64)
     forward, sizes = policy.trainable_logps, []
 
-    def limited(prompt_ids, response_ids):
+    def limited(prompt_ids, response_ids, **moment):
         tokens = sum(map(len, prompt_ids)) + sum(len(ids) for row in response_ids for ids in row)
         if tokens > limit:
             raise error
         sizes.append(tokens)
-        return forward(prompt_ids, response_ids)
+        return forward(prompt_ids, response_ids, **moment)
 
     monkeypatch.setattr(policy, "trainable_logps", limited)
     return learner, sizes

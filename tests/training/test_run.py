@@ -194,6 +194,7 @@ MEMORIES = {
     "neural": {"selector": {"type": "neural_ucb", "hidden": [8, 4]}},
     "online": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": "zscore"}},
     "agreeing": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
+    "dropout": {"policy": {"lora": {"rank": 4, "dropout": 0.2}}},
     "sequential": {"selector": {"type": "sequential", "switch": "iteration"}},
 }
 

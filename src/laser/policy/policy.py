@@ -82,6 +82,8 @@ class Policy:
         self._max_batch_tokens = max_batch_tokens
         self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._system_prompt = system_prompt
+        _silence(model)
+        self._seed, self._has_dropout = seed, lora_dropout > 0
         self._layout = choose_layout(model)
         token, room = footprint_of(model, checkpointing=gradient_checkpointing), room_on(model.device)
         self.sampling_tokens, self.training_tokens = token.sampling_tokens(room), token.training_tokens(room)
@@ -180,13 +182,25 @@ class Policy:
         with self._active(which):
             return response_logps(self.model, prompt_ids, response_ids, layout=self._layout, budget=self._budget)
 
-    def trainable_logps(self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]]) -> Tensor:
-        """Log-probs under the policy with gradient, responses numbered flat, shape (number of responses,), float32."""
+    def trainable_logps(
+        self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], *, moment: Sequence[int] = ()
+    ) -> Tensor:
+        """Log-probs under the policy with gradient.
+
+        Args:
+            prompt_ids: B rendered prompts.
+            response_ids: For each prompt, its responses.
+            moment: Non-negative integers that address the pass: with the seed, they decide what dropout drops.
+
+        Returns:
+            One value per response, numbered flat, float32, in nats.
+        """
         self.model.train()
         try:
-            return packed_logps(
-                self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self._max_batch_tokens
-            )
+            with self._dropout_of(moment):
+                return packed_logps(
+                    self.model, prompt_ids, response_ids, layout=self._layout, max_batch_tokens=self._max_batch_tokens
+                )
         finally:
             self.model.eval()
 
@@ -251,6 +265,16 @@ class Policy:
             )
 
     @contextmanager
+    def _dropout_of(self, moment: Sequence[int]) -> Iterator[None]:
+        """Torch's generators inside the block start at this moment, and are put back."""
+        if not self._has_dropout:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(self._seed, "dropout", *moment))
+            yield
+
+    @contextmanager
     def _active(self, which: Which) -> Iterator[None]:
         """Forward passes inside the block run under the given weights; the policy is restored whatever happens."""
         if which == "base":
@@ -296,6 +320,18 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
         ) from error
     peft.set_requires_grad("reference", False)
     return peft.eval()
+
+
+def _silence(model: PreTrainedModel) -> None:
+    """Take the dropout of pretraining out of a model whose weights are frozen.
+
+    There is nothing of its own to regularize, and noise in pi but not in pi_ref would be trained on as if it were a
+    preference. Modules have a rate as a submodule, as an attribute, or read it from the configuration.
+    """
+    for owner in (model.config, model.config.get_text_config(), *model.modules()):
+        for name, value in list(vars(owner).items()):
+            if isinstance(value, float) and ("drop" in name or (name == "p" and isinstance(owner, nn.Dropout))):
+                setattr(owner, name, 0.0)
 
 
 def compute_in_base_precision(model: PreTrainedModel) -> None:

@@ -232,7 +232,9 @@ class Learner:
         num_tokens = 0
         for micro in self._micro_batches(prompt_ids, responses, pairs):
             work = collect(prompt_ids, responses, micro)
-            logps = self.policy.trainable_logps(work.prompt_ids, work.response_ids)
+            logps = self.policy.trainable_logps(
+                work.prompt_ids, work.response_ids, moment=(self._num_steps, micro[0].prompt)
+            )
             parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
             loss = torch.stack([part.sum() for part in parts.values()]).sum() / num_pairs
             if not torch.isfinite(loss):
