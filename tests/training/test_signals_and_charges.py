@@ -9,6 +9,7 @@ from laser.bandits.linucb import LinUCB
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
+from laser.rewards.quarantine import Quarantine
 from laser.statefiles import load_state, save_state
 from laser.training.charges import Charge, make_charges
 from laser.training.pairs import Candidates, orient_by_agreement
@@ -127,6 +128,36 @@ def test_a_warm_start_teaches_every_arm_what_it_is_worth():
     means, _ = selector.estimates(np.array([[1.0, 1.0], [1.0, 0.0]]))
     np.testing.assert_allclose(means, [[0.5, 0.5, 1.0], [0.5, 0.5, 0.0]], atol=0.02)
     assert selector.pulls_K.tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("labels", ["gold", "consensus"])
+@pytest.mark.parametrize("max_failures", [1, 2])
+def test_a_reward_model_that_was_away_is_measured_and_taught_once_it_is_back(labels, max_failures, tmp_path):
+    away = [True]
+
+    def flaky(prompts, responses):
+        if away[0]:
+            raise ConnectionError("no answer")
+        return knows_even(prompts, responses)
+
+    arms = [Arm("long", lambda: FunctionRM(long, "long")), Arm("flaky", lambda: FunctionRM(flaky, "flaky"))]
+    quarantine = Quarantine(2, max_failures=max_failures, recovery_batches=1)
+    pool = RewardPool(arms, max_resident=2, quarantine=quarantine)
+    probe = make_probe(pool, Replies(), warm_start=True, labels=labels)
+    selector = LinUCB(2, 2, alpha=0.1, ridge=0.01)
+    probe.prepare(0, selector, contexts)
+    assert selector.pulls_K.tolist() == [4, 0]
+    charges = [Charge(1, (0,), (), True)]
+    assert np.isnan(probe.measure(given(charges))).all()
+    away[0] = False
+    save_state(tmp_path / "probe", probe.state_dict())
+    probe = make_probe(pool, Replies(), warm_start=True, labels=labels)
+    probe.load_state_dict(load_state(tmp_path / "probe"))
+    for _ in range(3):
+        quarantine.next_batch()
+        probe.prepare(0, selector, contexts)
+    assert selector.pulls_K.tolist() == [4, 4]
+    assert probe.measure(given(charges)) > 0.4
 
 
 def test_consensus_is_the_order_of_the_summed_scores():

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,35 @@ def test_adapters_lie_in_a_folder_that_the_first_swap_makes_and_that_goes_in_the
         assert [one.name for one in folder.iterdir()] == [f"laser-{policy.adapter_digest()}"]
         del generator
     assert not folder.exists()
+
+
+def test_runs_on_one_server_leave_each_others_adapters_and_serve_again_what_is_gone(policy, tmp_path):
+    held = ["policy"]
+
+    def answer(path, payload, number):
+        if path == "/v1/load_lora_adapter":
+            held.append(payload["lora_name"])
+        elif path == "/v1/unload_lora_adapter":
+            held.remove(payload["lora_name"])
+        return {"data": [{"id": name} for name in held]}
+
+    def swap(generator, change):
+        with torch.no_grad():
+            policy.trainable_parameters()[0].add_(change)
+        return generator._swap()
+
+    with serving(answer) as server:
+        one, other = (
+            VllmGenerator(policy, Endpoint(server.url), model="policy", adapter_folder=tmp_path / name)
+            for name in ("one", "other")
+        )
+        first, second = swap(one, 1.0), swap(other, 1.0)
+        assert held == ["policy", first, second]
+        third = swap(one, 1.0)
+        assert held == ["policy", second, third]
+        held.remove(third)
+        assert swap(one, 0.0) == third
+        assert held == ["policy", second, third]
 
 
 def test_a_model_that_the_server_lacks_is_told_with_the_field(policy):

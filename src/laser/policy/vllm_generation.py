@@ -27,7 +27,8 @@ class VllmGenerator:
     """Samples on a server that holds the base weights; the adapter follows the policy.
 
     An adapter is served under a name made from its content, so that a request can never meet another one, nor prefixes
-    cached for another one. After each swap the server's log-probs of a few responses are compared with the policy's.
+    cached for another one; one that is gone (the server was started anew, another run with the same weights went on) is
+    served again. After each swap the server's log-probs of a few responses are compared with the policy's.
 
     Args:
         policy: The policy; its trained adapter is what is served.
@@ -115,14 +116,14 @@ class VllmGenerator:
     def _swap(self) -> str:
         """Have the server hold the policy's adapter as it is now; returns its name."""
         name = _PREFIX + self._policy.adapter_digest()
-        if name == self._served:
+        held = {entry.get("id") for entry in self._models()}
+        if name == self._served and name in held:
             return name
         folder = (self._folder / name).absolute()
         if not folder.is_dir():
             temporary = folder.with_name(f".{name}")
             self._policy.save_adapter(temporary)
             temporary.rename(folder)
-        held = {entry.get("id") for entry in self._models()}
         if self._model not in held:
             known = ", ".join(sorted(str(one) for one in held if not str(one).startswith(_PREFIX)))
             raise ServerError(
@@ -130,9 +131,8 @@ class VllmGenerator:
             )
         if name not in held:
             self._load(name, folder)
-        for old in held - {name}:
-            if str(old).startswith(_PREFIX):
-                self._unload(str(old))
+        if self._served not in (None, name):  # others may be of other runs
+            self._unload(str(self._served))
         self._served, self._trusted = name, False
         return name
 

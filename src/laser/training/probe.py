@@ -91,27 +91,33 @@ class Probe:
         self._iteration = -1  # of the answers; -1: none yet
         self._items: dict[str, list[_Item]] = {}
         self._known: dict[str, list[float]] = {}  # "arm:category" -> accuracy on each item, NaN where it has none
+        self._untaught: list[int] = []  # arms the selector has not been told about, as they could not be asked
 
     def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
         """Sample answers where they are due, and teach the selector what the reward models are worth on them."""
         refresh = self._settings.refresh
-        if self._iteration >= 0 and not (refresh and iteration >= self._iteration + refresh):
-            return
-        self._iteration, self._known = iteration, {}
-        self._items = {category: self._answered(prompts) for category, prompts in self._categories.items()}
-        if self._settings.warm_start and any(self._items.values()):
-            self._teach(selector, contexts)
+        if self._iteration < 0 or (refresh and iteration >= self._iteration + refresh):
+            self._iteration, self._known = iteration, {}
+            self._items = {category: self._answered(prompts) for category, prompts in self._categories.items()}
+            teach = self._settings.warm_start and any(self._items.values())
+            self._untaught = list(range(len(self._pool.names))) if teach else []
+        self._teach(selector, contexts)
 
     def measure(self, given: SignalInput) -> FloatArray:
         """Pair accuracy of each charge's reward model, weighted by how many prompts are of which category."""
         return np.array([self._of_charge(given, charge) for charge in given.charges], dtype=np.float64)
 
     def _teach(self, selector: Selector, contexts: Prepare) -> None:
+        arms = [arm for arm in self._untaught if self._pool.available_K[arm]]
+        if not arms:
+            return
         rows_MD = contexts([item.prompt for items in self._items.values() for item in items])
-        for arm in np.flatnonzero(self._pool.available_K).tolist():
+        for arm in arms:
             accuracies = [value for category in self._items for value in self._accuracies(arm, category)]
-            selection = selector.select(rows_MD, np.arange(len(self._pool.names)) == arm)
-            selector.update(selection.id, np.array(accuracies))
+            if all(f"{arm}:{category}" in self._known for category in self._items):
+                selection = selector.select(rows_MD, np.arange(len(self._pool.names)) == arm)
+                selector.update(selection.id, np.array(accuracies))
+                self._untaught.remove(arm)
 
     def _of_charge(self, given: SignalInput, charge: Charge) -> float:
         counts = Counter(given.prompts[prompt].category for prompt in charge.prompts)
@@ -124,32 +130,35 @@ class Probe:
         return total / weight if weight else float("nan")
 
     def _accuracies(self, arm: int, category: str) -> list[float]:
-        key = f"{arm}:{category}"
+        """Accuracy on each item of a category; NaN, and asked for again later, where it could not be asked."""
+        key, items = f"{arm}:{category}", self._items.get(category, [])
         if key not in self._known:
-            items = self._items.get(category, [])
             if self._settings.labels == "gold":
                 scores = self._scores(arm, items)
-                self._known[key] = [_order(row, item.num_right) for row, item in zip(scores, items, strict=True)]
+                if scores is not None:
+                    self._known[key] = [_order(row, item.num_right) for row, item in zip(scores, items, strict=True)]
             else:
                 self._ask_everyone(category, items)
-        return self._known[key]
+        return self._known.get(key, [float("nan")] * len(items))
 
     def _ask_everyone(self, category: str, items: Sequence[_Item]) -> None:
         """Consensus labels need all scores, so all reward models are measured at once."""
-        by_arm = [self._scores(arm, items) for arm in range(len(self._pool.names))]
-        heard = np.flatnonzero(self._pool.available_K)
-        sums = [np.sum([by_arm[arm][index] for arm in heard], axis=0) for index in range(len(items))]
-        for arm, scores in enumerate(by_arm):
+        asked = {arm: self._scores(arm, items) for arm in range(len(self._pool.names))}
+        heard = {arm: scores for arm, scores in asked.items() if scores is not None}
+        sums = [np.sum([scores[index] for scores in heard.values()], axis=0) for index in range(len(items))]
+        for arm, scores in heard.items():
             agreements = [_agreement(row, total) for row, total in zip(scores, sums, strict=True)]
             self._known[f"{arm}:{category}"] = agreements
 
-    def _scores(self, arm: int, items: Sequence[_Item]) -> list[FloatArray]:
-        """Scores of the items' responses; NaN from a reward model that is in quarantine, or ends there."""
+    def _scores(self, arm: int, items: Sequence[_Item]) -> list[FloatArray] | None:
+        """Scores of the items' responses; None from a reward model that is in quarantine or gave not a single one."""
+        if not items:
+            return []
         try:
-            prompts, responses = [item.prompt for item in items], [item.responses for item in items]
-            return self._pool.score(arm, prompts, responses) if items else []
+            scores = self._pool.score(arm, [item.prompt for item in items], [item.responses for item in items])
         except QuarantinedError:
-            return [np.full(len(item.responses), np.nan) for item in items]
+            return None
+        return scores if any(np.isfinite(row).any() for row in scores) else None
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
         settings = self._settings
@@ -182,11 +191,12 @@ class Probe:
             for category, of_category in self._items.items()
         }
         known = {key: [None if np.isnan(value) else value for value in row] for key, row in self._known.items()}
-        return {"iteration": self._iteration, "items": items, "known": known}
+        return {"iteration": self._iteration, "items": items, "known": known, "untaught": list(self._untaught)}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
         self._iteration = int(state["iteration"])
+        self._untaught = [int(arm) for arm in state.get("untaught", [])]
         self._known = {
             key: [float("nan") if value is None else value for value in row] for key, row in state["known"].items()
         }
