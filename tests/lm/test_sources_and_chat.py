@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from laser.errors import ModelError
 from laser.lm.chat import encode_prompt, encode_text
@@ -18,7 +19,7 @@ from laser.lm.sources import (
     load_tokenizer,
     resolve,
 )
-from tiny import make_model, make_tokenizer, save_model
+from tiny import TEMPLATE, make_model, make_tokenizer, save_model
 
 CPU = torch.device("cpu")
 
@@ -142,6 +143,21 @@ def test_control_tokens_in_a_message_stay_text(content):
     for control in (1, 2):
         assert ids.count(control) == plain.count(control)
     assert tokenizer.decode(ids) == f"<|im_start|>user {content}<|im_end|><|im_start|>assistant "
+
+
+def test_words_that_were_added_are_no_control_tokens_and_leave_a_message_to_the_template():
+    """Gemma adds line breaks and tags; a message with one is rendered like any other, trimmed if the template trims."""
+    tokenizer = make_tokenizer(chat_template=TEMPLATE.replace("m['content']", "m['content'] | trim"))
+    before = encode_prompt(tokenizer, ({"role": "user", "content": "a<b> \n"},))
+    tokenizer.add_tokens(["<b>", AddedToken("\n", special=False)])
+    after = encode_prompt(tokenizer, ({"role": "user", "content": "a<b> \n"},))
+    assert (
+        tokenizer.decode(after) == tokenizer.decode(before) == "<|im_start|>user a<b><|im_end|><|im_start|>assistant "
+    )
+    assert len(after) == len(before) - 2
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<c>"]})
+    (special,) = tokenizer.convert_tokens_to_ids(["<c>"])
+    assert special not in encode_prompt(tokenizer, ({"role": "user", "content": "a<c>"},))
 
 
 def test_control_tokens_in_a_response_stay_text():

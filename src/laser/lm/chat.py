@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +13,9 @@ from laser.types import Message
 
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """Chat template of a base model: what was said, line by line, without roles."""
+
+_CONTROL_TOKENS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[str]]] = WeakKeyDictionary()
+"""What is costly to collect from a large vocabulary, with the size that it had."""
 
 
 def encode_prompt(
@@ -103,9 +107,14 @@ def _spells_special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool
     return any(token in text for token in _control_tokens(tokenizer))
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    added = {str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values()}
-    return (added | set(tokenizer.all_special_tokens)) - {""}
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Special tokens. Others that were added (``<think>``, Gemma's ``<b>``) are words of the model like any text."""
+    known = _CONTROL_TOKENS.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        special = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+        known = _CONTROL_TOKENS[tokenizer] = len(tokenizer), frozenset(special - {""})
+    return known[1]
 
 
 def _encode_guarded(
