@@ -1,15 +1,17 @@
 """The plan's figures against real models, and the summary of hand-written records."""
 
+import json
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
+from laser.build import build_splits
 from laser.config import parse_config
 from laser.costs import MACHINES, BatchSize, LmShape, Machine, PhaseCost, batch_costs
 from laser.errors import ConfigError, ModelError
-from laser.planning import ModelSize, estimate_memory, measure_model, measure_reward_model
+from laser.planning import ModelSize, batch_size, estimate_memory, measure_model, measure_reward_model
 from laser.policy.policy import Policy
 from tiny import make_model, save_model
 
@@ -21,6 +23,19 @@ def config(tmp_path):
     return parse_config(
         {"policy": {"model": base, "lora": {"rank": 4}}, "data": {"type": "embedded"}, "rewards": {"models": models}}
     )
+
+
+@pytest.mark.parametrize(("batching", "largest"), [("shuffled", 6), ("by_category", 3)])
+def test_a_plan_has_no_more_prompts_in_a_batch_than_there_are(tmp_path, config, batching, largest):
+    rows = [{"prompt": f"say {i}", "category": "ab"[i % 2]} for i in range(6)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = {
+        "data": {"type": "file", "train": str(tmp_path / "prompts.jsonl")},
+        "split": {"train": 6, "dev": 0, "batching": batching},
+        "training": {"batch_size": 50, "batches_per_iteration": 2},
+    }
+    config = parse_config({**config.model_dump(mode="json"), **changes})
+    assert batch_size(config, build_splits(config)).prompts == largest
 
 
 def test_sizes_are_those_of_the_loaded_model(config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from laser import __version__
 from laser.analysis.summary import RunSummary, summarize
 from laser.build import Built, build, build_tracking, reward_fingerprints
 from laser.build.checks import check_used, nothing_to_choose
-from laser.config import RunConfig, parse_config
+from laser.config import RunConfig, load_config, parse_config
 from laser.config.compare import first_difference
 from laser.errors import ConfigError, RunDirectoryError
 from laser.ranks import Ranks, joined
@@ -53,7 +53,7 @@ def default_out(name: str = "run") -> Path:
 
 
 def train(
-    config: RunConfig | Mapping[str, Any],
+    config: RunConfig | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
     progress: Progress | None = None,
@@ -62,7 +62,7 @@ def train(
     """Train a policy with a pool of reward models (arXiv 2410.01735, Algorithm 1).
 
     Args:
-        config: A `RunConfig`, or the nested dict that a TOML file would hold.
+        config: A `RunConfig`, the path of a TOML file, or the nested dict that one would hold.
         out: The run directory to create; None: a new folder under ``runs/``.
         progress: Told what happens; None: silence.
         stop: Asked between batches; where it says so, the run is saved and `StoppedError` raised.
@@ -73,7 +73,7 @@ def train(
     Raises:
         LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
     """
-    config = config if isinstance(config, RunConfig) else parse_config(dict(config))
+    config = _resolved(config)
     check_used(config)
     progress = progress or Silent()
     if note := nothing_to_choose(config):
@@ -93,6 +93,7 @@ def resume(
     *,
     config: RunConfig | None = None,
     trust: bool = False,
+    changed_rewards: bool = False,
     progress: Progress | None = None,
     stop: Stop = lambda: False,
 ) -> RunResult:
@@ -102,6 +103,8 @@ def resume(
         path: The run directory.
         config: If given, it must equal the configuration the run was started with.
         trust: Do what the run's ``config.json`` says although this user's laser has not signed it.
+        changed_rewards: Go on although reward models have changed since, such as a Python function that was mended;
+            ``run.json`` then says which, and after how many batches.
         progress: Told what happens; None: silence.
         stop: As for `train`.
 
@@ -117,12 +120,29 @@ def resume(
             stored = _stored(run, config)
             if config is None and not trust:
                 _on_main(ranks, lambda: _check_ours(run))
-            _check_rewards(run, stored)
+            changed = _changed_rewards(run, stored)
+            if changed and not changed_rewards:
+                raise RunDirectoryError(
+                    f"reward model {changed[0]!r} has changed since {run.path} was started, so its arm may mean "
+                    "something else; restore the old one, add --changed-rewards to go on with the new one, or start a "
+                    "new run with --out"
+                )
+            _on_main(ranks, lambda: _accept_rewards(run, stored, changed))
             built = build(stored, on_tokens=progress.tokens, ranks=ranks)
         except BaseException:
             run.close()
             raise
         return _finish(stored, built, run, progress, stop)
+
+
+def _resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(config)
+    if isinstance(config, Mapping):
+        return parse_config(dict(config))
+    raise ConfigError(f"config is a {type(config).__name__}; give a RunConfig, the path of a TOML file, or a dict")
 
 
 def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:
@@ -188,12 +208,20 @@ def _check_ours(run: RunDirectory) -> None:
     )
 
 
-def _check_rewards(run: RunDirectory, config: RunConfig) -> None:
-    """Arm k must mean the same reward model after a resume."""
+def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
+    """Reward models that are not what the run was started with: arm k must mean the same one after a resume."""
     stored = run.provenance.get("reward_models", {})
-    for name, fingerprint in reward_fingerprints(config).items():
-        if stored.get(name) != fingerprint:
-            raise RunDirectoryError(
-                f"reward model {name!r} has changed since {run.path} was started, so its arm would mean something "
-                "else; restore the old one or start a new run with --out"
-            )
+    return [name for name, fingerprint in reward_fingerprints(config).items() if stored.get(name) != fingerprint]
+
+
+def _accept_rewards(run: RunDirectory, config: RunConfig, changed: Sequence[str]) -> None:
+    """From now on these reward models are what the run knows them as."""
+    if not changed:
+        return
+    provenance = dict(run.provenance)
+    ours = is_ours(run.config, provenance)
+    before = provenance.get("changed_reward_models", [])
+    provenance["reward_models"] = reward_fingerprints(config)
+    provenance["changed_reward_models"] = [*before, {"names": changed, "batches": len(run.records("steps"))}]
+    provenance["signature"] = sign(run.config, provenance) if ours else None
+    run.amend(provenance)

@@ -24,7 +24,7 @@ from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
 from laser.errors import DataError, RewardModelError
-from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, gold_answers, make_metric
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric
 from laser.lm.chat import encode_text
 from laser.rewards.combine import Combination, combine_scores
 from laser.seeding import stream
@@ -88,8 +88,7 @@ def best_of_n(
     check_owner(config, out)
     bench = Bench(config, out, note)
     metric = make_metric(config.evaluation.metric, config.evaluation.answer)
-    for prompt in bench.prompts["test"]:
-        gold_answers(prompt)  # raises where there is nothing to measure against
+    check_gold(bench.prompts["test"], config.evaluation.metric, "test")
     for method in methods.values():
         build_selector(method, build_contexts(method, dim=bench.policy.context_dim))
     claim(config, out)  # only now: a start that fails leaves no folder behind

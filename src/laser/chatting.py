@@ -11,7 +11,7 @@ import numpy as np
 from laser.build import build_pool
 from laser.build.trained import build_frozen, build_streaming_generator, build_trained_policy, read_run
 from laser.config import RunConfig
-from laser.config.load import with_overrides
+from laser.config.load import Overrides, with_overrides
 from laser.errors import ConfigError, RewardModelError
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
@@ -85,7 +85,7 @@ class Chat:
         *,
         best_of: int = 1,
         reward_model: str | None = None,
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
         trust: bool = False,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> None:

@@ -13,11 +13,12 @@ from laser.build import build_generator, build_splits
 from laser.build.fitting import fit_prompts
 from laser.build.trained import build_trained_policy, find_weights, read_run, weights_digest
 from laser.config import RunConfig, load_config
-from laser.config.load import with_overrides
+from laser.config.load import Overrides, with_overrides
 from laser.data.responses import Answered, load_responses, prompt_key, response_row
 from laser.errors import ConfigError, DataError, LaserError, RunDirectoryError
 from laser.evaluation.intervals import Share
 from laser.evaluation.measure import Measured, difference, measure
+from laser.evaluation.metrics import MetricName, check_gold
 from laser.lm.sources import fingerprint
 from laser.results_files import JUDGED, MEASURED, results_file, write_results
 from laser.seeding import stream_seed
@@ -26,6 +27,7 @@ from laser.types import Prompt
 
 SplitName = Literal["dev", "test"]
 Note = Callable[[str], None]
+Targets = str | Path | Sequence[str | Path]
 
 _ACTED_ON = ("policy", "generation", "data")
 _CHUNK = 64  # prompts sampled before their responses are kept
@@ -107,11 +109,11 @@ class Evaluation:
 
 
 def evaluate(
-    targets: Sequence[str | Path],
+    targets: Targets,
     *,
     split: SplitName = "dev",
     base: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     trust: bool = False,
     note: Note = lambda _: None,
@@ -122,7 +124,7 @@ def evaluate(
     is set), each under its own system prompt.
 
     Args:
-        targets: Run directories, or TOML configurations, which stand for their untrained model.
+        targets: A run directory, or several; TOML configurations stand for their untrained model.
         split: Prompts to ask: "dev" or "test".
         base: Also measure the model that the first run started from, and compare the others with it.
         overrides: Strings ``key=value`` laid over every configuration.
@@ -134,6 +136,7 @@ def evaluate(
     Raises:
         LaserError: Something cannot be used, there are no such prompts, or they have no gold answers.
     """
+    targets = listed(targets)
     path = results_file(out, inputs=targets, replaces=(MEASURED, JUDGED))
     chosen = resolve_targets(targets, base=base, overrides=overrides, trust=trust)
     return evaluate_targets(chosen, split=split, out=path, note=note)
@@ -141,8 +144,8 @@ def evaluate(
 
 def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Evaluation:
     """As `evaluate`, with policies and configurations that are at hand."""
-    answers = answer_targets(targets, split=split, out=out, note=note)
-    section = answers.config.evaluation
+    section = targets[0].config.evaluation
+    answers = answer_targets(targets, split=split, out=out, note=note, metric=section.metric)
     measured = {
         label: measure(
             answers.prompts,
@@ -162,8 +165,17 @@ def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path |
     return evaluation
 
 
-def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Answers:
+def answer_targets(
+    targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note, metric: MetricName | None = None
+) -> Answers:
     """Sample one response to each prompt from each policy, or take those that are kept beside `out`.
+
+    Args:
+        targets: The policies; the first's configuration says how all are asked.
+        split: Prompts to ask.
+        out: Where results are written, if anywhere.
+        note: Told what happens.
+        metric: What they will be measured by, if anything: its gold answers must be there before anybody is asked.
 
     Raises:
         LaserError: Something cannot be used, or the files beside `out` hold other responses.
@@ -173,13 +185,20 @@ def answer_targets(targets: Sequence[Target], *, split: SplitName, out: Path | N
     prompts = list(splits.dev if split == "dev" else splits.test)
     if not prompts:
         raise DataError(f"there are no {split} prompts; set split.{split}")
+    if metric is not None:
+        check_gold(prompts, metric, split)
     files = {target.label: _beside(out, target.label) for target in targets} if out is not None else {}
     seen = {target.label: _num_seen(target, prompts, config) for target in targets}
     responses = {target.label: _respond(target, prompts, config, files.get(target.label), note) for target in targets}
     return Answers(config, prompts, responses, files, seen)
 
 
-def resolve_targets(paths: Sequence[str | Path], *, base: bool, overrides: Sequence[str], trust: bool) -> list[Target]:
+def listed(targets: Targets) -> list[str | Path]:
+    """One target is a list of one, and not of letters."""
+    return [targets] if isinstance(targets, str | Path) else list(targets)
+
+
+def resolve_targets(paths: Sequence[str | Path], *, base: bool, overrides: Overrides, trust: bool) -> list[Target]:
     """Read the configurations of what is to be evaluated; see `evaluate` for the arguments.
 
     Raises:
@@ -195,7 +214,7 @@ def resolve_targets(paths: Sequence[str | Path], *, base: bool, overrides: Seque
     return targets
 
 
-def _target(path: Path, label: str, overrides: Sequence[str], trust: bool) -> Target:
+def _target(path: Path, label: str, overrides: Overrides, trust: bool) -> Target:
     if path.suffix == ".toml":
         config = load_config(path, overrides)
         return Target(label, config, config, None)

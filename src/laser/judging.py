@@ -14,10 +14,11 @@ import numpy as np
 
 from laser.build.judge import build_pairwise_judge
 from laser.config.judge import JudgeConfig
+from laser.config.load import Overrides
 from laser.data.responses import Answered, load_responses, shared_prompts
 from laser.data.rows import SourceFile, read_rows
 from laser.errors import ConfigError, DataError, ServerError
-from laser.evaluating import Note, SplitName, Target, answer_targets, resolve_targets, unique_labels
+from laser.evaluating import Note, SplitName, Target, Targets, answer_targets, listed, resolve_targets, unique_labels
 from laser.evaluation.comparison import Compared, compare
 from laser.results_files import JUDGED, MEASURED, results_file, write_results
 from laser.rewards.pairwise_judge import Bill, PairwiseJudge, Question, Verdict
@@ -72,12 +73,12 @@ class WinRates:
 
 
 def win_rates(
-    targets: Sequence[str | Path],
+    targets: Targets,
     judge: JudgeConfig,
     *,
     split: SplitName = "dev",
     base: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     difficulty: str | Path | None = None,
     out: str | Path | None = None,
     trust: bool = False,
@@ -103,6 +104,7 @@ def win_rates(
         LaserError: Something cannot be used, which is found before anything is sampled, or two policies share no
             prompt.
     """
+    targets = listed(targets)
     out = results_file(out, inputs=[*targets, difficulty], replaces=(JUDGED, MEASURED))
     given = _gather(targets, base=base, overrides=overrides, trust=trust)
     gamma = _load_difficulty(Path(difficulty)) if difficulty is not None else None
@@ -138,7 +140,7 @@ class _Given:
     targets: list[Target]
 
 
-def _gather(targets: Sequence[str | Path], *, base: bool, overrides: Sequence[str], trust: bool) -> _Given:
+def _gather(targets: Sequence[str | Path], *, base: bool, overrides: Overrides, trust: bool) -> _Given:
     """Read files of responses and the configurations of runs; nothing is sampled."""
     labels = unique_labels(targets)
     files = {

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from laser.build import build_plan, build_splits, build_tokenizer, check_reward_model
+from laser.build import build_plan, build_splits, build_tokenizer, check_dev, check_reward_model
 from laser.build.checks import check_used, nothing_to_choose
 from laser.config import rewards as reward_sections
 from laser.config import schema
@@ -244,10 +244,13 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
         LaserError: Something the run needs cannot be had; a run would fail the same way.
     """
     check_used(config)
+    if machine != "here" and machine not in MACHINES:
+        raise ConfigError(f"there is no machine {machine!r}; choose here, {', '.join(MACHINES)}")
     console.print_json(json.dumps(config.model_dump(mode="json")))
     if note := nothing_to_choose(config):
         console.print(note)
     splits = build_splits(config)
+    check_dev(splits.dev)
     if machine == "here":  # what another machine will have need not be on this one
         for model in config.rewards.models:
             check_reward_model(model)
@@ -281,16 +284,16 @@ def _source(section: reward_sections.RewardModelConfig) -> str:
 
 def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
     training = config.training
-    batches = len(build_plan(config, splits.train).draw_batches(0))
+    drawn = build_plan(config, splits.train).draw_batches(0)
+    batches, prompts = len(drawn), training.iterations * sum(map(len, drawn))
     steps = training.iterations * batches * training.epochs * training.optimizer_steps
-    responses = training.iterations * batches * training.batch_size * config.generation.num_responses
     table = Table("what", "how many", title="Plan")
     for name, value in (
         ("prompts: train / dev / test", f"{len(splits.train)} / {len(splits.dev)} / {len(splits.test)}"),
         ("iterations x batches", f"{training.iterations} x {batches}"),
         ("optimizer steps, at most", str(steps)),
-        ("responses sampled, at most", str(responses)),
-        ("pairs, at most", str(training.iterations * batches * training.batch_size * training.pairs_per_prompt)),
+        ("responses sampled, at most", str(prompts * config.generation.num_responses)),
+        ("pairs, at most", str(prompts * training.pairs_per_prompt)),
     ):
         table.add_row(name, value)
     return table
@@ -299,8 +302,6 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
 def _machine(config: schema.RunConfig, name: str) -> Machine:
     if name in MACHINES:
         return MACHINES[name]
-    if name != "here":
-        raise ConfigError(f"there is no machine {name!r}; choose here, {', '.join(MACHINES)}")
     device = choose_device(config.policy.device)
     return measure_machine(device, choose_dtype(config.policy.precision, device))
 
@@ -310,7 +311,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
     ensemble = config.selector.type in ("ensemble", "online_ensemble")
     from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
     return BatchSize(
-        prompts=config.training.batch_size,
+        prompts=max(map(len, build_plan(config, splits.train).draw_batches(0))),
         responses=config.generation.num_responses,
         pairs=config.training.pairs_per_prompt,
         prompt_tokens=_prompt_tokens(config.policy, splits.train),

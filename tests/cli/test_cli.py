@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+import laser
 from laser.cli import main as cli
+from laser.errors import ConfigError
 from tiny import make_model, make_tokenizer, save_model
 
 CONFIG = """
@@ -56,6 +58,9 @@ def project(tmp_path_factory):
     (folder / "bad.toml").write_text("policy = [")
     (folder / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt"')
     (folder / "few.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    (folder / "some.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{i}?"} | ({"answer": "1"} if i % 10 else {})) + "\n" for i in range(11))
+    )
     (folder / "long.jsonl").write_text(
         "".join(json.dumps({"prompt": f"{i} " * n}) + "\n" for i, n in enumerate([1, 1, 300]))
     )
@@ -124,7 +129,7 @@ MISTAKES = [
     (["train", "{p}/run.toml", "--set", "rewards.models=[]"], "K = 0"),
     (["train", "{p}/run.toml", "--set", "rewards.models.vowels.name=likelihood"], "two reward models are named"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/none.jsonl'}"], "none.jsonl does not exist"),
-    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}'}"], "is a folder; name a prompt file in it"),
+    (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}'}"], "is a folder; name a file in it"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/bad.jsonl'}"], "line 2 is not valid JSON"),
     (["train", "{p}/run.toml", "--set", "data={type='file', train='{p}/few.jsonl'}"], "there are 1 distinct ones"),
     (
@@ -155,6 +160,21 @@ MISTAKES = [
     (["train", "--resume", "{p}"], "holds no run"),
     (["train", "{p}/run.toml", "--resume", "{p}", "--out", "x"], "drop --out"),
     (["train", "--resume", "{p}", "--set", "seed=1"], "drop --set"),
+    (["train", "{p}/run.toml", "--devices", "4"], "--devices does nothing without --dry-run"),
+    (["train", "{p}/run.toml", "--machine", "h100-80gb"], "--machine does nothing without --dry-run"),
+    (["train", "{p}/run.toml", "--trust"], "--trust does nothing without --resume"),
+    (["train", "{p}/run.toml", "--dry-run", "--machine", "b200"], "there is no machine 'b200'; choose here"),
+    (
+        [
+            "train",
+            "{p}/run.toml",
+            "--set",
+            "data={type='file', train='{p}/some.jsonl'}",
+            "--set",
+            "split={train=1, dev=10}",
+        ],
+        "of 10 dev prompts have no gold answer",
+    ),
 ]
 
 
@@ -180,6 +200,35 @@ def test_a_reward_function_that_raises_stops_a_run_that_can_go_on(project, tmp_p
     assert code == 2
     assert "reward function 'vowels' raised KeyError" in err
     assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_a_mended_reward_function_goes_on_where_one_says_so(project, tmp_path, monkeypatch, capsys):
+    function, out = tmp_path / "mine.py", tmp_path / "run"
+    function.write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
+    arguments = ["train", project / "run.toml", "--set", f"rewards.models.vowels.function={function}:score"]
+    arguments += ["--set", "selector={type='fixed', arm='vowels'}", "--out", out]
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "mend them and resume, with --changed-rewards" in " ".join(err.split())
+    function.write_text("def score(prompts, responses):\n    return [len(text) for text in responses]\n")
+    code, _, err = run(monkeypatch, capsys, "train", "--resume", out)
+    assert code == 2
+    assert "reward model 'vowels' has changed" in " ".join(err.split())
+    assert "--changed-rewards" in err
+    code, _, _ = run(monkeypatch, capsys, "train", "--resume", out, "--changed-rewards")
+    assert code == 0
+    told = json.loads((out / "run.json").read_text())["changed_reward_models"]
+    assert told == [{"names": ["vowels"], "batches": 0}]
+    code, _, _ = run(monkeypatch, capsys, "train", "--resume", out)  # it is the run's own now, and still signed
+    assert code == 0
+
+
+def test_training_takes_the_path_of_a_configuration_and_refuses_what_is_none(project, tmp_path):
+    result = laser.train(project / "run.toml", tmp_path / "run")
+    assert result.summary.num_batches == 4
+    with pytest.raises(ConfigError, match="config is a int; give a RunConfig, the path of a TOML file, or a dict"):
+        laser.train(5)
+    assert {"train", "resume", "evaluate", "Chat"} <= set(dir(laser))
 
 
 def test_help_names_every_option(monkeypatch, capsys):

@@ -60,6 +60,19 @@ def test_overrides(minimal, override, section, field, value):
     assert getattr(getattr(load_config(minimal, [override]), section), field) == value
 
 
+def test_overrides_from_python_are_a_string_a_list_or_a_dict(minimal):
+    several = {
+        "training.iterations": 2,
+        "training.loss": "dpo",
+        "policy.max_context": None,
+        "split.shrink": True,
+    }
+    config = load_config(minimal, several)
+    assert (config.training.iterations, config.training.loss, config.split.shrink) == (2, "dpo", True)
+    assert config == load_config(minimal, ["training.iterations=2", "training.loss=dpo", "split.shrink=true"])
+    assert load_config(minimal, "training.iterations=2").training.iterations == 2
+
+
 @pytest.mark.parametrize("key", ["first", "0"])
 def test_a_reward_model_is_addressed_by_name_or_number(minimal, key):
     config = load_config(minimal, [f"rewards.models.{key}.normalization=per_token"])
@@ -107,6 +120,8 @@ def test_first_difference_names_the_field(minimal):
     [
         ("trainign.loss=dpo", ["unknown key 'trainign'", "did you mean 'training'"]),
         ("training.learning_rat=1", ["unknown key 'training.learning_rat'", "'learning_rate'"]),
+        ("iterations=3", ["unknown key 'iterations'; did you mean 'training.iterations'?"]),
+        ("training.temperature=1", ["'generation.temperature' or 'evaluation.temperature'"]),
         ("selector.alhpa=1", ["unknown key 'selector.alhpa'", "'alpha'"]),
         ("rewards.models.first.normalisation=sum", ["'rewards.models.0.normalisation'", "'normalization'"]),
         ("selector.type=linucbb", ["selector.type is 'linucbb'", "'linucb', 'forgetting'"]),

@@ -93,7 +93,7 @@ def test_accuracy_counts_by_category_and_the_unparseable_as_wrong():
 
 
 def test_prompts_without_gold_answers_are_refused():
-    with pytest.raises(DataError, match="prompt 'q' has no gold answer"):
+    with pytest.raises(DataError, match=r"1 of 4 dev prompts have no gold answer .* first 'q'"):
         accuracy(lambda prompts: [""] * 4, [*PROMPTS, make_prompt("d", id="q")])
     with pytest.raises(DataError, match="no prompts to evaluate"):
         accuracy(lambda prompts: [], [])

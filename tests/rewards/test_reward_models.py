@@ -195,7 +195,8 @@ def test_functions_get_flat_lists_and_none_is_no_opinion():
         (lambda p, r: ["good"] * 4, "a str; return numbers"),
         (lambda p, r: [1j] * 4, "a complex; return numbers"),
         (lambda p, r: 1 / 0, "raised ZeroDivisionError"),
-        (lambda p, r: 3, "raised TypeError"),
+        (lambda p, r: 3, "returned 3; return one score per response"),
+        (lambda p, r: None, "returned None; return one score per response"),
     ],
 )
 def test_broken_functions_are_named(function, words):

@@ -175,8 +175,10 @@ def test_what_cannot_be_evaluated(project, tmp_path):
         evaluate([tmp_path])
     with pytest.raises(DataError, match=r"no test prompts; set split\.test"):
         evaluate([project / "first"], split="test", overrides=["split.test=0"])
-    with pytest.raises(DataError, match="has no gold answer to measure"):
-        evaluate([project / "first"], overrides=["data.answer_field=none"])
+    with pytest.raises(
+        DataError, match=r"12 of 12 dev prompts have no gold answer to measure against, the first '\d+'"
+    ):
+        evaluate(project / "first", overrides="data.answer_field=none", note=pytest.fail)  # before anything is loaded
     with pytest.raises(ConfigError, match="responses are for --judge"):
         evaluate([project / "prompts.jsonl"])
     with pytest.raises(ConfigError, match="named twice"):

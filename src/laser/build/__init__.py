@@ -21,6 +21,7 @@ from laser.config import schema
 from laser.data.batches import Batching, batches
 from laser.data.split import Splits
 from laser.evaluation.accuracy import Accuracy, accuracy
+from laser.evaluation.metrics import check_gold
 from laser.lm.chat import PLAIN_TEMPLATE
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.generation import Generator, TransformersGenerator
@@ -48,6 +49,7 @@ __all__ = [
     "build_selector",
     "build_splits",
     "build_tracking",
+    "check_dev",
     "check_reward_model",
     "reward_fingerprints",
 ]
@@ -79,6 +81,7 @@ def build(
     """
     check_tracking(config)
     splits = build_splits(config)
+    check_dev(splits.dev)
     check_answers(config.signal, splits)
     splits, probe = split_off_probe(splits, config.signal)
     ranks = ranks or Alone()
@@ -248,6 +251,12 @@ def _draw(
     return batches(
         prompts, batch_size=batch_size, num_batches=num_batches, batching=batching, seed=seed, iteration=iteration
     )
+
+
+def check_dev(dev: Sequence[Prompt]) -> None:
+    """Raises DataError where only some of the dev prompts have gold answers; without any nothing is measured."""
+    if any(prompt.answer is not None for prompt in dev):
+        check_gold(dev, "accuracy", "dev")
 
 
 def build_evaluation(

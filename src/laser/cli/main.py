@@ -63,10 +63,19 @@ def train(
     trust: Annotated[
         bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
     ] = False,
+    changed_rewards: Annotated[
+        bool,
+        typer.Option(
+            "--changed-rewards", help="With --resume: go on although reward models changed, e.g. a mended function."
+        ),
+    ] = False,
     machine: Annotated[
-        str, typer.Option(help="Whose time --dry-run estimates: here, a100-80gb, h100-80gb or h200-141gb.")
-    ] = "here",
-    devices: Annotated[int, typer.Option(min=1, help="With --dry-run: devices of that kind, one process each.")] = 1,
+        str | None,
+        typer.Option(help="With --dry-run: whose time to estimate, here, a100-80gb, h100-80gb or h200-141gb."),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: devices of that kind, one process each; default: 1.")
+    ] = None,
 ) -> None:
     """Train a policy with a pool of reward models (Algorithm 1 of arXiv 2410.01735).
 
@@ -81,6 +90,7 @@ def train(
         resume_from=resume,
         dry_run=dry_run,
         trust=trust,
+        changed_rewards=changed_rewards,
         machine=machine,
         devices=devices,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from laser.api import RunResult
 
 
+_LOADING = "loading libraries, models and prompts"
+
+
 def run_training(
     config_path: Path | None,
     overrides: list[str],
@@ -32,8 +36,9 @@ def run_training(
     resume_from: Path | None,
     dry_run: bool,
     trust: bool = False,
-    machine: str = "here",
-    devices: int = 1,
+    changed_rewards: bool = False,
+    machine: str | None = None,
+    devices: int | None = None,
 ) -> None:
     """Do what the command line asks.
 
@@ -42,18 +47,23 @@ def run_training(
     """
     prepare()
     console = make_console(quiet=not is_main())
+    _refuse_without("--dry-run", dry_run, {"--machine": machine is not None, "--devices": devices is not None})
+    _refuse_without("--resume", resume_from is not None, {"--trust": trust, "--changed-rewards": changed_rewards})
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
         from laser.planning import print_plan
 
-        print_plan(config or load_config(), console, machine, devices)
+        print_plan(config or load_config(), console, machine or "here", devices or 1)
         return
     where = resume_from or out or _fresh_out(config_path)
     progress = make_progress(console) if is_main() else Quiet()
     stopper = Stopper()
     try:
         with stopper.listening():
-            result = _train(config, where, resume_from is not None, trust, progress, stopper)
+            if resume_from is None:
+                result = _train(config, where, progress, stopper)
+            else:
+                result = _resume(config, where, trust, changed_rewards, progress, stopper)
     except (KeyboardInterrupt, StoppedError) as stopped:
         progress.close()
         how = "stopped, all saved" if isinstance(stopped, StoppedError) else "interrupted"
@@ -81,16 +91,33 @@ def _given_config(
     return load_config(config_path, overrides) if config_path is not None else None
 
 
-def _train(
-    config: RunConfig | None, where: Path, resuming: bool, trust: bool, progress: ClosableProgress, stop: Stopper
-) -> RunResult:
-    progress.note("loading libraries, models and prompts")
+def _refuse_without(needed: str, given: bool, options: Mapping[str, bool]) -> None:
+    """An option that would do nothing is a misunderstanding."""
+    for option, used in options.items():
+        if used and not given:
+            raise ConfigError(f"{option} does nothing without {needed}; drop it, or add {needed}")
+
+
+def _train(config: RunConfig | None, where: Path, progress: ClosableProgress, stop: Stopper) -> RunResult:
+    progress.note(_LOADING)
     from laser import api
 
-    if resuming:
-        return api.resume(where, config=config, trust=trust, progress=progress, stop=stop)
     assert config is not None
     return api.train(config, where, progress=progress, stop=stop)
+
+
+def _resume(
+    config: RunConfig | None,
+    where: Path,
+    trust: bool,
+    changed_rewards: bool,
+    progress: ClosableProgress,
+    stop: Stopper,
+) -> RunResult:
+    progress.note(_LOADING)
+    from laser import api
+
+    return api.resume(where, config=config, trust=trust, changed_rewards=changed_rewards, progress=progress, stop=stop)
 
 
 def _fresh_out(config_path: Path | None) -> Path:
@@ -117,7 +144,16 @@ def report(result: RunResult, console: Console) -> None:
         console.print(f"the policy is unchanged: no pair of responses was left to train on ({why}); see the report")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
     console.print(f"report: {escape(str(write_report(result.path).page))}", soft_wrap=True)
-    console.print("next: laser init my-run   (prompts, reward functions and a configuration to make yours)")
+    console.print(f"next: {_next_step(result)}", soft_wrap=True)
+
+
+def _next_step(result: RunResult) -> str:
+    """The one command to run next: after the demo a run of one's own, after that the model itself."""
+    from laser.training.run_directory import read_json
+
+    if read_json(result.path / "config.json")["data"]["type"] == "embedded":
+        return "laser init my-run   (prompts, reward functions and a configuration to make yours)"
+    return f"laser chat {escape(str(result.path))}   (talk to the trained model)"
 
 
 def _temperature(result: RunResult) -> float:

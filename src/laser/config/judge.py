@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from laser.config.load import apply_override, read_toml
+from laser.config.load import Overrides, apply_override, override_strings, read_toml
 from laser.config.section import Address, PositiveInt, Section
 from laser.errors import ConfigError
 
@@ -33,7 +32,7 @@ class JudgeConfig(Section):
     )
 
 
-def load_judge(source: str | Path, overrides: Sequence[str] = ()) -> JudgeConfig:
+def load_judge(source: str | Path, overrides: Overrides = ()) -> JudgeConfig:
     """Read a judge's settings.
 
     Args:
@@ -48,7 +47,7 @@ def load_judge(source: str | Path, overrides: Sequence[str] = ()) -> JudgeConfig
     base = Path() if is_address else Path(source).parent
     if isinstance(table.get("cache"), str):
         table["cache"] = str(base.resolve() / table["cache"])
-    for override in overrides:
+    for override in override_strings(overrides):
         apply_override(table, override)
     try:
         return JudgeConfig.model_validate(table)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
 from laser.errors import ConfigError
+
+Overrides = str | Sequence[str] | Mapping[str, Any]
+"""Fields set over a configuration: ``key.path=value``, several of them, or a dict from key paths to values."""
 
 RUN_REFERENCE = "{run:"
 """How a path begins that stands for the run of another cell of a suite."""
@@ -31,13 +35,13 @@ def demo_config_path() -> Path:
     return Path(str(resources.files("laser.demo") / "demo.toml"))
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path | None = None, overrides: Overrides = ()) -> RunConfig:
     """Read a TOML file, apply overrides, and validate.
 
     Args:
         path: The file; None means the demo's. Relative paths inside it start at its folder.
-        overrides: Strings ``key.path=value``; the value is TOML, or a bare string. A reward model is addressed by its
-            name or number: ``rewards.models.NAME.normalization=sum``.
+        overrides: Strings ``key.path=value``, the value TOML or a bare string; or a dict from key paths to values. A
+            reward model is addressed by its name or number: ``rewards.models.NAME.normalization=sum``.
 
     Returns:
         The resolved configuration, its local paths absolute.
@@ -47,12 +51,21 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """
     path = Path(path) if path is not None else demo_config_path()
     table = read_toml(path)
-    for override in overrides:
+    for override in override_strings(overrides):
         apply_override(table, override)
     return parse_config(table, base_dir=path.parent, source=str(path))
 
 
-def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+def override_strings(overrides: Overrides) -> list[str]:
+    """Overrides as ``--set`` takes them, from however they were given in Python."""
+    if isinstance(overrides, str):
+        return [overrides]
+    if isinstance(overrides, Mapping):
+        return [f"{key}={'none' if value is None else json.dumps(value)}" for key, value in overrides.items()]
+    return list(overrides)
+
+
+def with_overrides(config: RunConfig, overrides: Overrides) -> RunConfig:
     """A configuration with some fields set, as `load_config` sets them; relative paths start at the working directory.
 
     Raises:
@@ -61,7 +74,7 @@ def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     if not overrides:
         return config
     table = config.model_dump(mode="json")
-    for override in overrides:
+    for override in override_strings(overrides):
         apply_override(table, override)
     return parse_config(table, source="--set")
 
@@ -247,8 +260,9 @@ def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:
     match item["type"]:
         case "extra_forbidden":
             known = _keys_at(location[:-1], root)
-            nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+            elsewhere = [repr(key) for key in _sections_with(str(location[-1]), root)]
+            nearest = elsewhere or list(map(repr, difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)))
+            hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known keys: {', '.join(known)}"
             return f"unknown key {where!r}; {hint}"
         case "missing":
             return f"{where!r} is missing; add it"
@@ -292,6 +306,11 @@ def _keys_at(location: Iterable[Any], root: type[BaseModel]) -> list[str]:
     for part in location:
         annotation = _member(annotation, part) if _is_union_tag(annotation, part) else _child(annotation, part)
     return sorted(annotation.model_fields) if _is_model(annotation) else []
+
+
+def _sections_with(key: str, root: type[BaseModel]) -> list[str]:
+    """Where a key belongs that was written without its section, or in another one."""
+    return [f"{section}.{key}" for section in root.model_fields if key in _keys_at([section], root)]
 
 
 def _tags(location: Iterable[Any], root: type[BaseModel]) -> str:

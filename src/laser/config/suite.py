@@ -6,14 +6,14 @@ Methods and tasks are patches on one base configuration; the rules of patching a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from laser.config.judge import JudgeConfig
-from laser.config.load import absolute_paths, apply_override, explain, read_toml
+from laser.config.load import Overrides, absolute_paths, apply_override, explain, override_strings, read_toml
 from laser.config.patch import Table, merged, nearest
 from laser.config.schema import RunConfig
 from laser.config.section import PositiveInt, Section
@@ -178,7 +178,7 @@ class SuiteConfig(Section):
         return self.methods[method].tasks or self.shown_tasks
 
 
-def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> SuiteConfig:
+def load_suite(path: str | Path, overrides: Overrides = ()) -> SuiteConfig:
     """Read a suite.
 
     Args:
@@ -192,7 +192,12 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> SuiteConfig:
     """
     path = Path(path)
     table = _read(path, ())
-    for override in overrides:
+    if "methods" not in table and {"policy", "rewards"} & table.keys():
+        raise ConfigError(
+            f"{path} is a configuration of laser train, not a suite; write one with seeds, methods and "
+            f"base = {path.name!r} (docs/compare.md)"
+        )
+    for override in override_strings(overrides):
         apply_override(table, override)
         if not isinstance(table.get("base", {}), dict) and override.partition("=")[0].strip() == "base":
             raise ConfigError(

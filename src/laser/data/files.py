@@ -54,16 +54,16 @@ def load_file(path: str | Path, fields: Fields | None = None) -> StoredPrompts:
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError(f"{path} is a folder; name a prompt file in it (.jsonl or .parquet)")
+        raise DataError(f"{path} is a folder; name a file in it (.jsonl or .parquet)")
     if not path.is_file():
-        raise DataError(f"prompt file {path} does not exist; check the path")
+        raise DataError(f"file {path} does not exist; check the path")
     if path.suffix not in (".jsonl", ".json", ".parquet"):
-        raise DataError(f"prompt file {path} is neither .jsonl nor .parquet; convert it to one of them")
+        raise DataError(f"file {path} is neither .jsonl nor .parquet; convert it to one of them")
     with SourceFile(path).open() as stream:
         rows = parquet(stream, str(path)) if path.suffix == ".parquet" else json_lines(stream, str(path))
         prompts = make_prompts(rows, fields or Fields())
     if not prompts:
-        raise DataError(f"prompt file {path} holds no rows; add prompts")
+        raise DataError(f"file {path} holds no rows; add some")
     return prompts
 
 

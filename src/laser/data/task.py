@@ -377,4 +377,4 @@ def _check_categories(task: Task, selection: Selection, pools: Mapping[Role, Seq
         if name not in found:
             near = difflib.get_close_matches(name, seen, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(seen)[:20])}"
-            raise DataError(f"task {task.name} has no prompts of category {name!r} here; {hint} Set data.categories")
+            raise DataError(f"task {task.name} has no prompts of category {name!r} here; {hint}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from laser.errors import DataError
 from laser.evaluation.answers import AnswerFormat, answer_check, parse_answer
+from laser.evaluation.metrics import check_gold
 from laser.types import Prompt
 
 _Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
@@ -60,11 +61,7 @@ def accuracy(
     """
     if not prompts:
         raise DataError("there are no prompts to evaluate on; raise split.dev")
-    for prompt in prompts:
-        if prompt.answer is None:
-            raise DataError(
-                f"prompt {prompt.id!r} has no gold answer to evaluate against; set data.answer_field or split.dev = 0"
-            )
+    check_gold(prompts, "accuracy", "dev")
     is_right = answer_check(answer_format)
     answered = list(zip(prompts, generate(prompts), strict=True))
     right = [is_right(prompt, text) for prompt, text in answered]

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from laser.errors import DataError
 from laser.evaluation.answers import AnswerFormat, parse_answer
 from laser.evaluation.intervals import Share, mean_share
-from laser.evaluation.metrics import MetricName, gold_answers, make_metric
+from laser.evaluation.metrics import MetricName, check_gold, make_metric
 from laser.types import FloatArray, Prompt
 
 
@@ -60,9 +59,7 @@ def measure(
     Raises:
         DataError: There are no prompts, one has no gold answer, or a package for the metric is missing.
     """
-    for prompt in prompts:
-        if prompt.answer is None and (metric == "accuracy" or not gold_answers(prompt)):
-            raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; set data.answer_field")
+    check_gold(prompts, metric, "test")
     value = make_metric(metric, answer_format)
     values_N = np.array([value(prompt, text) for prompt, text in zip(prompts, texts, strict=True)], dtype=np.float64)
     wanted: AnswerFormat = answer_format if metric == "accuracy" else "whole"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from laser.errors import DataError
@@ -37,17 +37,40 @@ def make_metric(name: MetricName, answer_format: AnswerFormat) -> Metric:
     return lambda prompt, text: max(compare(text, gold) for gold in gold_answers(prompt))
 
 
+def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None:
+    """Make sure that every prompt has what a metric compares with, before anything is sampled.
+
+    Args:
+        prompts: Prompts to be measured on.
+        metric: The metric; accuracy needs a single answer.
+        kind: What they are, for the message: "dev" or "test".
+
+    Raises:
+        DataError: Some have no gold answer; counts them and names the first.
+    """
+    lacking = [prompt for prompt in prompts if prompt.answer is None and (metric == "accuracy" or not _several(prompt))]
+    if lacking:
+        raise DataError(
+            f"{len(lacking)} of {len(prompts)} {kind} prompts have no gold answer to measure against, the first "
+            f"{lacking[0].id!r}; give them one in the field that data.answer_field names, or set split.{kind} = 0"
+        )
+
+
+def _several(prompt: Prompt) -> list[str]:
+    several = prompt.metadata.get("answers")
+    return [str(one) for one in several] if isinstance(several, list | tuple) else []
+
+
 def gold_answers(prompt: Prompt) -> list[str]:
     """All gold answers of a prompt.
 
     Raises:
         DataError: It has none.
     """
-    several = prompt.metadata.get("answers")
-    if isinstance(several, list | tuple) and several:
-        return [str(one) for one in several]
+    if several := _several(prompt):
+        return several
     if prompt.answer is None:
-        raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; set data.answer_field")
+        raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; give it one")
     return [prompt.answer]
 
 

@@ -10,7 +10,7 @@ import operator
 import reprlib
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class FunctionRM(Weightless):
         flat_responses = [text for row in responses for text in row]
         try:
             ask = self._patience.call
-            returned = ask(lambda: list(self._function(flat_prompts, flat_responses))) if flat_responses else []
+            returned = ask(lambda: _listed(self._function(flat_prompts, flat_responses))) if flat_responses else []
         except TookTooLongError as error:
             raise RewardModelError(
                 f"reward function {self._name!r} took longer than {self._patience.seconds:g} s; speed it up or raise "
@@ -65,6 +65,10 @@ class FunctionRM(Weightless):
             ) from error
         except (Exception, SystemExit) as error:  # the function is the user's: whatever it raises is told with its name
             raise RewardModelError(f"reward function {self._name!r} raised {type(error).__name__}: {error}") from error
+        if not isinstance(returned, list):
+            raise RewardModelError(
+                f"reward function {self._name!r} returned {reprlib.repr(returned)}; return one score per response"
+            )
         if len(returned) != len(flat_responses):
             raise RewardModelError(
                 f"reward function {self._name!r} returned {len(returned)} scores for "
@@ -88,6 +92,11 @@ class FunctionRM(Weightless):
             f"reward function {self._name!r} returned {reprlib.repr(value)}, a {type(value).__name__}; "
             "return numbers, or None for no opinion"
         )
+
+
+def _listed(returned: Any) -> Any:
+    """Scores as a list, where they are several at all; generators run here."""
+    return list(returned) if isinstance(returned, Iterable) else returned
 
 
 def load_function(spec: str) -> RewardFunction:

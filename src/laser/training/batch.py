@@ -27,6 +27,8 @@ from laser.types import FloatArray, Prompt, Response, Responses, Selection
 
 Reply = list[list[Response]]
 
+_MEND = "mend them and resume, with --changed-rewards if that changes a reward function's file"
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -237,9 +239,7 @@ def _select(parts: Parts, contexts_MD: FloatArray) -> Selection:
     """Select among the reward models that are not in quarantine."""
     available_K = parts.pool.available_K
     if not available_K.any():
-        raise TrainingError(
-            f"no reward model is left to choose ({parts.pool.quarantine.reasons()}); mend them and resume"
-        )
+        raise TrainingError(f"no reward model is left to choose ({parts.pool.quarantine.reasons()}); {_MEND}")
     try:
         return parts.ranks.broadcast(parts.selector.select(contexts_MD, None if available_K.all() else available_K))
     except ValueError as error:  # the contexts are finite: a selector that wants the one that is out, and says so
@@ -247,7 +247,7 @@ def _select(parts: Parts, contexts_MD: FloatArray) -> Selection:
             raise
         raise TrainingError(
             f"the selector cannot choose among the reward models that are left: {error} "
-            f"({parts.pool.quarantine.reasons()}); mend them and resume"
+            f"({parts.pool.quarantine.reasons()}); {_MEND}"
         ) from error
 
 

@@ -184,6 +184,12 @@ class RunDirectory:
             with writing(self.path, self.path):
                 write_json(self.path / "summary.json", summary)
 
+    def amend(self, provenance: Record) -> None:
+        """Replace what was recorded when the run was started. Raises RunDirectoryError if it cannot be written."""
+        if self.writes:
+            with writing(self.path, self.path):
+                write_json(self.path / "run.json", provenance)
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
