@@ -198,18 +198,34 @@ def listed(targets: Targets) -> list[str | Path]:
     return [targets] if isinstance(targets, str | Path) else list(targets)
 
 
-def resolve_targets(paths: Sequence[str | Path], *, base: bool, overrides: Overrides, trust: bool) -> list[Target]:
-    """Read the configurations of what is to be evaluated; see `evaluate` for the arguments.
+def resolve_targets(
+    paths: Sequence[str | Path],
+    *,
+    base: bool,
+    overrides: Overrides,
+    trust: bool,
+    labels: Sequence[str] | None = None,
+    taken: Sequence[str] = (),
+) -> list[Target]:
+    """Read the configurations of what is to be evaluated.
+
+    Args:
+        paths: Runs and configurations.
+        base: See `evaluate`.
+        overrides: See `evaluate`.
+        trust: See `evaluate`.
+        labels: What to call them; None: `unique_labels`.
+        taken: Labels that something else has.
 
     Raises:
         LaserError: One cannot be used.
     """
     if not paths:
         raise ConfigError("there is nothing to evaluate; name a run directory or a configuration")
-    labels = unique_labels(paths)
+    labels = unique_labels(paths) if labels is None else labels
     targets = [_target(Path(path), label, overrides, trust) for path, label in zip(paths, labels, strict=True)]
     if base and targets[0].run is not None:
-        label = _BASE if _BASE not in labels else f"{_BASE} of {targets[0].label}"
+        label = _BASE if _BASE not in (*labels, *taken) else f"{_BASE} of {targets[0].label}"
         targets.insert(0, Target(label, targets[0].config, targets[0].stored, None))
     return targets
 

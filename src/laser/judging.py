@@ -148,10 +148,16 @@ def _gather(targets: Sequence[str | Path], *, base: bool, overrides: Overrides, 
         for label, path in zip(labels, targets, strict=True)
         if Path(path).suffix in _FILES and not Path(path).is_dir()
     }
-    runs = [path for label, path in zip(labels, targets, strict=True) if label not in files]
+    runs = {label: path for label, path in zip(labels, targets, strict=True) if label not in files}
     if base and not runs:
         raise ConfigError("--base needs a run; files of responses have no untrained model")
-    asked = resolve_targets(runs, base=base, overrides=overrides, trust=trust) if runs else []
+    asked = (
+        resolve_targets(
+            list(runs.values()), base=base, overrides=overrides, trust=trust, labels=list(runs), taken=labels
+        )
+        if runs
+        else []
+    )
     order = [*(target.label for target in asked if target.label not in labels), *labels]  # a base model first
     if len(order) < 2:
         raise ConfigError("a judge compares two policies; name another run or file of responses, or add --base")

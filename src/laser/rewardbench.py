@@ -84,7 +84,6 @@ def rewardbench(
     verdicts = judged.gaps
     if not verdicts:
         raise RewardModelError(f"no reward model could be used: {'; '.join(judged.failed.values())}")
-    agreement = {a: {b: _macro_f1(verdicts[a], verdicts[b]) for b in verdicts} for a in verdicts}
     lengths = np.array([len(one.chosen) - len(one.rejected) for one in preferences], dtype=np.float64)
     columns = {**verdicts, LENGTH: lengths}
     taught_N = _taught(preferences, learn, config.seed)
@@ -94,6 +93,8 @@ def rewardbench(
         names = [model.name for model in config.rewards.models]
         columns[SELECTED] = np.array([verdicts[names[arm]][row] for row, arm in enumerate(arms_N)])
     measured_N = ~taught_N
+    heard = {name: gaps[measured_N] for name, gaps in verdicts.items()}
+    agreement = {a: {b: _macro_f1(heard[a], heard[b]) for b in heard} for a in heard}
     right = {name: _right(column[measured_N]) for name, column in columns.items()}
     preferences = [one for one, measured in zip(preferences, measured_N, strict=True) if measured]
     categories = np.array([one.prompt.category for one in preferences])

@@ -30,7 +30,17 @@ def prompt(kind, gold, **metadata):
         ("number", "3 + 4 = 7", "7", "7", True),
         ("number", "-.5", "-0.5", "-.5", True),
         ("number", "about 20 (10 + 10)", "20", "20", True),
+        ("number", "$18 = the total", "18", "18", True),
+        ("number", "$2{,}000", "2000", "2000", True),
+        ("number", "\u22125", "-5", "-5", True),
+        ("number", "1e-5", "0.00001", "1e-5", True),
+        ("number", "25%", "25", "25%", True),
+        ("number", "25 %", "25", "25 %", True),
+        ("number", "0.25", "25%", "0.25", True),
+        ("number", "25%", "26", "25%", False),
+        ("number", "25", "2500", "25", False),
         ("number", "many", "18", None, False),
+        ("auto", "100000000000000000000", "1e+20", "100000000000000000000", True),
         ("number", "18a", "18", "18", True),
         ("yes_no", "True, because it is", "yes", "yes", True),
         ("yes_no", "It is false.", "no", "no", True),
@@ -44,6 +54,14 @@ def prompt(kind, gold, **metadata):
         ("option", "B) something else", "B", "B", True),
         ("option", "Option D", "D", "D", True),
         ("option", "The correct answer is (D).", "D", "D", True),
+        ("option", "The correct answer is option D.", "D", "D", True),
+        ("option", "Therefore, the answer is D", "D", "D", True),
+        ("option", "D is correct", "D", "D", True),
+        ("option", "D, because all of the above is wrong", "D", "D", True),
+        ("option", "D (5, not a bus)", "D", "D", True),
+        ("option", r"\boxed{\text{D}}", "D", "D", True),
+        ("option", r"\(D\)", "D", "D", True),
+        ("option", "A bus it is", "B", "B", True),
         ("option", "a bus stop", "A", "A", True),
         ("option", "It is the bus stop.", "A", "A", True),
         ("option", "-5", "C", "C", True),
@@ -74,6 +92,24 @@ def test_reading_and_checking(kind, text, gold, read, right):
     asked = prompt(kind, gold)
     assert parse_answer(asked, f"So.\nFinal answer: {text}", "final_answer") == read
     assert answer_check("final_answer")(asked, f"So.\nFinal answer: {text}") is right
+
+
+@pytest.mark.parametrize("kind", ["number", "math"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Final answer**: 18",
+        "**Final answer:** 18",
+        "### Final answer\n18",
+        "**Final Answer**\n\n18",
+        "Final answer:\n\\[\n\\boxed{18}\n\\]",
+        "**Final Answer:**\n\n\\[\n\\boxed{18}\n\\]",
+        "Final answer: $$\n18\n$$",
+        "Final answer: 18\nI hope that this is my\nfinal answer to it.",
+    ],
+)
+def test_the_ways_in_which_models_set_a_final_answer(kind, text):
+    assert parse_answer(prompt(kind, "18"), f"So 3 + 15.\n{text}", "final_answer") == "18"
 
 
 def test_mathematics_without_a_final_answer_needs_a_box():

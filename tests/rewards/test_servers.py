@@ -6,6 +6,8 @@ import sqlite3
 import numpy as np
 import pytest
 
+from laser.build import build_pool
+from laser.config import parse_config
 from laser.errors import RewardModelError
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM, expected_rating, fill, parsed_rating
@@ -15,7 +17,7 @@ from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
 from servers import rate, serving
-from tiny import make_prompt, make_tokenizer
+from tiny import make_prompt, make_tokenizer, save_model
 
 PROMPTS = [make_prompt("2+2=", id="a", answer="4"), make_prompt("colour?", id="b"), make_prompt("c", id="c")]
 RESPONSES = [["4", "five"], ["blue"], []]
@@ -177,8 +179,24 @@ def test_a_judge_that_keeps_failing_is_given_up():
         sleepless(server, None).score(PROMPTS[:1], [["a", "b"]])
 
 
+def test_ratings_of_two_digits_are_read_from_the_text():
+    """A tokenizer that splits digits gives "1" as the first token of "10"."""
+
+    def answer(path, payload, number):
+        content = [{"token": "1", "top_logprobs": [{"token": "1", "logprob": -0.01}]}]
+        return {"choices": [{"message": {"content": "10"}, "logprobs": {"content": content}}]}
+
+    with serving(answer) as server:
+        assert judge(server, scale=(1, 10)).score(PROMPTS[:1], [["x"]])[0].tolist() == [10]
+        assert judge(server, scale=(0, 9)).score(PROMPTS[:1], [["x"]])[0].tolist() == [1]
+        assert "logprobs" not in server.asked[0][1]
+
+
 def test_ratings():
     assert parsed_rating("4", (1, 5)) == 4
+    assert parsed_rating("Rating (1-5): 4", (1, 5)) == 4
+    assert parsed_rating("On a scale of 1 to 5: 4", (1, 5)) == 4
+    assert parsed_rating("-2", (-2, 2)) == -2
     assert parsed_rating("Score: 3.5/5", (1, 5)) == 3.5
     assert math.isnan(parsed_rating("17", (1, 5)))
     assert math.isnan(parsed_rating("", (1, 5)))
@@ -212,6 +230,25 @@ def test_served_log_likelihood_sums_the_response_tokens():
         mean = served(server, normalization="per_token").score(PROMPTS, RESPONSES)
     assert total[0].tolist() == [-sum(tokens) for tokens in ids[0]]
     assert np.allclose(mean[0], [-np.mean(tokens) for tokens in ids[0]])
+
+
+def test_a_text_that_fills_the_window_leaves_room_for_the_token_that_the_server_samples(tmp_path):
+    window = 40
+
+    def answer(path, payload, number):
+        if len(payload["prompt"]) + payload["max_tokens"] > window:
+            return 400
+        return {"choices": [{"prompt_logprobs": [None, *({str(t): {"logprob": -1.0}} for t in payload["prompt"][1:])]}]}
+
+    model = save_model(tmp_path / "m")
+    with serving(answer) as server:
+        section = {"type": "vllm_loglik", "name": "far", "model": "m", "tokenizer": str(model), "url": server.url}
+        section |= {"max_context": window, "overflow": "cut_prompt"}
+        table = {"policy": {"model": str(model)}, "data": {"type": "embedded"}, "rewards": {"models": [section]}}
+        pool = build_pool(parse_config(table | {"selector": {"type": "fixed", "arm": "far"}}))
+        for length in range(1, 40):
+            (scores,) = pool.score(0, [make_prompt("a" * length)], [["yes"]])
+            assert scores.tolist() == [-4.0], length  # three letters and the end of the turn
 
 
 def test_log_probs_of_other_tokens_are_refused():

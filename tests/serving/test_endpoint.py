@@ -87,6 +87,27 @@ def test_the_key_travels_and_is_never_told(monkeypatch):
         Endpoint("http://127.0.0.1:1", api_key_env="A_KEY")
 
 
+@pytest.mark.parametrize("key", [None, "sk-right"])
+def test_credentials_of_other_programs_are_not_sent(monkeypatch, tmp_path, key):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login bob password hunter2\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("A_KEY", key or "")
+    with serving(lambda path, payload, number: {}) as server:
+        Endpoint(server.url, api_key_env="A_KEY" if key else None).post("/x", {})
+        assert server.headers[0].get("Authorization") == (f"Bearer {key}" if key else None)
+
+
+def test_a_cache_whose_disk_is_full_is_gone_on_without(tmp_path):
+    with serving(lambda path, payload, number: {"long": "x" * 5000}) as server:
+        cached = CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite")
+        cached._database.execute("PRAGMA max_page_count = 4")
+        with pytest.warns(RuntimeWarning, match="database or disk is full.*going on without it"):
+            found = replies(cached, [{"q": number} for number in range(9)])
+        assert found == [{"long": "x" * 5000}] * 9
+        assert replies(cached, [{"q": 0}]) == found[:1]
+
+
 def replies(cached, payloads):
     return [outcome.reply for outcome in cached.post_each("/x", payloads, patience=1)]
 

@@ -260,6 +260,15 @@ def test_runs_and_files_together(tmp_path):
         assert mixed.judged["run"].compared.wins == result.judged["run"].compared.wins
         with pytest.raises(ConfigError, match="compares two policies"):
             win_rates([tmp_path / "run"], settings)
+        for name in ("base.jsonl", "run.jsonl"):  # what labels would be, had the files not taken them
+            rows = [json.loads(line) for line in (tmp_path / "r.run.jsonl").read_text().splitlines()]
+            (tmp_path / name).write_text("".join(json.dumps({**row, "response": "~"}) + "\n" for row in rows))
+        taken = win_rates([tmp_path / "run", tmp_path / "base.jsonl"], settings, base=True)
+        assert (taken.baseline, set(taken.judged)) == ("base of run", {"run", "base"})
+        assert taken.judged["base"].compared.win_rate.value == 1  # the file's "~" is above whatever the base model says
+        alike = win_rates([tmp_path / "run", tmp_path / "run.jsonl"], settings)
+        (other,) = alike.judged.values()
+        assert other.compared.win_rate.value == 1
         with pytest.raises(ConfigError, match="--base needs a run"):
             win_rates([tmp_path / "r.base.jsonl", tmp_path / "r.run.jsonl"], settings, base=True)
 

@@ -8,9 +8,10 @@ import pytest
 from trl import DPOConfig, DPOTrainer
 
 from laser.config import parse_config
+from laser.data.preferences import load_preferences
 from laser.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from laser.labelling import label
-from laser.rewardbench import LENGTH, SELECTED, rewardbench
+from laser.rewardbench import LENGTH, SELECTED, _taught, rewardbench
 from runs import make_table
 from tiny import make_tokenizer
 
@@ -138,13 +139,23 @@ def test_a_selector_that_learns_which_judge_to_ask(tmp_path):
     table["rewards"]["models"] = [
         {"type": "function", "name": name, "function": f"{tmp_path}/judges.py:{name}"} for name in ("vowels", "longer")
     ]
-    result = rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"], learn=0.5)
+    config = parse_config(table)
+    result = rewardbench(config, [tmp_path / "pairs.jsonl"], learn=0.5)
     assert result.num_pairs == 60
     assert result.accuracy["vowels"] == result.counts["vowels"] / 60
     assert result.accuracy[SELECTED] > 0.9 > max(result.accuracy["vowels"], result.accuracy["longer"])
     assert result.chosen["vowels"]["vowels"] > 0.9
     with pytest.raises(ConfigError, match="--learn is 1"):
         rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"], learn=1.0)
+    assert result.agreement["vowels"]["longer"] < 0.1
+    taught_N = _taught(load_preferences(tmp_path / "pairs.jsonl"), 0.5, config.seed)
+    alike = [
+        pair if taught else pair | {"chosen": "aeiou", "rejected": "b"}
+        for pair, taught in zip(pairs, taught_N, strict=True)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in alike))
+    again = rewardbench(config, [tmp_path / "pairs.jsonl"], learn=0.5)
+    assert again.agreement["vowels"]["longer"] == 1, "on the pairs that are measured, as all else"
 
 
 def test_responses_of_a_prompt_are_scored_once(tmp_path):

@@ -210,7 +210,7 @@ def _build_judge(section: section_of.JudgeReward) -> RewardModel:
 def _build_served_loglik(section: section_of.ServedLogLikelihoodReward) -> RewardModel:
     encoder = ResponseEncoder(
         load_tokenizer(section.tokenizer, revision=section.revision, trust_remote_code=section.trust_remote_code),
-        context_length=section.max_context,
+        context_length=section.max_context - 1,  # the server insists on sampling a token, and counts it
         end_of_turn=section.end_of_turn,
         template=section.template,
         plain_format=section.plain_format,

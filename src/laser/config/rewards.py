@@ -313,7 +313,9 @@ class JudgeReward(ServerRewardBase):
         None, description="What the judge is asked, with {prompt}, {response}, {low}, {high}; None: a general rubric."
     )
     scale: tuple[int, int] = Field((1, 5), description="Lowest and highest rating.")
-    use_logprobs: bool = Field(True, description="Expected rating over token probabilities, where the server has them.")
+    use_logprobs: bool = Field(
+        True, description="Expected rating over token probabilities, where the server has them and ratings one digit."
+    )
     cache: str | None = Field(None, description="SQLite file that keeps replies by content; None: none is kept.")
 
 

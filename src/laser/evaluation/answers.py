@@ -17,9 +17,11 @@ __all__ = ["AnswerFormat", "IsRight", "answer_check", "answers_match", "extract_
 
 IsRight = Callable[[Prompt, str], bool]
 
-_FINAL = re.compile(r"final\s+answer\s*(?:is)?\s*[:=]\s*(.*)", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?%?")
-_IN_TEXT = re.compile(r"(?<![\w.])[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
+_FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:=]\s*(.*)", re.IGNORECASE)
+_HEADING = re.compile(r"^[ \t#*_]*final[ \t]+answer[ \t*_]*()$", re.IGNORECASE | re.MULTILINE)
+_OPENING = re.compile(r"\s*(?:\\\[|\\\(|\$\$|```\w*)?\s*")  # a line that only opens a formula or a block
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
+_IN_TEXT = re.compile(r"(?<![\w.])[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?%)?")
 _WRAPPING = " \t*_`\"'$“”‘’"
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
@@ -75,8 +77,7 @@ def is_gold(prompt: Prompt, answer: str, gold: str) -> bool:
     """Whether an answer that `parse_answer` read is the gold one."""
     match _kind(prompt):
         case "number":
-            number, gold_number = _as_number(answer), _as_number(gold)
-            return number is not None and gold_number is not None and _close(number, gold_number)
+            return _same_number(answer, gold)
         case "yes_no":
             return answer == _TRUTH.get(_stripped(gold).casefold())
         case "option":
@@ -113,9 +114,8 @@ def answers_match(answer: str, gold: str) -> bool:
     Numbers are compared as numbers ("1,200.0" is "1200"); yes and true, no and false are one; other answers with their
     case where the gold answer has capitals (a task may ask for them), and without it otherwise.
     """
-    number, gold_number = _as_number(answer), _as_number(gold)
-    if gold_number is not None:
-        return number is not None and _close(number, gold_number)
+    if _as_number(gold) is not None:
+        return _same_number(answer, gold)
     left, right = " ".join(_stripped(answer).split()), " ".join(_stripped(gold).split())
     if right.casefold() in _TRUTH:
         first = re.match(r"\w+", left)
@@ -135,19 +135,19 @@ def _options(prompt: Prompt) -> dict[str, str]:
 
 def _final_line(text: str) -> str | None:
     """What follows the last "Final answer:", unstripped; of the next line if nothing does on its own."""
-    found = list(_FINAL.finditer(text))
+    found = [*_FINAL.finditer(text), *_HEADING.finditer(text)]
     if not found:
         return None
-    line = found[-1].group(1)
-    if not _stripped(line):
-        following = text[found[-1].end() :].strip().splitlines()
-        line = following[0] if following else ""
-    return line if _stripped(line) else None
+    last = max(found, key=lambda match: match.start())
+    lines = [last.group(1), *text[last.end() :].splitlines()]
+    line = next((line for line in lines if _stripped(line) and not _OPENING.fullmatch(line)), None)
+    return line if line is not None and _stripped(line) else None
 
 
 def _read_number(text: str, *, last: bool) -> str | None:
-    """The first number after the last "=", or the last of the text; without separators and signs of currency."""
-    numbers = _IN_TEXT.findall(text if last else text.rpartition("=")[2])
+    """The first number after the last "=", or of the text; or the last. Without separators and signs of currency."""
+    text = _plain(text)
+    numbers = (_IN_TEXT.findall(text.rpartition("=")[2]) if not last else []) or _IN_TEXT.findall(text)
     return re.sub(r"[,$]", "", numbers[-1 if last else 0]) if numbers else None
 
 
@@ -169,6 +169,21 @@ def _read_mathematics(text: str, *, has_line: bool) -> str | None:
     return answer if is_mathematics(answer) else None
 
 
+def _same_number(answer: str, gold: str) -> bool:
+    """Equal as numbers; where only one has a percent sign, with it or without: data write percents both ways."""
+    number, gold_number = _as_number(answer), _as_number(gold)
+    if number is None or gold_number is None:
+        return False
+    one_in_percent = answer.rstrip(_WRAPPING + ".").endswith("%") != gold.rstrip(_WRAPPING + ".").endswith("%")
+    factors = (1.0, 0.01, 100.0) if one_in_percent else (1.0,)
+    return any(_close(number * factor, gold_number) for factor in factors)
+
+
+def _plain(text: str) -> str:
+    """Text with LaTeX's thousands separator and the typographic minus as they are usually typed."""
+    return text.replace("{,}", ",").replace("\u2212", "-")
+
+
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12)
 
@@ -180,12 +195,12 @@ def _stripped(text: str) -> str:
 
 def _as_number(text: str) -> float | None:
     """The number that a text is, thousands separators and a currency sign aside; None if it is more than a number."""
-    text = _stripped(text).replace(",", "").removeprefix("$").strip()
+    text = _stripped(_plain(text)).replace(",", "").removeprefix("$").strip()
     text = re.sub(r"^([-+]?)\.", r"\g<1>0.", text)
     if not _NUMBER.fullmatch(text):
         return None
     scale = 0.01 if text.endswith("%") else 1.0
-    top, _, bottom = text.rstrip("%").partition("/")
+    top, _, bottom = text.rstrip("% ").partition("/")
     if bottom and float(bottom) == 0:
         return None
     return scale * float(top) / (float(bottom) if bottom else 1.0)

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 
 from laser.evaluation.words import normalized_words
 
-_LEAD = re.compile(r"^(?:the\s+)?(?:correct\s+)?(?:option|choice|answer|letter)s?\s*(?:is|are)?\s*:?\s*", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^(?:(?:therefore|thus|so|hence),?\s+)?(?:the\s+)?(?:correct\s+)?"
+    r"(?:option|choice|answer|letter)s?\s*(?:is|are)?\s*:?\s*",
+    re.IGNORECASE,
+)
 _ALONE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 _BEFORE = re.compile(r"\(?([A-Za-z])(?:\)\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"\(?[A-Z]\)?\.?(?:\s*(?:,\s*and\b|,|;|/|&|\band\b)?\s*\(?[A-Z]\)?\.?)+")
 _FORMULA = re.compile(r"[\d\\^=+<>]")
+_STARTING = re.compile(
+    r"\(?([A-Z])\)?\s*(?:,|\(|[-–—]|(?:because|since|as)\b|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
+)
+_MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}|\\[()\[\]]")
 _WRAPPING = "*_`\"'“”‘’$ "
 
 
@@ -19,16 +27,19 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter or letters that an answer names, in order, or None.
 
     Understood are a letter alone, in brackets or before a period, colon or bracket ("B", "(b)", "B. the text"), several
-    letters ("ABD", "A, B and D"), and the text of an option, alone or as the only option whose words the answer holds.
+    letters ("ABD", "A, B and D"), a letter that a reason follows ("B, because ..."), and the text of an option, alone
+    or as the only option whose words the answer holds.
 
     Args:
         answer: What follows "Final answer:".
         options: Text of each letter; empty: any letter is taken.
     """
-    text = answer.strip().strip(_WRAPPING)
-    bare = _LEAD.sub("", text, count=1).strip(_WRAPPING)
-    found = (_read(form, options) for form in dict.fromkeys((text, bare)) if form)
-    return next((letters for letters in found if letters is not None), None) or _only_mentioned(text, options)
+    text = _MARKUP.sub(lambda match: match[1] or "", answer).strip().strip(_WRAPPING)
+    forms = [text]
+    while (bare := _LEAD.sub("", forms[-1], count=1).strip(_WRAPPING)) != forms[-1]:
+        forms.append(bare)
+    found = (letters for form in forms if form and (letters := _read(form, options)) is not None)
+    return next(found, None) or _begun_with(forms[-1], options) or _only_mentioned(text, options)
 
 
 def _read(text: str, options: Mapping[str, str]) -> str | None:
@@ -45,6 +56,12 @@ def _read(text: str, options: Mapping[str, str]) -> str | None:
         if all(_known(letter, options) for letter in letters):
             return "".join(letters)
     return before[1].upper() if before is not None and _known(before[1], options) else None
+
+
+def _begun_with(text: str, options: Mapping[str, str]) -> str | None:
+    """The letter before a reason or a remark."""
+    starting = _STARTING.match(text)
+    return starting[1] if starting is not None and _known(starting[1], options) else None
 
 
 def _known(letter: str, options: Mapping[str, str]) -> bool:

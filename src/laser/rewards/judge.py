@@ -45,8 +45,8 @@ class JudgeRM(Weightless):
         endpoint: The server, with its cache.
         model: Name of the served model.
         rubric: What the judge is asked, with {prompt}, {response}, {low} and {high}.
-        scale: Lowest and highest rating, whole numbers of one digit for the expectation.
-        use_logprobs: Ask for the probabilities.
+        scale: Lowest and highest rating, whole numbers.
+        use_logprobs: Ask for the probabilities, where all ratings have one digit: only then is the first token one.
 
     Raises:
         RewardModelError: The rubric lacks {prompt} or {response}, or the scale is empty.
@@ -70,7 +70,7 @@ class JudgeRM(Weightless):
         self._model = model
         self._rubric = rubric
         self._scale = scale
-        self._use_logprobs = use_logprobs
+        self._use_logprobs = use_logprobs and scale[0] >= 0 and scale[1] <= 9
         self.num_tokens = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -123,7 +123,7 @@ class JudgeRM(Weightless):
             logprobs = choice.get("logprobs") or {}
             num_tokens = int((reply.get("usage") or {}).get("total_tokens", 0))
             first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
-            expected = expected_rating(first, self._scale)
+            expected = expected_rating(first, self._scale) if self._use_logprobs else math.nan
             return _Read(expected if not math.isnan(expected) else parsed_rating(text, self._scale), num_tokens)
         except MALFORMED:
             return None
@@ -175,7 +175,8 @@ def expected_rating(top_logprobs: Sequence[Mapping[str, Any]], scale: tuple[int,
 
 
 def parsed_rating(text: str, scale: tuple[int, int]) -> float:
-    """The first number of the answer, NaN if there is none or it lies off the scale."""
+    """The first number of the answer, a repeated scale aside; NaN if there is none or it lies off the scale."""
+    text = re.sub(rf"(?<![\d.]){scale[0]}\s*(?:-|–|to)\s*{scale[1]}(?![\d.]*\d)", "", text)
     match = re.search(r"-?\d+(?:\.\d+)?", text)
     value = float(match.group()) if match else float("nan")
     return value if scale[0] <= value <= scale[1] else float("nan")

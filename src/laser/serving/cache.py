@@ -6,7 +6,9 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ class CachedEndpoint:
     """Asks a server only what it has not been asked before.
 
     The key is the SHA-256 of address, path and payload; the API key is no part of it. SQLite, so that several
-    processes may share a file and a kill loses at most the replies under way.
+    processes may share a file and a kill loses at most the replies under way. Where the file fails later on (a full
+    disk), it goes on without it, and says so.
 
     Args:
         endpoint: The server.
@@ -94,19 +97,37 @@ class CachedEndpoint:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _read(self, keys: Sequence[str]) -> dict[str, Any]:
-        if self._database is None:
-            return {}
-        found = {}
-        with self._lock:
-            for key in dict.fromkeys(keys):
-                row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-                if row is not None:
-                    found[key] = json.loads(row[0])
+        found: dict[str, Any] = {}
+        with self._in_file() as database:
+            if database is not None:
+                for key in dict.fromkeys(keys):
+                    row = database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+                    if row is not None:
+                        found[key] = json.loads(row[0])
         return found
 
     def _write(self, replies: Mapping[str, Any]) -> None:
-        if self._database is None or not replies:
-            return
-        with self._lock, self._database:
-            rows = [(key, json.dumps(reply)) for key, reply in replies.items()]
-            self._database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+        with self._in_file() as database:
+            if database is not None:
+                rows = [(key, json.dumps(reply)) for key, reply in replies.items()]
+                database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _in_file(self) -> Iterator[sqlite3.Connection | None]:
+        """A transaction, one at a time; a file that fails in it is given up."""
+        with self._lock:
+            database = self._database
+            try:
+                if database is None:
+                    yield None
+                else:
+                    with database:
+                        yield database
+            except sqlite3.Error as error:
+                self._database = None
+                warnings.warn(
+                    f"the file of the server's replies fails ({error}); going on without it, so that what is asked "
+                    "from now on is asked again another time",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )

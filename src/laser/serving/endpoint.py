@@ -90,8 +90,7 @@ class Endpoint:
         adapter = HTTPAdapter(max_retries=backoff, pool_maxsize=concurrency)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-        if self._key:
-            self._session.headers["Authorization"] = f"Bearer {self._key}"
+        self._session.auth = self._authorize  # as an object of ours, so that ~/.netrc is not consulted
 
     def get(self, path: str) -> Any:
         """GET and parse; raises ServerError."""
@@ -125,6 +124,11 @@ class Endpoint:
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
     def _ask(self, method: str, path: str, payload: Mapping[str, Any] | None) -> Any:
         body = self._send(method, path, payload)
