@@ -140,8 +140,7 @@ def _final_line(text: str) -> str | None:
         return None
     last = max(found, key=lambda match: match.start())
     lines = [last.group(1), *text[last.end() :].splitlines()]
-    line = next((line for line in lines if _stripped(line) and not _OPENING.fullmatch(line)), None)
-    return line if line is not None and _stripped(line) else None
+    return next((line for line in lines if _stripped(line) and not _OPENING.fullmatch(line)), None)
 
 
 def _read_number(text: str, *, last: bool) -> str | None:

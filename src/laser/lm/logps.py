@@ -172,8 +172,7 @@ def choose_layout(model: PreTrainedModel) -> Layout:
         return packed_logps(model, prompts, responses, layout=layout, max_batch_tokens=64)
 
     plain = logps(Layout(0, "full"))
-    exact = model.dtype == torch.float32
-    tolerance = 1e-3 if exact else 0.05 * float(plain.abs().max().clamp(min=1))
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05 * float(plain.abs().max().clamp(min=1))
     length = _sharable_length(model)
     for layout in (Layout(length, "tiled"), Layout(0, "tiled"), Layout(length, "full")):
         if layout.head == "tiled" and not _has_plain_head(model):
