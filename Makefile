@@ -26,8 +26,9 @@ test-browser: $(VENV)/.dev  ## Look at the report and the live page in an instal
 check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 audit: $(VENV)/.dev  ## Look for insecure code (bandit) and for known vulnerabilities of dependencies (pip-audit, needs the network).
 	$(PIP) --editable '.[audit]'

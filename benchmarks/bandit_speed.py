@@ -23,7 +23,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from laser.bandits.linucb import LinUCB
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 NUM_ARMS = 4
 ALPHA = 0.1

@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from laser.core.types import Prompt, Response
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.policy import Policy
-from laser.types import Prompt, Response
 
 T = TypeVar("T")
 

@@ -17,17 +17,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from common import load_policy, make_prompts, make_responses, seconds
+from laser.commands.plan import lm_shape, measure_model
 from laser.config import schema
-from laser.costs import BatchSize, Machine, batch_costs, measure_machine
-from laser.planning import lm_shape, measure_model
+from laser.core.seeding import stream
+from laser.core.types import Pair
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.loglik import LogLikelihoodRM
-from laser.seeding import stream
+from laser.training.costs import BatchSize, Machine, batch_costs, measure_machine
 from laser.training.learner import Learner
 from laser.training.losses import Objective
 from laser.training.pairs import draw_pairs
-from laser.types import Pair
 
 BASE = BatchSize(prompts=4, responses=8, pairs=6, prompt_tokens=64, response_tokens=24)
 SIZES = {

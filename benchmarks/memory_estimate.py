@@ -18,11 +18,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import laser
-from laser.build import build_splits
+from laser.commands.plan import batch_size, estimate_memory, measure_model, measure_reward_model, with_budgets
 from laser.config import parse_config
 from laser.lm.footprint import device_memory
 from laser.lm.sources import choose_device
-from laser.planning import batch_size, estimate_memory, measure_model, measure_reward_model, with_budgets
+from laser.wiring import build_splits
 from pool_memory import peak_bytes
 
 SIZES: dict[str, dict] = {

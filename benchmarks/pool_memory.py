@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
+from laser.core.types import Prompt
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.pool import Arm, RewardPool
-from laser.types import Prompt
 
 PROMPTS = [Prompt("0", ({"role": "user", "content": "Which rivers flow into the sea?"},))]
 RESPONSES = [["Most of them.", "All rivers do, sooner or later."]]

@@ -25,12 +25,12 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from common import device_peak, load_policy, make_prompts, make_responses, seconds
+from laser.core.types import Pair
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm
 from laser.policy.policy import Policy
 from laser.training.learner import Learner
 from laser.training.losses import Objective
 from laser.training.pairs import draw_pairs
-from laser.types import Pair
 
 BETA, RATE = 0.1, 1e-4
 

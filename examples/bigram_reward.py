@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.rewards.base import Weightless
-from laser.types import FloatArray, Prompt
+from laser.extend import FloatArray, Prompt, Weightless
 
 
 class BigramRM(Weightless):  # nothing lies on a device, so there is nothing to move in `park` and `unpark`

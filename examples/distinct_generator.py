@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from laser.policy.generation import TransformersGenerator
-from laser.policy.policy import Policy
-from laser.types import Prompt, Response
+from laser.extend import Policy, Prompt, Response, TransformersGenerator
 
 
 class DistinctGenerator:

@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from laser.rewards.pool import RewardPool
-from laser.training.charges import Charge
-from laser.training.signals import SignalInput, Stateless
-from laser.types import FloatArray
+from laser.extend import Charge, FloatArray, RewardPool, SignalInput, Stateless
 
 
 class LengthSignal(Stateless):  # nothing to prepare, no state

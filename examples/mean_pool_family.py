@@ -5,8 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
-from laser.rewards.families.base import Checkpoint, Outputs, Row, pad_of, window_of
+from laser.extend import (
+    Checkpoint,
+    Outputs,
+    Row,
+    head_tensors,
+    hidden_states,
+    linear,
+    load_backbone,
+    needed,
+    pad_of,
+    window_of,
+)
 
 
 class MeanPooled:

@@ -1,6 +1,6 @@
 """A reward function: flat lists of equal length in, one number per response out, None for no opinion."""
 
-from laser.types import Prompt
+from laser.extend import Prompt
 
 
 def polite(prompts: list[Prompt], responses: list[str]) -> list[float | None]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from laser.types import FloatArray, IntArray, StateDict
+from laser.extend import FloatArray, IntArray, StateDict
 
 
 class RankFeedback:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
-from laser.types import BoolArray, FloatArray, StateDict
+from laser.extend import ArmSelector, BoolArray, FloatArray, Judgement, Observations, StateDict
 
 
 class SoftmaxSelector(ArmSelector):

@@ -56,9 +56,9 @@ def work(table, out, board):
 
 def serve():
     """Fork a process for every request: a line with its arguments comes in, its id and then its status go out."""
-    import laser.api
+    import laser.commands.train
 
-    assert laser.api
+    assert laser.commands.train
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

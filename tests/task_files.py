@@ -3,7 +3,7 @@
 import json
 
 from laser.data.task import Selection, load_task
-from laser.tasks import TASKS
+from laser.data.tasks import TASKS
 
 
 def lines(path, rows):

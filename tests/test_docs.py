@@ -303,7 +303,7 @@ def test_pairs_go_to_trl_as_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     table = make_table(tmp_path, "vowels", split={"train": 4, "dev": 0})
     (tmp_path / "config.json").write_text(json.dumps(table))
-    from laser.labelling import label
+    from laser.commands.label import label
 
     label(parse_config(table), "pairs")
     make_tokenizer().save_pretrained(tmp_path / "base")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import laser
-from laser.build import build
 from laser.config import parse_config
-from laser.errors import ConfigError, LaserError, TrainingError
+from laser.core.errors import ConfigError, LaserError, TrainingError
+from laser.core.state import load_state, save_state
 from laser.rewards.function import load_function
-from laser.statefiles import load_state, save_state
 from laser.training.learner import Learner
+from laser.wiring import build
 from runs import essence, make_table, same_adapter, steps
 
 ROOT = Path(__file__).parents[1]

@@ -7,17 +7,17 @@ import pytest
 from pydantic import BaseModel
 
 from laser.bandits.context import ContextPreparer
-from laser.build import build, build_plan, build_selector
 from laser.config import parse_config, rewards, schema, selection, tracking
+from laser.wiring import build, build_plan, build_selector
 from tiny import make_model, make_tokenizer, save_model
 
 ROOT = Path(schema.__file__).parents[1]
 READERS = "".join(
     path.read_text()
     for path in (
-        *(ROOT / "build").glob("*.py"),
-        ROOT / "planning.py",
-        ROOT / "best_of_n.py",
+        *(ROOT / "wiring").glob("*.py"),
+        ROOT / "commands/plan.py",
+        ROOT / "commands/best_of_n.py",
         ROOT / "config/presets.py",
         ROOT / "config/load.py",
     )
@@ -173,10 +173,10 @@ def test_objective_knobs(table, name, value, words):
 
 
 def test_warmup_scales_the_first_steps():
+    from laser.core.types import Pair, Response
     from laser.policy.policy import Policy
     from laser.training.learner import Learner
     from laser.training.losses import Objective
-    from laser.types import Pair, Response
 
     responses = [[Response((40, 2), "a", (), True), Response((50, 51, 2), "b", (), True)]]
     moved = {}

@@ -7,12 +7,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
-from laser.build import build_splits
+from laser.commands.plan import ModelSize, batch_size, estimate_memory, measure_model, measure_reward_model
 from laser.config import parse_config
-from laser.costs import MACHINES, BatchSize, LmShape, Machine, PhaseCost, batch_costs
-from laser.errors import ConfigError, ModelError
-from laser.planning import ModelSize, batch_size, estimate_memory, measure_model, measure_reward_model
+from laser.core.errors import ConfigError, ModelError
 from laser.policy.policy import Policy
+from laser.training.costs import MACHINES, BatchSize, LmShape, Machine, PhaseCost, batch_costs
+from laser.wiring import build_splits
 from tiny import make_model, save_model
 
 
@@ -109,9 +109,9 @@ LM = LmShape(linear=1000, head=200, layers=2, width=16, kv_width=8, bytes_each=4
 
 
 def test_the_expected_number_of_needed_responses_is_that_of_drawn_pairs():
-    from laser.seeding import stream
+    from laser.core.seeding import stream
+    from laser.core.types import Response
     from laser.training.pairs import draw_pairs
-    from laser.types import Response
 
     replies = [[Response((row, 1), f"text {row}", (0.0, 0.0), True) for row in range(8)]]
     size = BatchSize(prompts=1, responses=8, pairs=5, prompt_tokens=1, response_tokens=1)
@@ -190,8 +190,8 @@ def test_the_shipped_sizes_are_planned_without_weights(name):
 
     from rich.console import Console
 
+    from laser.commands.plan import print_plan
     from laser.config import load_config
-    from laser.planning import print_plan
 
     root = Path(__file__).parents[1] / "configs" / "sizing"
     written = StringIO()

@@ -1,8 +1,7 @@
 """laser: train language models with several reward models, learning which one to trust.
 
-`train`, `resume`, `evaluate`, `win_rates` and `Chat` do what the command line does; `load_config`, `parse_config` and
-`load_judge` make their configuration. The parts of the loop are in the subpackages and can be used on their own. Names
-are imported when first used, so that ``import laser`` is quick.
+Every name here does what a command does, or makes its configuration; `laser.extend` has what custom parts are made
+from. Everything else is private. Names are imported on first use, so that ``import laser`` is quick.
 """
 
 from __future__ import annotations
@@ -11,46 +10,66 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from laser.api import RunResult, resume, train
-    from laser.chatting import Chat
+    from laser.commands.best_of_n import best_of_n
+    from laser.commands.chat import Chat
+    from laser.commands.evaluate import evaluate
+    from laser.commands.judge import win_rates
+    from laser.commands.label import label
+    from laser.commands.rewardbench import rewardbench
+    from laser.commands.train import RunResult, resume, train
+    from laser.commands.train_classifier import train_classifier
     from laser.config import RunConfig, load_config, parse_config
     from laser.config.judge import load_judge
-    from laser.evaluating import evaluate
-    from laser.judging import win_rates
+    from laser.core.errors import LaserError
 
-__version__ = "0.1.0"
-__all__ = [
+    __version__: str
+
+_HOMES = {
+    "Chat": "laser.commands.chat",
+    "LaserError": "laser.core.errors",
+    "RunConfig": "laser.config",
+    "RunResult": "laser.commands.train",
+    "best_of_n": "laser.commands.best_of_n",
+    "evaluate": "laser.commands.evaluate",
+    "label": "laser.commands.label",
+    "load_config": "laser.config",
+    "load_judge": "laser.config.judge",
+    "parse_config": "laser.config",
+    "resume": "laser.commands.train",
+    "rewardbench": "laser.commands.rewardbench",
+    "train": "laser.commands.train",
+    "train_classifier": "laser.commands.train_classifier",
+    "win_rates": "laser.commands.judge",
+}
+
+__all__ = [  # spelled out for type checkers; a test holds it equal to the names above
     "Chat",
+    "LaserError",
     "RunConfig",
     "RunResult",
+    "best_of_n",
     "evaluate",
+    "label",
     "load_config",
     "load_judge",
     "parse_config",
     "resume",
+    "rewardbench",
     "train",
+    "train_classifier",
     "win_rates",
 ]
 
-_HOMES = {
-    "Chat": "laser.chatting",
-    "RunConfig": "laser.config",
-    "RunResult": "laser.api",
-    "evaluate": "laser.evaluating",
-    "load_config": "laser.config",
-    "load_judge": "laser.config.judge",
-    "parse_config": "laser.config",
-    "resume": "laser.api",
-    "train": "laser.api",
-    "win_rates": "laser.judging",
-}
-
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from laser.core.version import version
+
+        return version()
     if name not in _HOMES:
         raise AttributeError(f"module 'laser' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

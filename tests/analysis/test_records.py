@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from laser.analysis.records import parse_evaluation, parse_step, read_run
 from laser.analysis.shown import markup, one_line, visible
-from laser.errors import RunDirectoryError
+from laser.core.errors import RunDirectoryError
 from written import NAMES, evaluation, step, typical, write_run
 
 

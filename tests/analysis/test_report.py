@@ -12,7 +12,7 @@ from laser.analysis.records import read_run
 from laser.analysis.report import write_report
 from laser.analysis.report.figure import as_png, as_svg
 from laser.analysis.report.run import examples, run_page
-from laser.errors import DataError, RunDirectoryError
+from laser.core.errors import DataError, RunDirectoryError
 from written import NAMES, evaluation, step, typical, write_run
 
 HOSTILE = (

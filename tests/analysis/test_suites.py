@@ -11,7 +11,7 @@ from laser.analysis.report import write_report
 from laser.analysis.report.curves import AXES, against_time, over
 from laser.analysis.report.suite import lead, likings, suite_page
 from laser.analysis.suites import is_suite, read_suite, together
-from laser.errors import RunDirectoryError
+from laser.core.errors import RunDirectoryError
 from written import NAMES, evaluation, step, typical, write_run
 
 NOISE, NUMBER, CORRUPTED = AXES

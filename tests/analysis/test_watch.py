@@ -19,7 +19,7 @@ from laser.analysis.live.server import LiveServer
 from laser.analysis.records import parse_evaluation, read_run
 from laser.cli.progress import batch_cells
 from laser.cli.watch import frame, run_watch, sparkline
-from laser.errors import RunDirectoryError, ServerError
+from laser.core.errors import RunDirectoryError, ServerError
 from laser.training.run_directory import RunDirectory
 from written import evaluation, step, typical, write_run
 

@@ -8,12 +8,12 @@ import pytest
 
 import laser
 from laser.bandits.baselines import Frozen
-from laser.build import build_contexts, build_selector
-from laser.build import learned as learned_elsewhere
+from laser.commands.train_classifier import train_classifier
 from laser.config import parse_config
-from laser.errors import ConfigError, RunDirectoryError
-from laser.router import train_router
-from laser.statefiles import load_state
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.state import load_state
+from laser.wiring import build_contexts, build_selector
+from laser.wiring import learned as learned_elsewhere
 from runs import FUNCTIONS, make_table
 from tiny import save_model
 
@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
     texts = [("aeiou aeiou", "xy"), ("x", "xxxx yyyy")]
     pairs = [{"id": f"{n}{c}", "prompt": f"say {n}", "chosen": c, "rejected": r} for n in range(8) for c, r in texts]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    train_router(parse_config(table), folder / "pairs.jsonl", folder / "router")
+    train_classifier(parse_config(table), folder / "pairs.jsonl", folder / "router")
     return folder
 
 

@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from laser.bandits.linear import DualRidge, PrimalRidge
 from laser.bandits.linucb import LinUCB
-from laser.seeding import stream
-from laser.statefiles import load_state, save_state
+from laser.core.seeding import stream
+from laser.core.state import load_state, save_state
 
 
 class Twin:

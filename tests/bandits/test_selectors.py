@@ -13,7 +13,7 @@ from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
-from laser.statefiles import load_state, save_state
+from laser.core.state import load_state, save_state
 from playing import D, K, contexts, play
 
 MAKERS = {

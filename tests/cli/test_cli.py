@@ -12,7 +12,7 @@ import pytest
 
 import laser
 from laser.cli import main as cli
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 from tiny import make_model, make_tokenizer, save_model
 
 CONFIG = """

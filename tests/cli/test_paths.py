@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from laser import api
 from laser.cli import main as cli
-from laser.errors import RunDirectoryError
+from laser.commands import train as api
+from laser.core.errors import RunDirectoryError
 from laser.training.run_directory import RunDirectory, check_free
 from runs import make_table
 

@@ -9,7 +9,7 @@ import torch
 from laser.cli import main as cli
 from laser.cli import serve
 from laser.compare.schedule import check_devices
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 RUN = """
 policy.model = "org/policy"

@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from laser.bandits.context import ContextPreparer
 from laser.bandits.simulate import bootstrap
-from laser.build import build_selector
 from laser.cli.main import app
 from laser.cli.simulate import MAKERS, run_replay, run_simulation
 from laser.config import parse_config, selection
-from laser.errors import ConfigError, RunDirectoryError
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.wiring import build_selector
 from runs import make_table
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from laser.cli import main as cli
-from laser.tasks import TASKS
+from laser.data.tasks import TASKS
 from runs import make_table
 from task_files import lines
 

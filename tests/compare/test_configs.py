@@ -10,11 +10,11 @@ from rich.console import Console
 
 from laser.cli.compare import CompareOptions, _print_plan, run_compare
 from laser.compare.cells import make_cells
+from laser.compare.lab.build import POOLS
+from laser.compare.lab.methods import METHODS, method_config
 from laser.config import load_config, parse_config
 from laser.config.judge import load_judge
 from laser.config.suite import load_suite
-from laser.lab.build import POOLS
-from laser.lab.methods import METHODS, method_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SUITES = sorted([*CONFIGS.glob("paper/*.toml"), *CONFIGS.glob("lab/*.toml")])

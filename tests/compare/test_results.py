@@ -16,7 +16,7 @@ from laser.compare.cost import seconds_left
 from laser.compare.results import AVERAGE, collect
 from laser.compare.state import State, check_owner, claim, standing, write_failure
 from laser.compare.tables import as_record, latex, long_csv, markdown, terminal, write_results
-from laser.errors import RunDirectoryError
+from laser.core.errors import RunDirectoryError
 from suites import read_suite
 
 VALUES = {  # by task and method, one value a seed

@@ -13,7 +13,7 @@ from laser.compare.cells import Key, make_cells, with_needs
 from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost
 from laser.config.patch import merged
 from laser.config.suite import MethodConfig, SuiteConfig, TaskConfig, load_suite
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 from suites import read_suite, toml, write_suite
 
 MODELS = [{"type": "function", "name": name, "function": f"scores.py:{name}"} for name in ("good", "bad")]

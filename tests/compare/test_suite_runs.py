@@ -10,14 +10,14 @@ import time
 import pytest
 import torch
 
-from laser.api import train
 from laser.cli.compare import CompareOptions, run_compare
+from laser.commands.train import train
 from laser.compare.cells import Cell, Key, make_cells
 from laser.compare.schedule import device_environment, order_for, run_cells
 from laser.compare.state import State, claim, failure_note, standing
 from laser.compare.worker import run_cell
 from laser.config import parse_config
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 from laser.training.progress import Silent
 from runs import essence, make_table, same_adapter, steps
 from servers import rate, serving

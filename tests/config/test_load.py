@@ -4,7 +4,7 @@ import pytest
 
 from laser.config import RunConfig, load_config, parse_config
 from laser.config.compare import first_difference
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 MINIMAL = """
 [policy]

@@ -3,8 +3,8 @@
 import pytest
 
 from laser.config import load_config, parse_config
-from laser.errors import ConfigError
-from laser.tasks import TASKS
+from laser.core.errors import ConfigError
+from laser.data.tasks import TASKS
 
 BASE = {
     "policy": {"model": "org/model"},

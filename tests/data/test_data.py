@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laser.core.errors import DataError
 from laser.data.batches import batches
 from laser.data.embedded import CATEGORIES, generate
 from laser.data.files import Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import split
-from laser.errors import DataError
 from tiny import make_prompt
 
 ROWS = [

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laser.core.errors import DataError
 from laser.data.split import split_pools
 from laser.data.task import ROLES
-from laser.errors import DataError
 from tiny import make_prompt
 
 

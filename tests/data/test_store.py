@@ -8,12 +8,12 @@ import tracemalloc
 
 import pytest
 
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.data.batches import batches
 from laser.data.files import load_file
 from laser.data.split import split
 from laser.data.store import StoredPrompts, categories_of, first_of_each, pick
-from laser.errors import DataError
-from laser.types import Prompt
 
 
 def prompt(number, **fields):

@@ -10,8 +10,8 @@ from laser.data.export import export_pairs
 from laser.data.preferences import load_preferences
 from laser.data.split import split_pools
 from laser.data.task import Selection, load_task, load_task_preferences
+from laser.data.tasks import TASKS
 from laser.evaluation.answers import answer_check, parse_answer
-from laser.tasks import TASKS
 from shared import DATA, FOLDERS, needs_data
 
 pytestmark = needs_data

@@ -12,11 +12,11 @@ from collections import Counter
 import datasets
 import pytest
 
+from laser.core.errors import DataError
 from laser.data.export import export_prompts
 from laser.data.files import load_file
 from laser.data.task import Selection, load_task, load_task_preferences
-from laser.errors import DataError
-from laser.tasks import TASKS
+from laser.data.tasks import TASKS
 from task_files import lines, read
 
 

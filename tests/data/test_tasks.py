@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from laser.core.errors import ConfigError
 from laser.data.layouts import READERS, Row
-from laser.errors import ConfigError
-from laser.tasks import TASKS, Hub, Task, find_task
-from laser.tasks import prompts as templates
+from laser.data.tasks import TASKS, Hub, Task, find_task
+from laser.data.tasks import prompts as templates
 from shared import PAPER, needs_paper
 
 # the registry

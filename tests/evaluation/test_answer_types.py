@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laser.errors import DataError
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.evaluation.accuracy import accuracy
 from laser.evaluation.answers import answer_check, parse_answer
 from laser.evaluation.measure import measure
-from laser.types import Prompt
 
 OPTIONS = {"A": "a bus stop", "B": "bus", "C": "-5", "D": "5", "E": "all of the above"}
 TYPES = ("auto", "text", "number", "yes_no", "option", "math")

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from laser.core.errors import DataError
 from laser.data.embedded import generate
-from laser.errors import DataError
 from laser.evaluation.accuracy import accuracy, wilson_interval
 from laser.evaluation.answers import answers_match, extract_final_answer
 from tiny import make_prompt

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import laser
+from laser.core.types import Pair, Response
 from laser.lm.logps import choose_layout, packed_logps
 from laser.policy.decoding import CapturedSteps, WholeRows, choose_decoder
 from laser.policy.generation import TransformersGenerator
@@ -18,7 +19,6 @@ from laser.rewards.pool import Arm, RewardPool
 from laser.training.learner import Learner
 from laser.training.losses import Objective
 from laser.training.progress import Silent
-from laser.types import Pair, Response
 from runs import essence, make_table, steps
 from tiny import make_model, make_prompt, make_tokenizer
 

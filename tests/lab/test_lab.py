@@ -6,20 +6,20 @@ import shutil
 import numpy as np
 import pytest
 
-from laser.api import train
 from laser.cli.lab import run
 from laser.cli.router import run_router
+from laser.commands.train import train
+from laser.compare.lab.build import POOLS, RECIPES, _write_data, pool_members
+from laser.compare.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
+from laser.compare.lab.models import save_model, train_model
+from laser.compare.lab.oracle import load_oracle, measure_oracle
+from laser.compare.lab.report import Outcome, averages, collect, table
+from laser.compare.lab.run import lab_cell
+from laser.compare.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
 from laser.config import parse_config
 from laser.config.patch import merged
-from laser.errors import ConfigError, DataError, RunDirectoryError
-from laser.lab.build import POOLS, RECIPES, _write_data, pool_members
-from laser.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
-from laser.lab.models import save_model, train_model
-from laser.lab.oracle import load_oracle, measure_oracle
-from laser.lab.report import Outcome, averages, collect, table
-from laser.lab.run import lab_cell
-from laser.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
-from laser.statefiles import load_state
+from laser.core.errors import ConfigError, DataError, RunDirectoryError
+from laser.core.state import load_state
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -177,7 +177,7 @@ def test_every_method_runs_through_the_loop(lab, tmp_path, method):
 @pytest.mark.slow
 def test_lab_run_runs_cells_and_prints_the_table(lab, tmp_path, monkeypatch, capsys):
     short = lambda *given, **options: merged(method_config(*given, **options), SHORT)  # noqa: E731
-    monkeypatch.setattr("laser.lab.run.method_config", short)
+    monkeypatch.setattr("laser.compare.lab.run.method_config", short)
     for _ in range(2):  # the second time nothing is left to run
         run(lab, tmp_path / "out", ["mixed"], ["random"], [], 1, 1)
     shown = capsys.readouterr().out

@@ -19,10 +19,10 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from laser.errors import ModelError, TrainingError
+from laser.core.errors import ModelError, TrainingError
 from laser.lm.sharding import layers_of, spread
 from laser.lm.sources import load_causal_lm
-from laser.ranks import joined
+from laser.parallel.ranks import joined
 from tiny import make_model
 
 CPU = torch.device("cpu")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from laser.build.data import build_splits
 from laser.config import parse_config
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.labels import PromptLabels
+from laser.wiring.data import build_splits
 from runs import make_table
 from task_files import lines
 from tiny import make_tokenizer

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.logps import Layout, choose_layout, packed_logps, response_logps
 from laser.lm.packing import pack
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 
 SMALL = {
     "vocab_size": 97,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.sharding import layers_of
 from laser.lm.sources import load_causal_lm
-from laser.ranks import Alone
+from laser.parallel.ranks import Alone
 from processes import ENVIRONMENT
 from tiny import make_model, save_model
 

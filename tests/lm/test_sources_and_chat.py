@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import (
     choose_device,

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
 from laser import train
-from laser.best_of_n import best_of_n
-from laser.build.fitting import fit_prompts
+from laser.commands.best_of_n import best_of_n
+from laser.commands.evaluate import evaluate
 from laser.config import parse_config
-from laser.errors import DataError
-from laser.evaluating import evaluate
+from laser.core.errors import DataError
 from laser.policy.fitting import cut_middle
 from laser.policy.policy import Policy
+from laser.wiring.fitting import fit_prompts
 from runs import make_table
 from tiny import make_model, make_prompt, make_tokenizer
 

@@ -6,11 +6,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from laser.build import build_policy
 from laser.config import parse_config
-from laser.errors import DataError, ModelError
+from laser.core.errors import DataError, ModelError
 from laser.lm.sources import load_causal_lm
 from laser.policy.policy import Policy
+from laser.wiring import build_policy
 from runs import make_table
 from tiny import make_model, make_prompt, make_tokenizer, save_model
 

@@ -23,13 +23,13 @@ from hub_layouts import (
     random_tensors,
     save_checkpoint,
 )
-from laser.build.rewards import check_reward_model
-from laser.build.scorers import build_classifier, build_pairwise
 from laser.config import rewards as section_of
-from laser.errors import LaserError, ModelError, RewardModelError
+from laser.core.errors import LaserError, ModelError, RewardModelError
 from laser.rewards.families.base import Row
 from laser.rewards.families.lm_head import next_logits
 from laser.rewards.families.table import FAMILIES
+from laser.wiring.rewards import check_reward_model
+from laser.wiring.scorers import build_classifier, build_pairwise
 from tiny import make_prompt, make_tokenizer
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b")]

@@ -44,7 +44,7 @@ def test_agreement_is_the_share_of_pairs_ordered_alike():
 
 def test_macro_f1_over_both_orders_of_every_pair_is_that_share():
     """The identity the docstring of `Overlap` states, with the F1 of `laser rewardbench`."""
-    from laser.rewardbench import _macro_f1
+    from laser.commands.rewardbench import _macro_f1
 
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(3, 8))

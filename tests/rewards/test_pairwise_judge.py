@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.pairwise_judge import (
     PairwiseJudge,
     Question,

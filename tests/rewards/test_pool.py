@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.combine import combine_scores
 from laser.rewards.pool import Arm, RewardPool, score_selection
 from tiny import make_prompt

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine

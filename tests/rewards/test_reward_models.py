@@ -13,7 +13,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import load_classifier, load_encoder, load_tokenizer
 from laser.rewards.classifier import ClassifierRM

@@ -11,12 +11,12 @@ import torch
 
 import laser
 from hub_layouts import HIDDEN, llama3_tokenizer, llama_backbone, random_tensors, save_checkpoint
-from laser.build.scorers import build_classifier
+from laser.commands.plan import measure_reward_model
 from laser.config import parse_config
 from laser.config import rewards as section_of
-from laser.errors import RewardModelError
-from laser.planning import measure_reward_model
+from laser.core.errors import RewardModelError
 from laser.rewards.families.table import FAMILIES
+from laser.wiring.scorers import build_classifier
 from runs import make_table, steps
 from tiny import make_prompt, save_model
 

@@ -6,9 +6,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from laser.build import build_pool
 from laser.config import parse_config
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM, expected_rating, fill, parsed_rating
 from laser.rewards.loglik import ResponseEncoder
@@ -16,6 +15,7 @@ from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
+from laser.wiring import build_pool
 from servers import rate, serving
 from tiny import make_prompt, make_tokenizer, save_model
 

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
 from hub_layouts import pairrm_tokenizer
-from laser.build.rewards import check_reward_model, reward_fingerprints
-from laser.build.scorers import build_text_metric
 from laser.config import parse_config
 from laser.config import rewards as section_of
-from laser.errors import ConfigError, RewardModelError
+from laser.core.errors import ConfigError, RewardModelError
 from laser.lm.chat import encode_text
 from laser.lm.sources import load_encoder, load_tokenizer
 from laser.rewards.embedding import TextEncoder
@@ -27,6 +25,8 @@ from laser.rewards.metrics.perplexity import PerplexityRM
 from laser.rewards.metrics.roscoe import SUPERVISED, UNSUPERVISED, Chain
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.metrics.text import DistinctNgrams, Format, Length, count_words, on_responses
+from laser.wiring.rewards import check_reward_model, reward_fingerprints
+from laser.wiring.scorers import build_text_metric
 from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

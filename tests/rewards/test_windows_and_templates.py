@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hub_layouts import llama3_tokenizer, pairrm_tokenizer
 from laser.config import parse_config
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.rewards.conversation import ConversationEncoder
 from laser.rewards.families.tokens import surrounded

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from laser.core.types import Prompt
 from laser.rewards.function import FunctionRM
 from laser.rewards.wrappers import CorruptedRM
-from laser.types import Prompt
 
 PROMPTS = [Prompt(str(index), ({"role": "user", "content": "?"},)) for index in range(200)]
 RESPONSES = [["a", "bb", "ccc", "dddd"] for _ in PROMPTS]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from laser.errors import ServerError
+from laser.core.errors import ServerError
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
 from servers import serving

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import laser
+from laser.core.types import Pair, Response, Selection
 from laser.training.describe import describe_scores
-from laser.types import Pair, Response, Selection
 from runs import make_table, steps
 
 LAST = {"training": {"iterations": 1, "batches_per_iteration": 2}, "split": {"dev": 0}}

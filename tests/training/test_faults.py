@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import laser
-from laser.errors import TrainingError
-from laser.statefiles import load_state
+from laser.core.errors import TrainingError
+from laser.core.state import load_state
 from laser.training.checkpoint import newest_checkpoint
 from runs import make_table, steps
 

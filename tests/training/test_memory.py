@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from laser.errors import LostProcessError, TrainingError
-from laser.meeting import collective
-from laser.memory import is_out_of_memory
+from laser.core.errors import LostProcessError, TrainingError
+from laser.core.types import Pair, Response
+from laser.parallel.meeting import collective
+from laser.parallel.memory import is_out_of_memory
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.classifier import ClassifierRM
@@ -21,7 +22,6 @@ from laser.rewards.quarantine import Quarantine
 from laser.rewards.similarity import SimilarityRM
 from laser.training.learner import Learner
 from laser.training.losses import Objective
-from laser.types import Pair, Response
 from tiny import make_model, make_prompt, make_tokenizer
 
 CPU = (

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laser.core.types import Response
 from laser.training.pairs import draw_pairs, orient_pairs
-from laser.types import Response
 
 
 def responses(*texts):

@@ -12,7 +12,7 @@ import pytest
 from peft import PeftModel
 
 import laser
-from laser.errors import ConfigError, RunDirectoryError
+from laser.core.errors import ConfigError, RunDirectoryError
 from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
 from tiny import make_model
 

@@ -5,11 +5,11 @@ import dataclasses
 
 import pytest
 
+from laser.core.types import Pair
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.training.learner import Learner
 from laser.training.losses import Objective
-from laser.types import Pair
 from tiny import make_model, make_prompt, make_tokenizer
 
 PROMPTS = [make_prompt("what is 3 + 4?", id="0"), make_prompt("and 2 + 2?", id="1")]

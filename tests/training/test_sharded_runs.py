@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from laser.build import build_policy
-from laser.build.rewards import _reward_builder
 from laser.config import parse_config
-from laser.errors import ConfigError, TrainingError
-from laser.ranks import Alone
+from laser.core.errors import ConfigError, TrainingError
+from laser.parallel.ranks import Alone
+from laser.wiring import build_policy
+from laser.wiring.rewards import _reward_builder
 from processes import ENVIRONMENT, finish, launch, same, toml, worker_of
 from runs import make_table, steps
 

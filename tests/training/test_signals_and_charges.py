@@ -6,16 +6,16 @@ import pytest
 from laser.bandits.baselines import UniformRandom
 from laser.bandits.feedback import ZScoreFeedback
 from laser.bandits.linucb import LinUCB
+from laser.core.state import load_state, save_state
+from laser.core.types import Pair, Prompt, Response, Selection
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
-from laser.statefiles import load_state, save_state
 from laser.training.charges import Charge, make_charges
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.training.probe import Probe, ProbeSettings
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, SignalInput, mixed
-from laser.types import Pair, Prompt, Response, Selection
 
 IS_RIGHT = answer_check("whole")
 PROMPTS = [

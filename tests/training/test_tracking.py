@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from accelerate.tracking import GeneralTracker
 
-from laser.api import resume, train
-from laser.build.tracking import flatten
+from laser.commands.train import resume, train
 from laser.config import parse_config
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 from laser.training.progress import Silent
 from laser.training.tracking import Tracking, batch_numbers, evaluation_numbers
+from laser.wiring.tracking import flatten
 from runs import make_table, steps
 
 

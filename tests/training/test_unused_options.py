@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 import laser
-from laser import api
-from laser.build.checks import check_used, nothing_to_choose
+from laser.commands import train as api
+from laser.commands.plan import print_plan
 from laser.config import parse_config
-from laser.errors import ConfigError, DataError
-from laser.planning import print_plan
+from laser.core.errors import ConfigError, DataError
 from laser.training.progress import Silent
+from laser.wiring.checks import check_used, nothing_to_choose
 from runs import make_table
 
 
@@ -29,7 +29,7 @@ def test_accuracy_gap_without_gold_answers_is_refused_before_models_are_loaded(t
     (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
     table = make_table(tmp_path, "vowels", split={"dev": 0}, signal={"type": "accuracy_gap"})
     table["data"] = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
-    monkeypatch.setattr("laser.build.build_policy", lambda *_: pytest.fail("models are loaded"))
+    monkeypatch.setattr("laser.wiring.build_policy", lambda *_: pytest.fail("models are loaded"))
     with pytest.raises(DataError, match=r"no training prompt has one; set data\.answer_field or choose another signal"):
         laser.train(table, tmp_path / "run")
 

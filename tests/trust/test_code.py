@@ -143,7 +143,7 @@ def hook(event, arguments):
     if event == "pickle.find_class" or event.startswith(("os.system", "subprocess.Popen")):
         seen.append((event, str(arguments)[:100]))
 import laser
-from laser import api
+from laser.commands import train as api
 from laser.analysis.report import write_report
 sys.addaudithook(hook)
 table, out = json.loads(sys.argv[1])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from counted import count, times
 from laser.config import load_config, parse_config
 from laser.config.schema import RunConfig
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 MINIMAL = {
     "policy": {"model": "org/policy"},

@@ -10,9 +10,9 @@ import laser
 from counted import count, times
 from disks import can_mount, read_only, small_disk, small_files
 from kills import same_run
+from laser.commands.label import label
 from laser.config import parse_config
-from laser.errors import RunDirectoryError
-from laser.labelling import label
+from laser.core.errors import RunDirectoryError
 from laser.training.checkpoint import newest_checkpoint
 from laser.training.progress import Silent
 from runs import make_table, steps

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counted import count, times
+from laser.core.errors import DataError, ModelError
 from laser.data.files import load_file
-from laser.errors import DataError, ModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import load_tokenizer, resolve
 from laser.rewards.loglik import ResponseEncoder

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from counted import count, times
-from laser.build import build_generator
 from laser.config import parse_config
-from laser.errors import LaserError, RewardModelError, ServerError
+from laser.core.errors import LaserError, RewardModelError, ServerError
 from laser.policy.policy import Policy
 from laser.policy.vllm_generation import VllmGenerator
 from laser.rewards.http import HttpRM
@@ -25,6 +24,7 @@ from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving import endpoint
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint, without
+from laser.wiring import build_generator
 from runs import make_table
 from servers import serving
 from tiny import make_model, make_prompt, make_tokenizer

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import laser
-from laser.build import build_pool
 from laser.config import parse_config
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards import growth
+from laser.rewards.custom import OwnRM
 from laser.rewards.function import FunctionRM
-from laser.rewards.own import OwnRM
 from laser.rewards.patience import Patience
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.progress import Silent
+from laser.wiring import build_pool
 from runs import make_table, steps
 from servers import serving
 from tiny import make_prompt

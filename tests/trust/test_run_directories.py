@@ -13,13 +13,13 @@ import pytest
 import laser
 from counted import count, times
 from laser.analysis.report import write_report
-from laser.build import build_contexts
-from laser.build.selection import build_selector
-from laser.errors import ConfigError, LaserError, RunDirectoryError
+from laser.core.errors import ConfigError, LaserError, RunDirectoryError
+from laser.core.types import Response
 from laser.training import signature
 from laser.training.checkpoint import Cursor, load_checkpoint, newest_checkpoint, save_checkpoint
 from laser.training.pending import PendingResponses
-from laser.types import Response
+from laser.wiring import build_contexts
+from laser.wiring.selection import build_selector
 from runs import FUNCTIONS, essence, make_table, same_adapter
 
 
@@ -182,7 +182,7 @@ def killed(tmp_path_factory):
         asked.append(True)
         return len(asked) == 6
 
-    with pytest.raises(laser.errors.StoppedError, match="stopped after 5 batches, all saved"):
+    with pytest.raises(laser.core.errors.StoppedError, match="stopped after 5 batches, all saved"):
         laser.train(table, folder / "run", stop=stop)
     return folder
 
@@ -254,7 +254,7 @@ def foreign(tmp_path):
     key = signature._state_folder() / "signing-key"
     kept = key.read_bytes() if key.exists() else None
     key.unlink(missing_ok=True)  # the stranger has a key of their own
-    with pytest.raises(laser.errors.StoppedError):
+    with pytest.raises(laser.core.errors.StoppedError):
         laser.train(table, tmp_path / "run", stop=stop)
     key.unlink()
     if kept is not None:

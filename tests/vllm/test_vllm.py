@@ -15,11 +15,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 import laser
-from laser.build.judge import build_pairwise_judge
 from laser.cli.serve import server_arguments
 from laser.config import parse_config
 from laser.config.judge import JudgeConfig
-from laser.errors import RewardModelError, ServerError
+from laser.core.errors import RewardModelError, ServerError
 from laser.lm.sources import load_causal_lm, load_classifier, load_tokenizer
 from laser.policy.policy import Policy
 from laser.policy.vllm_generation import VllmGenerator
@@ -33,6 +32,7 @@ from laser.rewards.pairwise_judge import Question
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
+from laser.wiring.judge import build_pairwise_judge
 from tiny import make_prompt, make_tokenizer
 
 PYTHON = os.environ.get("LASER_VLLM_PYTHON")

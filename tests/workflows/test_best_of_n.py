@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from laser import bench as bench_module
 from laser.bandits.classifier import QueryClassifier
-from laser.bench import Bench
-from laser.best_of_n import _charges, _pick, best_of_n, standard_methods
 from laser.cli.best_of_n import run_best_of_n
+from laser.commands import scored_samples as bench_module
+from laser.commands.best_of_n import _charges, _pick, best_of_n, standard_methods
+from laser.commands.scored_samples import Bench
+from laser.commands.train_classifier import train_classifier
 from laser.config import parse_config
-from laser.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
+from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, gold_answers, make_metric, rouge_l, token_f1
-from laser.router import train_router
 from runs import make_table
 from suites import write_suite
 from tiny import make_prompt, save_model
@@ -130,8 +130,8 @@ def test_a_router_reranks(table, tmp_path, monkeypatch, preset):
     config, router = parse_config(table), tmp_path / "router"
     pairs = [{"prompt": f"say {i}", "chosen": "ex"[i % 2], "rejected": "xe"[i % 2]} for i in range(10)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    monkeypatch.setattr("laser.router.QueryClassifier", partial(QueryClassifier, hidden=(4,)))
-    train_router(plain, tmp_path / "pairs.jsonl", router)
+    monkeypatch.setattr("laser.commands.train_classifier.QueryClassifier", partial(QueryClassifier, hidden=(4,)))
+    train_classifier(plain, tmp_path / "pairs.jsonl", router)
     methods = {"classifier": standard_methods(config, router=router)["classifier"]}
     results = best_of_n(config, tmp_path / "out", methods)
     assert np.isclose(sum(results["classifier"].chosen.values()), 1)

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import laser
-from laser.build import build_contexts
-from laser.build.trained import build_frozen, build_trained_policy
-from laser.chatting import Chat
 from laser.cli import main as cli
 from laser.cli.chat import readable
+from laser.commands.chat import Chat
 from laser.config import parse_config
-from laser.errors import ConfigError, DataError, RunDirectoryError
-from laser.types import Prompt
+from laser.core.errors import ConfigError, DataError, RunDirectoryError
+from laser.core.types import Prompt
+from laser.wiring import build_contexts
+from laser.wiring.trained import build_frozen, build_trained_policy
 from runs import make_table
 
 LONG = ["generation.max_new_tokens=20"]
@@ -70,7 +70,7 @@ def test_it_is_the_trained_policy_under_its_system_prompt(run):
     for turn, following in zip(turns, ("two", ""), strict=True):
         ids = policy.encode([Prompt("p", tuple(messages))])[0]
         assert policy.tokenizer.decode(ids).startswith("<|im_start|>system be brief<|im_end|>")
-        expected = laser.build.TransformersGenerator(policy).generate(
+        expected = laser.wiring.TransformersGenerator(policy).generate(
             [Prompt("p", tuple(messages))], num_responses=1, temperature=0, top_p=1.0, max_new_tokens=6, seeds=[0]
         )
         assert turn.text == expected[0][0].text

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import laser
+from laser.commands.evaluate import evaluate
 from laser.config import parse_config
 from laser.config.load import with_overrides
+from laser.core.errors import ConfigError, DataError, LaserError, ModelError, RunDirectoryError
 from laser.data.responses import load_responses
-from laser.errors import ConfigError, DataError, LaserError, ModelError, RunDirectoryError
-from laser.evaluating import evaluate
 from laser.evaluation.accuracy import wilson_interval
 from laser.evaluation.metrics import rouge_l
 from runs import make_table
@@ -163,7 +163,7 @@ def test_prompts_of_the_training_are_counted(project):
     evaluation = evaluate([project / "first", project / "second"])
     shared = {p.text for p in evaluation.answers.prompts}
     config = parse_config(json.loads((project / "second" / "config.json").read_text()))
-    trained_on = {p.text for p in laser.build.build_splits(config).train}
+    trained_on = {p.text for p in laser.wiring.build_splits(config).train}
     assert evaluation.answers.seen == {"first": 0, "second": len(shared & trained_on)}
     assert len(shared & trained_on) > 0
     moved = evaluate([project / "first"], overrides=["split.dev=24", "split.test=0"])

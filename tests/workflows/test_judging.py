@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import laser
+from laser.commands.judge import win_rates
 from laser.config.judge import JudgeConfig, load_judge
-from laser.errors import ConfigError, DataError, LaserError, ServerError
-from laser.judging import win_rates
+from laser.core.errors import ConfigError, DataError, LaserError, ServerError
 from runs import make_table
 from servers import serving
 
@@ -294,7 +294,7 @@ function = "rewards.py:first"
 )
 def test_mistakes_are_found_before_anything_is_sampled(tmp_path, monkeypatch, targets, settings, options, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("laser.judging.answer_targets", lambda *_, **__: pytest.fail("it was sampled"))
+    monkeypatch.setattr("laser.commands.judge.answer_targets", lambda *_, **__: pytest.fail("it was sampled"))
     Path("a.toml").write_text(UNTRAINED)
     write_responses(Path("r.jsonl"), ["x"])
     with pytest.raises(LaserError, match=re.escape(words)):
@@ -351,7 +351,7 @@ KNOBS = {
 
 @pytest.mark.parametrize("name", sorted(JudgeConfig.model_fields.keys() - {"url", "model", "cache"}))
 def test_every_field_reaches_the_judge(name, monkeypatch, tmp_path):
-    from laser.build.judge import build_pairwise_judge
+    from laser.wiring.judge import build_pairwise_judge
 
     monkeypatch.setenv("LASER_TEST_KEY", "k")
     built = {}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from trl import DPOConfig, DPOTrainer
 
+from laser.commands.label import label
+from laser.commands.rewardbench import LENGTH, SELECTED, _taught, rewardbench
 from laser.config import parse_config
+from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from laser.data.preferences import load_preferences
-from laser.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
-from laser.labelling import label
-from laser.rewardbench import LENGTH, SELECTED, _taught, rewardbench
 from runs import make_table
 from tiny import make_tokenizer
 

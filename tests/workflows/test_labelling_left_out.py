@@ -5,9 +5,9 @@ import json
 import pytest
 
 from laser.cli.labelling import run_label
+from laser.commands.label import label
 from laser.config import parse_config
-from laser.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
-from laser.labelling import label
+from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from runs import make_table
 from suites import write_suite
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from laser.analysis.records import DecilesRecord, EvaluationRecord, Run, StepRecord
 from laser.analysis.statistics import Estimate, estimate, holm
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 MIXED = "batches of several categories"
 LEVEL = 0.05

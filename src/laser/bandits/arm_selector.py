@@ -13,8 +13,8 @@ from threadpoolctl import ThreadpoolController
 
 from laser.bandits.base import check_state_version
 from laser.bandits.open_selections import OpenSelections, checked_available
-from laser.seeding import stream
-from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
+from laser.core.seeding import stream
+from laser.core.types import BoolArray, FloatArray, IntArray, Selection, StateDict
 
 _STATE_VERSION = 1
 

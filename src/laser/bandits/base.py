@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from laser.types import BoolArray, FloatArray, IntArray, Selection, StateDict
+from laser.core.types import BoolArray, FloatArray, IntArray, Selection, StateDict
 
 
 class StateVersionError(ValueError):

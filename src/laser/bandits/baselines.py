@@ -8,7 +8,7 @@ import numpy as np
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
 from laser.bandits.base import Selector
-from laser.types import BoolArray, FloatArray, Selection, StateDict
+from laser.core.types import BoolArray, FloatArray, Selection, StateDict
 
 
 class Unlearning(ArmSelector):

@@ -9,8 +9,8 @@ import numpy as np
 from laser.bandits.arm_selector import Judgement, best_arms
 from laser.bandits.baselines import Unlearning
 from laser.bandits.mlp import MLP
-from laser.seeding import stream
-from laser.types import BoolArray, FloatArray, IntArray, StateDict
+from laser.core.seeding import stream
+from laser.core.types import BoolArray, FloatArray, IntArray, StateDict
 
 HIDDEN = (2048, 1024)
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from laser.seeding import stream
-from laser.types import FloatArray, StateDict
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, StateDict
 
 Normalization = Literal["none", "l2", "standardize", "unit"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms
-from laser.types import BoolArray, FloatArray, StateDict
+from laser.core.types import BoolArray, FloatArray, StateDict
 
 
 class Exp3(ArmSelector):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 _COMPACT_BYTES = 4 * 2**20  # below this size in float64 an arm is too small for its bytes to matter
 _BLOCK_BYTES = 2**20  # rows converted at a time: what stays in the second-level cache

@@ -6,7 +6,7 @@ import numpy as np
 
 from laser.bandits.base import check_state_version
 from laser.bandits.open_selections import checked_available
-from laser.types import BoolArray, FloatArray, Selection, StateDict
+from laser.core.types import BoolArray, FloatArray, Selection, StateDict
 
 _STATE_VERSION = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-from laser.types import FloatArray, IntArray, StateDict
+from laser.core.types import FloatArray, IntArray, StateDict
 
 
 class QuantileFeedback:

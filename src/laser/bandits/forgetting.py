@@ -26,7 +26,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms, section
-from laser.types import BoolArray, FloatArray, IntArray, StateDict
+from laser.core.types import BoolArray, FloatArray, IntArray, StateDict
 
 Rule = Literal["discount", "window", "decay", "adaptive"]
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 from laser.bandits.context_rows import ContextRows, grown_capacity
-from laser.types import FloatArray, StateDict
+from laser.core.types import FloatArray, StateDict
 
 _CANCELLATION = 1e-6  # below this share of c'c, c'c - y'y has lost too many digits
 

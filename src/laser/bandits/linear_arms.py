@@ -10,8 +10,8 @@ import numpy as np
 
 from laser.bandits.arm_selector import Observations, section
 from laser.bandits.linear import ArmModel, DualRidge, Estimate, PrimalRidge
-from laser.seeding import stream
-from laser.types import FloatArray, StateDict
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, StateDict
 
 _FEW = 64  # features below which all arms lie in one array, in primal form
 

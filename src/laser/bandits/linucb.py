@@ -6,7 +6,7 @@ import numpy as np
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms
 from laser.bandits.linear_arms import LinearArms
-from laser.types import BoolArray, FloatArray, StateDict
+from laser.core.types import BoolArray, FloatArray, StateDict
 
 
 class LinUCB(ArmSelector):

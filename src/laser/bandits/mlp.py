@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from laser.types import FloatArray, StateDict
+from laser.core.types import FloatArray, StateDict
 
 
 class MLP:

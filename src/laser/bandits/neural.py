@@ -22,8 +22,8 @@ from scipy.linalg import solve_triangular
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms, section
 from laser.bandits.mlp import MLP
-from laser.seeding import stream
-from laser.types import BoolArray, FloatArray, StateDict
+from laser.core.seeding import stream
+from laser.core.types import BoolArray, FloatArray, StateDict
 
 Confidence = Literal["full", "diagonal"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.types import BoolArray, FloatArray, IntArray, StateDict
+from laser.core.types import BoolArray, FloatArray, IntArray, StateDict
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from laser.bandits.base import Selector
-from laser.seeding import stream
-from laser.types import FloatArray, IntArray
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

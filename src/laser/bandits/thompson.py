@@ -7,7 +7,7 @@ from scipy.special import ndtr, ndtri
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
 from laser.bandits.linear_arms import LinearArms
-from laser.types import BoolArray, FloatArray, StateDict
+from laser.core.types import BoolArray, FloatArray, StateDict
 
 _NUM_QUANTILES = 512
 _QUANTILES = ndtri((np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES)

@@ -12,11 +12,11 @@ from rich.table import Column, Table
 from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config import load_config
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from laser.bench import Asked
-    from laser.best_of_n import MethodResult
+    from laser.commands.best_of_n import MethodResult
+    from laser.commands.scored_samples import Asked
 
 _NO_ROUTER = "classifier: give --router (laser train-classifier makes one)"
 
@@ -28,7 +28,7 @@ def run_best_of_n(
     prepare()
     config = load_config(config_path, overrides)
     console = make_console()
-    from laser.best_of_n import CLASSIFIER, best_of_n, standard_methods
+    from laser.commands.best_of_n import CLASSIFIER, best_of_n, standard_methods
 
     methods = standard_methods(config, router=router)
     unknown = [name for name in wanted if name not in methods]

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from laser.cli.environment import prepare
 from laser.cli.terminal import make_console, plain
-from laser.errors import LaserError
+from laser.core.errors import LaserError
 
 if TYPE_CHECKING:
-    from laser.chatting import Chat, Turn
+    from laser.commands.chat import Chat, Turn
 
 _HELP = "/reset begins a new conversation, /quit ends it"
 _SHOWN = 70  # characters of a reply in the table of scores
@@ -69,7 +69,7 @@ def run_chat(
     prepare()
     stream, console = _Stream(), make_console(stderr=True)
     console.print(f"loading {escape(str(run))}")
-    from laser.chatting import Chat
+    from laser.commands.chat import Chat
 
     chat = Chat(run, best_of=best_of, reward_model=reward_model, overrides=overrides, trust=trust, on_text=stream)
     try:

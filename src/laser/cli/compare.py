@@ -20,7 +20,7 @@ from laser.compare.state import check_owner, claim, standing
 from laser.compare.tables import legend, terminal, write_results
 from laser.config.patch import nearest
 from laser.config.suite import SuiteConfig, load_suite
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 _SHOWN_FAILURES = 20
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config.judge import load_judge
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from laser.evaluating import Evaluation
+    from laser.commands.evaluate import Evaluation
+    from laser.commands.judge import Judged, WinRates
     from laser.evaluation.intervals import Share
-    from laser.judging import Judged, WinRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path 
         raise ConfigError("--judge-set and --difficulty are for a judge; add --judge")
     prepare()
     console = make_console()
-    from laser.evaluating import evaluate
+    from laser.commands.evaluate import evaluate
 
     evaluation = evaluate(
         options.targets,
@@ -63,7 +63,7 @@ def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], dif
     judge = load_judge(source, judge_overrides)
     prepare()
     console = make_console()
-    from laser.judging import win_rates
+    from laser.commands.judge import win_rates
 
     result = win_rates(
         options.targets,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from laser.cli.terminal import say
 from laser.config import demo_config_path
+from laser.core.errors import RunDirectoryError
 from laser.data.embedded import generate
-from laser.errors import RunDirectoryError
 
 _NUM_PROMPTS = 240
 _DATA = """# Yours: one JSON object a line with a prompt, and an answer and a category where you have them.

@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.markup import escape
 
 from laser.cli.terminal import make_console
-from laser.errors import ConfigError, TrainingError
+from laser.core.errors import ConfigError, TrainingError
 
 
 def build(folder: Path, workers: int) -> None:
     """Train the laboratory's models where they are missing."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    from laser.lab.build import build_lab
-    from laser.lab.oracle import load_oracle, measure_oracle
+    from laser.compare.lab.build import build_lab
+    from laser.compare.lab.oracle import load_oracle, measure_oracle
 
     console = make_console()
     build_lab(folder, workers=workers, note=console.print)
@@ -36,11 +36,11 @@ def run(
         TrainingError: Some runs failed; the tables are printed without them.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    from laser.lab.build import POOLS
-    from laser.lab.methods import LASER, PLAIN, STUDIES, method_names
-    from laser.lab.oracle import load_oracle
-    from laser.lab.report import averages, collect, table
-    from laser.lab.run import lab_cell, run_lab
+    from laser.compare.lab.build import POOLS
+    from laser.compare.lab.methods import LASER, PLAIN, STUDIES, method_names
+    from laser.compare.lab.oracle import load_oracle
+    from laser.compare.lab.report import averages, collect, table
+    from laser.compare.lab.run import lab_cell, run_lab
 
     if not (folder / "oracle.json").is_file():
         raise ConfigError(f"{folder} holds no laboratory; build it with: laser lab build --folder {folder}")

@@ -16,10 +16,10 @@ from laser.cli.environment import prepare
 from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
 from laser.config import load_config
-from laser.results_files import results_file, write_results
+from laser.core.results import results_file, write_results
 
 if TYPE_CHECKING:
-    from laser.rewardbench import BenchResult
+    from laser.commands.rewardbench import BenchResult
 
 
 class LabelLines:
@@ -70,7 +70,7 @@ def run_label(config_path: Path | None, overrides: list[str], out: Path, format:
     console = make_console()
     progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
     progress.note("loading libraries, models and prompts")
-    from laser.labelling import label
+    from laser.commands.label import label
 
     try:
         report = label(config, out, format=format, progress=progress)
@@ -100,7 +100,7 @@ def run_rewardbench(
     prepare()
     results = results_file(out, inputs=[*pairs, config_path])
     config = load_config(config_path, overrides)
-    from laser.rewardbench import rewardbench
+    from laser.commands.rewardbench import rewardbench
 
     result = rewardbench(config, pairs, select=select, learn=learn)
     console = make_console()

@@ -11,10 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from laser import __version__
 from laser.cli import looking, tasks, trained
-from laser.errors import LaserError
-from laser.ranks import tells
+from laser.core.errors import LaserError
+from laser.parallel.ranks import tells
 
 app = typer.Typer(
     name="laser",
@@ -28,7 +27,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"laser {__version__}")
+        from laser.core.version import version
+
+        typer.echo(f"laser {version()}")
         raise typer.Exit
 
 

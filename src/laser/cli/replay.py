@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 from laser.analysis.records import Count, Damage, Finite, Run, Share, read_run
 from laser.bandits.simulate import Interval, LoggedRows, Maker, bootstrap, replay
 from laser.cli.terminal import make_console
-from laser.errors import ConfigError, RunDirectoryError
-from laser.results_files import results_file, write_results
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.results import results_file, write_results
 from laser.training.run_directory import check_free
 
 

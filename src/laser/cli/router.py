@@ -16,10 +16,10 @@ def run_router(pairs: Path, out: Path, config: Path | None, overrides: list[str]
         LaserError: The pairs, models or folder cannot be used.
     """
     prepare()
-    from laser.router import train_router
+    from laser.commands.train_classifier import train_classifier
 
     console = make_console()
-    report = train_router(load_config(config, overrides), pairs, out, standardize=standardize)
+    report = train_classifier(load_config(config, overrides), pairs, out, standardize=standardize)
     for name, count in report.labels.items():
         share = report.pair_accuracy[name]
         console.print(f"{name}: best judge of {count} queries, orders {share:.0%} of all pairs rightly", markup=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from laser.cli.terminal import say
 from laser.config import RunConfig, load_config
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 

@@ -19,10 +19,10 @@ from laser.bandits.simulate import Environment, Maker, classification, compare, 
 from laser.bandits.thompson import LinearThompson
 from laser.cli.replay import run_replay as replay_run
 from laser.cli.terminal import make_console
-from laser.errors import ConfigError
-from laser.results_files import results_file, write_results
+from laser.core.errors import ConfigError
+from laser.core.results import results_file, write_results
+from laser.core.types import FloatArray
 from laser.training.run_directory import check_free
-from laser.types import FloatArray
 
 MAKERS: dict[str, Maker] = {
     "linucb-0.1": lambda k, d, seed: LinUCB(k, d, seed=seed),

@@ -15,10 +15,10 @@ from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
 from laser.config.schema import TaskData
 from laser.config.tasks import apply_task
+from laser.core.types import Prompt
 from laser.data.split import split_pools
 from laser.data.task import ROLES, Loaded, Selection, load_task
-from laser.tasks import TASKS, Sizes, Task, find_task
-from laser.types import Prompt
+from laser.data.tasks import TASKS, Sizes, Task, find_task
 
 _SHOWN = 1200  # characters of an example's prompt
 
@@ -60,9 +60,9 @@ def print_task(name: str, path: Path | None) -> None:
 def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> None:
     """Write a task's prompts or pairs and say how many. Raises LaserError."""
     prepare()
-    from laser.build.data import task_selection
     from laser.data.export import export_pairs, export_prompts
     from laser.data.task import load_task_preferences
+    from laser.wiring.data import task_selection
 
     task = find_task(data.name)
     given = {key: value for key, value in data.model_dump().items() if value is not None}

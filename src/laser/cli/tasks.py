@@ -93,6 +93,6 @@ def export(
 
 
 def _known(name: str) -> str:
-    from laser.tasks import find_task
+    from laser.data.tasks import find_task
 
     return find_task(name).name

@@ -17,12 +17,12 @@ from laser.cli.progress import ClosableProgress, Quiet, make_progress
 from laser.cli.stopping import Stopper
 from laser.cli.terminal import make_console, say
 from laser.config import RunConfig, load_config
-from laser.errors import ConfigError, StoppedError
-from laser.ranks import is_main
+from laser.core.errors import ConfigError, StoppedError
+from laser.parallel.ranks import is_main
 
 if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
-    from laser.api import RunResult
+    from laser.commands.train import RunResult
 
 
 _LOADING = "loading libraries, models and prompts"
@@ -51,7 +51,7 @@ def run_training(
     _refuse_without("--resume", resume_from is not None, {"--trust": trust, "--changed-rewards": changed_rewards})
     config = _given_config(config_path, overrides, out, resume_from)
     if dry_run:
-        from laser.planning import print_plan
+        from laser.commands.plan import print_plan
 
         print_plan(config or load_config(), console, machine or "here", devices or 1)
         return
@@ -100,7 +100,7 @@ def _refuse_without(needed: str, given: bool, options: Mapping[str, bool]) -> No
 
 def _train(config: RunConfig | None, where: Path, progress: ClosableProgress, stop: Stopper) -> RunResult:
     progress.note(_LOADING)
-    from laser import api
+    from laser.commands import train as api
 
     assert config is not None
     return api.train(config, where, progress=progress, stop=stop)
@@ -115,7 +115,7 @@ def _resume(
     stop: Stopper,
 ) -> RunResult:
     progress.note(_LOADING)
-    from laser import api
+    from laser.commands import train as api
 
     return api.resume(where, config=config, trust=trust, changed_rewards=changed_rewards, progress=progress, stop=stop)
 
@@ -149,7 +149,7 @@ def report(result: RunResult, console: Console) -> None:
 
 def _next_step(result: RunResult) -> str:
     """The one command to run next: after the demo a run of one's own, after that the model itself."""
-    from laser.training.run_directory import read_json
+    from laser.core.files import read_json
 
     if read_json(result.path / "config.json")["data"]["type"] == "embedded":
         return "laser init my-run   (prompts, reward functions and a configuration to make yours)"
@@ -158,7 +158,7 @@ def _next_step(result: RunResult) -> str:
 
 def _temperature(result: RunResult) -> float:
     """At which the answers of the run's dev checks were decoded."""
-    from laser.training.run_directory import read_json
+    from laser.core.files import read_json
 
     return float(read_json(result.path / "config.json")["evaluation"]["temperature"])
 

@@ -13,7 +13,7 @@ from typing import Any
 from laser.config import RunConfig, parse_config
 from laser.config.patch import Table, merged, nearest
 from laser.config.suite import SuiteConfig
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 BEST_OF_N = "best-of-n"
 """Stands for the method of a best-of-n cell, in which all methods share responses and scores."""

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from laser.compare.cells import Cell, Key
 from laser.config import RunConfig
-from laser.training.run_directory import read_json
+from laser.core.files import read_json
 
 _ENSEMBLES = ("ensemble", "online_ensemble")
 

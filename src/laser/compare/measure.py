@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from laser.commands.evaluate import Note, Target, answer_targets, evaluate_targets
+from laser.commands.judge import win_rates
 from laser.compare.cells import Measurement
 from laser.config import RunConfig
 from laser.config.judge import JudgeConfig
-from laser.errors import DataError
-from laser.evaluating import Note, Target, answer_targets, evaluate_targets
-from laser.judging import win_rates
+from laser.core.errors import DataError
 
 _BEFORE = "before"
 

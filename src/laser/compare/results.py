@@ -12,8 +12,8 @@ from laser.analysis.statistics import Estimate, Paired, estimate, holm, paired
 from laser.compare.cells import BEST_OF_N, Cell, Key
 from laser.compare.state import State, standing
 from laser.config.suite import MethodConfig, SuiteConfig
+from laser.core.files import read_json
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE
-from laser.training.run_directory import read_json
 
 AVERAGE = "average"
 """The macro average over tasks, which stands beside them where there are several."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from laser.compare.cells import Cell, Key
 from laser.compare.state import State, failure_note, log_file, methods_record, standing, write_failure
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 _POLL = 0.1  # seconds
 _GRACE = 60.0  # seconds that interrupted cells have to stop on their own

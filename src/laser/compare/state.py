@@ -12,8 +12,8 @@ from laser.compare.cells import BEST_OF_N, Cell, Key, Measurement
 from laser.config import parse_config
 from laser.config.compare import first_difference
 from laser.config.suite import SuiteConfig
-from laser.errors import ConfigError, RunDirectoryError
-from laser.training.run_directory import atomic_write, read_json, write_json
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.files import atomic_write, read_json, write_json
 
 SUITE, METHODS = "suite.json", "methods.json"
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from laser.compare.results import AVERAGE, Entry, Results, count_states
-from laser.training.run_directory import atomic_write, write_json
+from laser.core.files import atomic_write, write_json
 
 _LEVEL = 0.05
 _MINUS = "\N{MINUS SIGN}"

@@ -22,9 +22,9 @@ from laser.cli.terminal import make_console, say
 from laser.compare.cells import Measurement
 from laser.compare.state import METHODS, is_measured
 from laser.config import RunConfig, parse_config
-from laser.errors import ConfigError, LaserError
+from laser.core.errors import ConfigError, LaserError
+from laser.core.files import write_json
 from laser.training.progress import Progress
-from laser.training.run_directory import write_json
 
 
 def run_cell(order: dict[str, Any], progress: Progress) -> None:
@@ -42,7 +42,7 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
     if order["methods"]:
         _compare_best_of_n(folder, config, order["methods"], progress)
         return
-    from laser import api
+    from laser.commands import train as api
 
     if not (folder / "summary.json").is_file():
         if (folder / "config.json").is_file():
@@ -65,7 +65,7 @@ def _check_device(name: str) -> None:
 
 
 def _compare_best_of_n(folder: Path, config: RunConfig, methods: dict[str, Any], progress: Progress) -> None:
-    from laser.best_of_n import best_of_n
+    from laser.commands.best_of_n import best_of_n
 
     best_of_n(config, folder, {name: parse_config(table) for name, table in methods.items()}, note=progress.note)
     write_json(folder / METHODS, methods)  # the mark of a finished comparison

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from laser.config.load import Overrides, apply_override, override_strings, read_toml
 from laser.config.section import Address, PositiveInt, Section
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 
 class JudgeConfig(Section):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 Overrides = str | Sequence[str] | Mapping[str, Any]
 """Fields set over a configuration: ``key.path=value``, several of them, or a dict from key paths to values."""

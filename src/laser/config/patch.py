@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 Table = dict[str, Any]
 

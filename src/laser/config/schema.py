@@ -25,8 +25,8 @@ from laser.config.selection import (
     SignalConfig,
 )
 from laser.config.tracking import TrackingConfig
-from laser.errors import ConfigError
-from laser.tasks import AnswerType, find_task
+from laser.core.errors import ConfigError
+from laser.data.tasks import AnswerType, find_task
 
 
 class LoraConfig(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from laser.addresses import check_address, check_path
+from laser.core.addresses import check_address, check_path
 
 
 class Section(BaseModel):

@@ -17,7 +17,7 @@ from laser.config.load import Overrides, absolute_paths, apply_override, explain
 from laser.config.patch import Table, merged, nearest
 from laser.config.schema import RunConfig
 from laser.config.section import PositiveInt, Section
-from laser.errors import ConfigError
+from laser.core.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from laser.tasks import TASKS, Task
+from laser.data.tasks import TASKS, Task
 
 Table = dict[str, Any]
 

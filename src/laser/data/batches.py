@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from laser.core.seeding import stream
+from laser.core.types import IntArray, Prompt
 from laser.data.store import categories_of
-from laser.seeding import stream
-from laser.types import IntArray, Prompt
 
 Batching = Literal["shuffled", "by_category"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.errors import DataError
-from laser.seeding import stream
-from laser.types import Message, Prompt
+from laser.core.errors import DataError
+from laser.core.seeding import stream
+from laser.core.types import Message, Prompt
 
 
 @dataclass(frozen=True, slots=True)

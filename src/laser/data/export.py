@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.data.preferences import Preference
-from laser.errors import DataError
-from laser.types import Prompt
 
 _PAIR = ("chosen", "rejected")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from laser.core.errors import DataError
+from laser.core.types import Message, Prompt
 from laser.data.rows import SourceFile, json_lines, parquet
 from laser.data.store import StoredPrompts, digest
-from laser.errors import DataError
-from laser.types import Message, Prompt
 
 _PLACE = "{prompt}"
 

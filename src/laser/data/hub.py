@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from laser.core.errors import DataError
 from laser.data.files import Fields, make_prompts
 from laser.data.store import StoredPrompts
-from laser.errors import DataError
 
 
 def load_hub(

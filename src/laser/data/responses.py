@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.data.files import Fields, load_file
-from laser.errors import DataError
-from laser.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)

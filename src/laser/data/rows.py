@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from laser.errors import DataError
+from laser.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 

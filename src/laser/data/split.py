@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from laser.core.errors import DataError
+from laser.core.seeding import stream
+from laser.core.types import IntArray, Prompt
 from laser.data.store import categories_of, digest, first_of_each, pick
-from laser.errors import DataError
-from laser.seeding import stream
-from laser.tasks import Role
-from laser.types import IntArray, Prompt
+from laser.data.tasks import Role
 
 
 @dataclass(frozen=True, slots=True)

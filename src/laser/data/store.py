@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from laser.errors import DataError
-from laser.types import IntArray, Prompt
+from laser.core.errors import DataError
+from laser.core.types import IntArray, Prompt
 
 Digests = NDArray[np.bytes_]  # 16 bytes each
 

@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from laser.core.errors import DataError
+from laser.core.types import Message, Prompt
 from laser.data.hub import stream_hub
 from laser.data.layouts import READERS, Example, LeftOut, Row
 from laser.data.preferences import Preference
 from laser.data.rows import SourceFile, read_rows
-from laser.errors import DataError
-from laser.tasks import AnswerType, Hub, Role, Task
-from laser.types import Message, Prompt
+from laser.data.tasks import AnswerType, Hub, Role, Task
 
 Classify = Callable[[Sequence[str]], Sequence[str]]
 """Labels of texts."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laser.errors import DataError
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.evaluation.answers import AnswerFormat, answer_check, parse_answer
 from laser.evaluation.metrics import check_gold
-from laser.types import Prompt
 
 _Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 

@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Callable
 
+from laser.core.types import Prompt
+from laser.data.tasks import AnswerFormat, AnswerType
+from laser.data.tasks.latex import last_boxed
 from laser.evaluation.mathematics import is_mathematics, same_mathematics
 from laser.evaluation.options import read_option, same_option
 from laser.evaluation.words import normalized_words
-from laser.tasks import AnswerFormat, AnswerType
-from laser.tasks.latex import last_boxed
-from laser.types import Prompt
 
 __all__ = ["AnswerFormat", "IsRight", "answer_check", "answers_match", "extract_answer", "parse_answer"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from laser.core.types import BoolArray, FloatArray
 from laser.evaluation.intervals import Share, mean_share
 from laser.evaluation.winrates import LengthControl, control_length
-from laser.types import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)

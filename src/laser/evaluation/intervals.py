@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.errors import DataError
+from laser.core.errors import DataError
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, IntArray
 from laser.evaluation.accuracy import wilson_interval
-from laser.seeding import stream
-from laser.types import FloatArray, IntArray
 
 NUM_DRAWS = 1000
 

@@ -11,7 +11,7 @@ import re
 import threading
 from typing import Any
 
-from laser.errors import DataError
+from laser.core.errors import DataError
 
 _LONGEST = 400  # characters; longer answers are not mathematics but talk
 _SECONDS = 5

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from laser.core.types import FloatArray, Prompt
 from laser.evaluation.answers import AnswerFormat, parse_answer
 from laser.evaluation.intervals import Share, mean_share
 from laser.evaluation.metrics import MetricName, check_gold, make_metric
-from laser.types import FloatArray, Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from laser.errors import DataError
+from laser.core.errors import DataError
+from laser.core.types import Prompt
 from laser.evaluation.answers import AnswerFormat, answer_check
 from laser.evaluation.words import normalized_words
-from laser.types import Prompt
 
 MetricName = Literal["accuracy", "f1", "rouge_l"]
 Metric = Callable[[Prompt, str], float]

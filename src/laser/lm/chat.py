@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from laser.errors import ModelError
-from laser.types import Message
+from laser.core.errors import ModelError
+from laser.core.types import Message
 
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """Chat template of a base model: what was said, line by line, without roles."""

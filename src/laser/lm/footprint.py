@@ -2,8 +2,8 @@
 
 A GPU is slow with few tokens at a time: launching a layer's kernels takes as long as their work. So chunks and
 micro-batches there are as large as a share of its memory beside the policy's weights holds; where that is still too
-much they are halved (`laser.memory`). On a CPU, whose passes gain nothing beyond a few thousand tokens, they are of a
-fixed size.
+much they are halved (`laser.parallel.memory`). On a CPU, whose passes gain nothing beyond a few thousand tokens, they
+are of a fixed size.
 """
 
 from __future__ import annotations

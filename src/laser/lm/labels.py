@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.packing import by_length, pad_right
 from laser.lm.sources import choose_device, choose_dtype, load_classifier, load_tokenizer
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 
 
 class PromptLabels:

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from laser.lm.packing import PackedBatch, TokenIds, pack
-from laser.memory import Budget, is_out_of_memory
+from laser.parallel.memory import Budget, is_out_of_memory
 
 _TILE_ELEMENTS = 2**23  # logits of one tile: 32 MiB in float32
 _MORE_ON_GPU = 4  # times as many, to keep it busy

@@ -6,7 +6,7 @@ so nothing has to be reduced: gradients, optimizer and adapters know nothing of 
 norm stay whole on every process: each decoding step needs them, and `laser.lm.logps` reads the head's weight.
 
 FSDP2 (`torch.distributed.fsdp.fully_shard`) gathers layers alike, but its processes must make the same passes in the
-same order, which processes with prompts of their own do not; see `laser.meeting`.
+same order, which processes with prompts of their own do not; see `laser.parallel.meeting`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from laser.errors import ModelError
-from laser.meeting import Gathering, Meeting
-from laser.ranks import Ranks
+from laser.core.errors import ModelError
+from laser.parallel.meeting import Gathering, Meeting
+from laser.parallel.ranks import Ranks
 
 _ALIGNMENT = 256  # bytes; every weight begins where kernels like it
 

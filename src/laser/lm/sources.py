@@ -29,9 +29,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.sharding import load_spread
-from laser.ranks import Ranks
+from laser.parallel.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
 _READ = 2**24  # bytes at a time

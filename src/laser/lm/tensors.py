@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.sources import resolve
 
 

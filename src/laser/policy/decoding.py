@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from laser.lm.packing import TokenIds
-from laser.memory import is_out_of_memory
+from laser.parallel.memory import is_out_of_memory
 from laser.policy.shared_attention import PromptKeys, shared_attention
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from laser.core.types import Prompt
 from laser.lm.chat import encode_text
 from laser.policy.policy import Policy
-from laser.types import Prompt
 
 _TRIES = 8  # joining head and tail can make new tokens, so a cut may have to be widened
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laser.errors import TrainingError, diverged
+from laser.core.errors import TrainingError, diverged
+from laser.core.types import Prompt, Response
 from laser.lm.packing import by_length
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.policy.decoding import choose_decoder
 from laser.policy.policy import Policy
-from laser.types import Prompt, Response
 
 _DRAWN_AT_ONCE = 2**22  # logits turned into probabilities at a time: several copies of them are needed
 _MORE_ON_GPU = 8

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.errors import DataError, ModelError, TrainingError
+from laser.core.errors import DataError, ModelError, TrainingError
+from laser.core.seeding import stream_seed
+from laser.core.types import FloatArray, Prompt, StateDict
 from laser.lm.chat import encode_prompt
 from laser.lm.footprint import footprint_of, room_on
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
-from laser.memory import Budget
-from laser.seeding import stream_seed
-from laser.types import FloatArray, Prompt, StateDict
+from laser.parallel.memory import Budget
 
 Which = Literal["policy", "reference", "base"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from laser.core.types import Prompt, Response
+from laser.parallel.ranks import Ranks
 from laser.policy.generation import Generator
-from laser.ranks import Ranks
-from laser.types import Prompt, Response
 
 
 class ShardedGenerator:

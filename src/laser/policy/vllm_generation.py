@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from laser.errors import LaserError, ServerError
+from laser.core.errors import LaserError, ServerError
+from laser.core.types import Prompt, Response
 from laser.lm.packing import TokenIds
 from laser.policy.policy import Policy
 from laser.serving.endpoint import MALFORMED, Endpoint
-from laser.types import Prompt, Response
 
 _CHECKED = 8  # responses whose log-probs are compared after a swap
 _PREFIX = "laser-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from laser.types import FloatArray, Prompt
+from laser.core.types import FloatArray, Prompt
 
 
 class RewardModel(Protocol):

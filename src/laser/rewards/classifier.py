@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from laser.core.types import FloatArray, Prompt
 from laser.lm.packing import by_length
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.rewards.conversation import ConversationEncoder
 from laser.rewards.families.base import FamilyModel
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
-from laser.types import FloatArray, Prompt
 
 
 class ClassifierRM(Weighted):

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import rankdata
 
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 Combination = Literal["raw", "zscore", "rank", "agreement"]
 

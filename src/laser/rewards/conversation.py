@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import Prompt
 from laser.lm.chat import encode_pieces, encode_prompt, encode_text, has_chat_template
 from laser.rewards.families.base import Row
 from laser.rewards.families.tokens import first_token, surrounded, token_of
 from laser.rewards.window import Overflow, fit, without_beginning
-from laser.types import Prompt
 
 _SLOT = re.compile(r"(\{prompt\}|\{response\})")
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laser.core.types import FloatArray
 from laser.lm.packing import by_length, pad_right
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.rewards.weights import OUT_OF_MEMORY
 from laser.rewards.window import UNLIMITED
-from laser.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import Weightless
 from laser.rewards.patience import Patience, TookTooLongError
-from laser.types import FloatArray, Prompt
 
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float | None]]
 """Called with flat lists of equal length; returns one number per response, None where it has no opinion."""

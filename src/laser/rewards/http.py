@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from laser.addresses import check_path
-from laser.errors import RewardModelError
+from laser.core.addresses import check_path
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import Weightless
 from laser.serving.endpoint import MALFORMED, Endpoint, shown
-from laser.types import FloatArray, Prompt
 
 Format = Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"]
 _Item = tuple[Prompt, str]

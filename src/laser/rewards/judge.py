@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import Weightless
 from laser.rewards.http import split_rows
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import MALFORMED, shown
 from laser.serving.many import Outcome
-from laser.types import FloatArray, Prompt
 
 _PATIENCE = 16  # failures in a row; no fewer than two for every request under way
 

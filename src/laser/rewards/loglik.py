@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.lm.chat import encode_prompt, encode_text, encode_texts, has_chat_template
 from laser.lm.logps import choose_layout, response_logps
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 from laser.rewards.window import UNLIMITED, Overflow, fit, without_beginning
-from laser.types import FloatArray, Prompt
 
 Normalization = Literal["sum", "per_token"]
 

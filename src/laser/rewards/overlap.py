@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from laser.types import FloatArray, IntArray, Prompt
+from laser.core.types import FloatArray, IntArray, Prompt
 
 
 @dataclass(frozen=True, slots=True)

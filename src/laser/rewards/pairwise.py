@@ -8,11 +8,11 @@ from itertools import permutations
 import numpy as np
 import torch
 
+from laser.core.types import FloatArray, Prompt
 from laser.lm.packing import by_length
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.rewards.families.base import PairModel, Row
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
-from laser.types import FloatArray, Prompt
 
 
 class PairwiseRM(Weighted):

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import Message, Prompt
 from laser.rewards.judge import fill
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import MALFORMED, shown
 from laser.serving.many import Outcome
-from laser.types import Message, Prompt
 
 TEMPLATE = """\
 Which of two responses to the question is better: correct, helpful and clear? Neither their order nor their length

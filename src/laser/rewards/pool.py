@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from laser.errors import LaserError, LostProcessError, RewardModelError
-from laser.memory import is_out_of_memory, let_go
-from laser.ranks import Alone, Ranks
+from laser.core.errors import LaserError, LostProcessError, RewardModelError
+from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
+from laser.parallel.memory import is_out_of_memory, let_go
+from laser.parallel.ranks import Alone, Ranks
 from laser.rewards.base import Metered, RewardModel, Windowed
 from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
-from laser.types import BoolArray, FloatArray, Prompt, StateDict
 
 
 class QuarantinedError(RewardModelError):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from laser.types import BoolArray, StateDict
+from laser.core.types import BoolArray, StateDict
 
 
 class Quarantine:

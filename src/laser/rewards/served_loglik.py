@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import Weightless
 from laser.rewards.loglik import Normalization, ResponseEncoder, normalized
 from laser.serving.endpoint import MALFORMED, Endpoint
-from laser.types import FloatArray, Prompt
 
 
 class ServedLogLikelihoodRM(Weightless):

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.weights import Weighted
-from laser.types import FloatArray, Prompt
 
 
 class SimilarityRM(Weighted):

@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 
 OUT_OF_MEMORY = RewardModelError(
     "the device is out of memory with one response in a forward pass, the least that its max_batch_tokens goes down "

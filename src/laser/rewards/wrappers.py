@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import RewardModel, Windowed
-from laser.seeding import stream
-from laser.types import FloatArray, Prompt
 
 Corruption = Literal["none", "inverted", "constant", "random"]
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from laser.errors import ServerError
+from laser.core.errors import ServerError
 from laser.serving.endpoint import Endpoint
 from laser.serving.many import Outcome, post_each
 

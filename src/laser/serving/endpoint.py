@@ -16,8 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
-from laser.addresses import check_address
-from laser.errors import ServerError
+from laser.core.addresses import check_address
+from laser.core.errors import ServerError
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading a reply raises that is valid JSON and not what was agreed on."""

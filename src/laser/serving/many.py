@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from laser.errors import ServerError
+from laser.core.errors import ServerError
 from laser.serving.endpoint import Endpoint
 
 _OF_THE_ACCOUNT = re.compile(r"\S+ refused with status (401|402|403)\b")  # as `Endpoint` words it

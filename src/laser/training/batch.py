@@ -10,20 +10,20 @@ import numpy as np
 
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.context import ContextPreparer
-from laser.errors import TrainingError, diverged
+from laser.core.errors import TrainingError, diverged
+from laser.core.seeding import stream, stream_seed
+from laser.core.types import FloatArray, Prompt, Response, Responses, Selection
+from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
-from laser.ranks import Alone, Ranks
 from laser.rewards.combine import Combination, combine_scores
 from laser.rewards.pool import QuarantinedError, RewardPool, score_selection
-from laser.seeding import stream, stream_seed
 from laser.training.charges import BanditLoss, learn_and_charge, make_charges, mean_over_pairs
 from laser.training.describe import TEXT_LENGTH, describe_overlap, describe_scores
 from laser.training.learner import Learner
 from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
 from laser.training.progress import PhaseClock
 from laser.training.signals import Signal, SignalInput, mixed
-from laser.types import FloatArray, Prompt, Response, Responses, Selection
 
 Reply = list[list[Response]]
 

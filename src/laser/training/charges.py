@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from laser.core.types import FloatArray, Pair, Responses, Selection
 from laser.training.learner import Learner, LearnResult
 from laser.training.pairs import Candidates, orient_pairs
-from laser.types import FloatArray, Pair, Responses, Selection
 
 BanditLoss = Literal["train", "post_update", "decrease"]
 

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from laser.errors import RunDirectoryError
-from laser.statefiles import load_state, save_state
-from laser.training.run_directory import read_json, write_json, writing
-from laser.types import StateDict
+from laser.core.errors import RunDirectoryError
+from laser.core.files import read_json, write_json, writing
+from laser.core.state import load_state, save_state
+from laser.core.types import StateDict
 
 FORMAT = 2
 _OWN = "manifest_sha256"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from laser.core.types import FloatArray, Pair, Responses, Selection
 from laser.rewards.overlap import Overlap
-from laser.types import FloatArray, Pair, Responses, Selection
 
 TEXT_LENGTH = 600  # characters kept of a text in a record
 _QUANTILES = np.linspace(0, 1, 11)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laser.errors import TrainingError, diverged
-from laser.memory import is_out_of_memory, let_go
+from laser.core.errors import TrainingError, diverged
+from laser.core.types import FloatArray, Pair, Responses, StateDict
+from laser.parallel.memory import is_out_of_memory, let_go
+from laser.parallel.ranks import Alone, Ranks
 from laser.policy.policy import Policy, Which
-from laser.ranks import Alone, Ranks
 from laser.training.losses import Objective, PairLogps
 from laser.training.work import TokenIds, Work, collect, group_by_prompt, num_tokens_of, split_by_prompt
-from laser.types import FloatArray, Pair, Responses, StateDict
 
 _TOLERANCE = 1e-3  # nats per token, between log-probs of sampling and of scoring; rounding in float32 is 1e-5
 _TOLERANCE_HALF = 0.02  # the same in bfloat16

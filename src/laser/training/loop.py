@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from laser.errors import StoppedError
+from laser.core.errors import StoppedError
+from laser.core.types import Prompt
 from laser.evaluation.accuracy import Accuracy
 from laser.training.batch import BatchSettings, Moment, Parts, Reply, run_batch, sample
 from laser.training.checkpoint import Cursor, Stateful, load_checkpoint, save_checkpoint
 from laser.training.pending import PendingResponses
 from laser.training.progress import PhaseClock, Progress
 from laser.training.run_directory import RunDirectory
-from laser.types import Prompt
 
 Evaluate = Callable[[], Accuracy]
 Stop = Callable[[], bool]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.types import FloatArray, Pair, Response, Responses
+from laser.core.types import FloatArray, Pair, Response, Responses
 
 
 @dataclass(frozen=True, slots=True)

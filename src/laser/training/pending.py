@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.errors import RunDirectoryError
-from laser.statefiles import load_state, save_state
-from laser.training.run_directory import atomic_write, writing
-from laser.types import Response, StateDict
+from laser.core.errors import RunDirectoryError
+from laser.core.files import atomic_write, writing
+from laser.core.state import load_state, save_state
+from laser.core.types import Response, StateDict
 
 _DONE = "done"
 

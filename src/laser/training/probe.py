@@ -18,13 +18,13 @@ from typing import Literal
 import numpy as np
 
 from laser.bandits.base import Selector
+from laser.core.seeding import stream_seed
+from laser.core.types import FloatArray, Prompt, StateDict
 from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
 from laser.rewards.pool import QuarantinedError, RewardPool
-from laser.seeding import stream_seed
 from laser.training.charges import Charge
 from laser.training.signals import Prepare, SignalInput
-from laser.types import FloatArray, Prompt, StateDict
 
 Labels = Literal["gold", "consensus"]
 

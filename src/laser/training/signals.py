@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 
 from laser.bandits.base import Selector
+from laser.core.types import FloatArray, Prompt, Responses, StateDict
 from laser.evaluation.answers import IsRight
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.training.charges import Charge
-from laser.types import FloatArray, Prompt, Responses, StateDict
 
 
 @dataclass(frozen=True, slots=True)

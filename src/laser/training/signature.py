@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from laser.training.run_directory import to_json
+from laser.core.files import to_json
 
 _KEY_BYTES = 32
 _SIGNED = ("reward_models",)  # of the provenance; the rest is for readers

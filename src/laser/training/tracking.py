@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from laser.core.files import read_json, write_json
 from laser.training.progress import Progress
-from laser.training.run_directory import read_json, write_json
 
 Record = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.types import Pair, Responses
+from laser.core.types import Pair, Responses
 
 TokenIds = Sequence[int]
 

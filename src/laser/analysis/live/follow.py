@@ -23,7 +23,7 @@ from laser.analysis.records import (
     reward_model_names,
 )
 from laser.analysis.suites import is_suite
-from laser.errors import RunDirectoryError
+from laser.core.errors import RunDirectoryError
 
 Row = TypeVar("Row")
 

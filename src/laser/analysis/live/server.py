@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from laser.analysis.live.follow import View, Watch
 from laser.analysis.live.page import live_document, pictures_part, policy, words_part
 from laser.analysis.records import Run
-from laser.errors import LaserError, ServerError
+from laser.core.errors import LaserError, ServerError
 
 HOST = "127.0.0.1"
 _SHARE = 0.1  # of a processor that drawing may take while a run trains

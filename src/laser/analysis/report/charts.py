@@ -16,7 +16,7 @@ from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.figure import label, legend, look, outline
 from laser.analysis.statistics import estimate
 from laser.analysis.usefulness import Category, charged_rewards, seconds_until
-from laser.types import FloatArray, IntArray
+from laser.core.types import FloatArray, IntArray
 
 _LEAST_BAND = 4  # values without which an interval is too wide to draw
 _DRAWN = 600  # batches that a line or a cloud of dots shows, at most

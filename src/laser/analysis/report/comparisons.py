@@ -13,7 +13,7 @@ from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.charts import percent
 from laser.analysis.report.figure import file_name, label, look, outline
 from laser.analysis.usefulness import Pooled, pooled, wilson
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 Couple = tuple[str, str]
 _BINS = 24

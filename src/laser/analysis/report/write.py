@@ -21,7 +21,7 @@ from laser.analysis.report.html import document
 from laser.analysis.report.run import run_page
 from laser.analysis.report.suite import suite_page
 from laser.analysis.suites import is_suite, read_suite
-from laser.errors import DataError, RunDirectoryError
+from laser.core.errors import DataError, RunDirectoryError
 
 PAGE = "report.html"
 PICTURES = "report"

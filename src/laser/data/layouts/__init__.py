@@ -5,7 +5,7 @@ from laser.data.layouts.documents import bamboo, leval, longbench
 from laser.data.layouts.example import Example, LeftOut, Reader, Row
 from laser.data.layouts.pairs import hh_rlhf, llmbar, rewardbench, rm_bench
 from laser.data.layouts.questions import bigbench_yes_no, commonsenseqa, gsm8k, math, mmlu, strategyqa
-from laser.tasks.task import Layout
+from laser.data.tasks.task import Layout
 
 __all__ = ["READERS", "Example", "LeftOut", "Reader", "Row"]
 

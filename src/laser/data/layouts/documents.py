@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from laser.core.errors import DataError
 from laser.data.layouts.example import Example, LeftOut, Row, with_options
-from laser.errors import DataError
-from laser.tasks import AnswerType
+from laser.data.tasks import AnswerType
 
 _OPTION = re.compile(r"^\s*\(?([A-Z])[.)]\s*(.*)$", re.MULTILINE)
 _BAMBOO_OPTION = re.compile(r"^\s*([A-E])\s*[.:)]\s*(.*)$", re.MULTILINE)

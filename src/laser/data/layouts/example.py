@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from laser.errors import DataError
-from laser.tasks import AnswerType, Role
-from laser.types import Message
+from laser.core.errors import DataError
+from laser.core.types import Message
+from laser.data.tasks import AnswerType, Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from laser.core.errors import DataError
+from laser.core.types import Message
 from laser.data.layouts.example import Example, Row
-from laser.errors import DataError
-from laser.types import Message
 
 _SECTIONS = {
     "Chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",

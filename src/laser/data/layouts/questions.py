@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from laser.core.errors import DataError
 from laser.data.layouts.example import Example, LeftOut, Row, with_options
-from laser.errors import DataError
-from laser.tasks.latex import last_boxed
+from laser.data.tasks.latex import last_boxed
 
 _LETTERS = "ABCDEFGHIJ"
 

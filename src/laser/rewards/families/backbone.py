@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.sources import load_encoder
 from laser.lm.tensors import read_tensors
 from laser.rewards.families.base import Checkpoint, Row, padded

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
 from laser.rewards.families.base import (
     Checkpoint,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_prompt, has_chat_template
 from laser.rewards.families.base import Checkpoint, PairModel, Row, pad_of, window_of
 from laser.rewards.families.lm_head import load_lm, next_logits

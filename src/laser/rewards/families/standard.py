@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.lm.packing import pad_right
 from laser.lm.sources import load_classifier
 from laser.rewards.families.base import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import transformers
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 from laser.rewards.families.base import Load
 from laser.rewards.families.gated import load_gated
 from laser.rewards.families.standard import load_standard

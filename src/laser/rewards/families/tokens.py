@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
 
 
 def token_of(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laser.errors import ModelError
+from laser.core.errors import ModelError
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone
 from laser.rewards.families.base import (
     Checkpoint,

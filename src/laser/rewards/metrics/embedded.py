@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laser.core.types import FloatArray, Prompt
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.metrics.roscoe import SUPERVISED, UNSUPERVISED, Chain
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import Weighted
-from laser.types import FloatArray, Prompt
 
 _MaybeChain = Chain | Literal["blank", "too long"]
 """An embedded text, or why it is none."""

@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray, Prompt
 from laser.lm.chat import encode_text
 from laser.lm.logps import choose_layout, response_logps
-from laser.memory import Budget
+from laser.parallel.memory import Budget
 from laser.rewards.families.base import window_of
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
-from laser.types import FloatArray, Prompt
 
 
 class PerplexityRM(Weighted):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.types import FloatArray
+from laser.core.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from laser.errors import RewardModelError
+from laser.core.errors import RewardModelError
+from laser.core.types import Prompt
 from laser.rewards.function import RewardFunction
-from laser.types import Prompt
 
 TextMetric = Callable[[str], float]
 """From a text with at least one visible character to its score; higher is better."""

@@ -1,0 +1,361 @@
+"""``laser best-of-n``: learn which reward model to rerank with, without touching the policy, and compare methods.
+
+Source: arXiv 2410.01735, Sec. 3.3 and Table 2. n responses are sampled once per prompt; the bandit is trained on the
+training prompts (the selected reward model picks the best response, the bandit is fed the scaled negative NLL), then
+selects for the test prompts without learning. Responses and scores lie in the folder, so that all methods share them
+and an interrupted comparison goes on where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laser.bandits.base import Selector
+from laser.commands.scored_samples import Asked, Bench, check_owner, claim
+from laser.config import RunConfig
+from laser.config.load import parse_config
+from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
+from laser.core.errors import DataError, RewardModelError
+from laser.core.files import write_json
+from laser.core.seeding import stream
+from laser.core.types import FloatArray, IntArray, Prompt, Selection
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric
+from laser.lm.chat import encode_text
+from laser.rewards.combine import Combination, combine_scores
+from laser.training.pairs import Candidates, orient_by_agreement
+from laser.wiring import build_contexts, build_feedback, build_selector
+from laser.wiring.learned import router_context
+
+CLASSIFIER = "classifier"
+"""The method that needs a trained router."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodResult:
+    """One method on the test prompts.
+
+    Attributes:
+        value: Mean metric of the picked responses.
+        interval: 95% bootstrap interval over prompts.
+        by_category: Mean metric by category.
+        chosen: Share of test prompts that each reward model picked for (an ensemble's by weight).
+        scored: Responses that reward models had to be asked about, training and test.
+        without_choice: Test prompts of which no response has a finite score; they count with the mean metric of their
+            responses, which is what one at random is worth.
+        asked: What each reward model that the method asked was shown, and how much of it got no score.
+        failed: Reward models that failed and take no part in the comparison, and why.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    by_category: dict[str, float]
+    chosen: dict[str, float]
+    scored: int
+    without_choice: int
+    asked: dict[str, Asked]
+    failed: dict[str, str]
+
+
+def best_of_n(
+    config: RunConfig,
+    out: str | Path,
+    methods: Mapping[str, RunConfig],
+    *,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, MethodResult]:
+    """Compare methods of choosing the reward model that reranks n responses.
+
+    Args:
+        config: Policy, prompts (training and test), pool and `generation.num_responses`.
+        out: Folder of responses, scores and `results.json`.
+        methods: By name, the configuration whose selector, feedback and context are used; see `standard_methods`.
+        note: Told what happens.
+
+    Returns:
+        One result per method, and those of the best response of all ("oracle") and of one at random ("one sample"). A
+        reward model that fails is left out of all methods, and so is the method that takes no other.
+
+    Raises:
+        LaserError: Something cannot be used, no reward model is left, or `out` belongs to another configuration.
+    """
+    out = Path(out)
+    check_owner(config, out)
+    bench = Bench(config, out, note)
+    metric = make_metric(config.evaluation.metric, config.evaluation.answer)
+    check_gold(bench.prompts["test"], config.evaluation.metric, "test")
+    for method in methods.values():
+        build_selector(method, build_contexts(method, dim=bench.policy.context_dim))
+    claim(config, out)  # only now: a start that fails leaves no folder behind
+    bench.sample()
+    values = [
+        np.array([metric(prompt, response.text) for response in row])
+        for prompt, row in zip(bench.prompts["test"], bench.responses["test"], strict=True)
+    ]
+    results = _compare(bench, methods, metric, values)
+    for name, pick in ((ORACLE, np.max), (ONE_SAMPLE, np.mean)):
+        bench.used.clear()
+        results[name] = _summarise(bench, np.array([pick(row) for row in values]), config.seed)
+    write_json(out / "results.json", {key: asdict(result) for key, result in results.items()})
+    return results
+
+
+def standard_methods(config: RunConfig, *, router: str | Path | None = None) -> dict[str, RunConfig]:
+    """The methods of Table 2 for a configuration: its own selector, each reward model, and the baselines.
+
+    Args:
+        config: Pool, and the selector that is compared.
+        router: Folder that `laser train-classifier` wrote; None: the one that the selector names, and where it names
+            none there is no method "classifier". That method gets the contexts that the classifier was trained with.
+
+    Raises:
+        ConfigError: The router is damaged.
+    """
+    names = [model.name for model in config.rewards.models]
+    router = router or _router_of(config)
+    patches: dict[str, dict[str, Any]] = {
+        **{f"fixed: {name}": {"selector": {"type": "fixed", "arm": name}} for name in names},
+        "random": {"selector": {"type": "random"}},
+        "sequential": {"selector": {"type": "sequential"}},
+        **({} if router is None else {CLASSIFIER: _with_router(Path(router))}),
+        "score ensemble": {"selector": {"type": "ensemble"}},
+        "score ensemble, ranks": {"selector": {"type": "ensemble"}, "rewards": {"combine": "rank"}},
+        "agreement ensemble": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
+        "online ensemble": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": config.rewards.combine}},
+    }
+    methods = {f"configured: {config.selector.type}": config}
+    for name, patch in patches.items():
+        table = config.model_dump(mode="json")
+        rewards = {**table["rewards"], "combine": "raw", **patch.get("rewards", {})}
+        methods[name] = parse_config({**table, **patch, "rewards": rewards, "signal": {"type": "none"}})
+    return methods
+
+
+def _with_router(router: Path) -> dict[str, Any]:
+    context = {"context": router_context(router)} if (router / "router.json").is_file() else {}
+    return {"selector": {"type": "classifier", "path": str(router)}, **context}
+
+
+def _router_of(config: RunConfig) -> str | None:
+    match config.selector:
+        case ClassifierSelector(path=path) | BayesianRouterSelector(prior=path):
+            return path
+    return None
+
+
+def _compare(
+    bench: Bench, methods: Mapping[str, RunConfig], metric: Metric, values: list[FloatArray]
+) -> dict[str, MethodResult]:
+    """All methods with the same reward models: where one fails, all are done again without it, from kept scores."""
+    while True:
+        num_failed, results = len(bench.failed), {}
+        left = {name: method for name, method in methods.items() if not _needs(method, bench.failed)}
+        if not bench.available_K.any() or (methods and not left):
+            reasons = "; ".join(bench.failed.values())
+            raise RewardModelError(f"no reward model could be used: {reasons}; mend one and give the command again")
+        try:
+            for name, method in left.items():
+                bench.note(f"method {name}")
+                results[name] = _run(bench, method, metric, values)
+            return results
+        except RewardModelError:
+            if len(bench.failed) == num_failed:
+                raise
+
+
+def _needs(method: RunConfig, failed: Mapping[str, str]) -> bool:
+    """Whether a method takes no other reward model than one that failed."""
+    return isinstance(method.selector, FixedSelector) and method.selector.arm in failed
+
+
+def _run(bench: Bench, method: RunConfig, metric: Metric, values: list[FloatArray]) -> MethodResult:
+    bench.used.clear()
+    contexts = build_contexts(method, dim=bench.policy.context_dim)
+    size, section = method.training.batch_size, method.best_of_n
+    num_train = len(bench.prompts["train"])
+    batches = [
+        np.array(order[begin : begin + size])
+        for epoch in range(section.epochs)
+        for order in [stream(method.seed, "data", 1, epoch).permutation(num_train)]
+        for begin in range(0, num_train, size)
+    ]
+    selector = build_selector(method, contexts, batches_per_iteration=len(batches))
+    feedback = build_feedback(method.feedback)
+    charge = _charges(bench, method, metric)
+    scored = 0
+    for rows in batches:
+        contexts_MD = contexts(_rows_of(bench.contexts["train"][rows], method))
+        selection = _select(bench, selector, contexts_MD)
+        entries = selection.charged_E
+        losses = [
+            _mean_loss(bench, arm, rows if len(contexts_MD) == 1 else rows[row : row + 1], charge)
+            for row, arm in entries
+        ]
+        scored += _num_scored(bench, "train", rows, selection.weights_MK)
+        arms = np.array([arm for _, arm in entries], dtype=np.int64)
+        selector.update(selection.id, feedback.scale(np.array(losses), arms))
+    return _rerank(bench, method, selector, lambda rows: contexts(_rows_of(rows, method)), values, scored)
+
+
+def _select(bench: Bench, selector: Selector, contexts_MD: FloatArray) -> Selection:
+    """Select among the reward models that have not failed."""
+    available_K = bench.available_K
+    try:
+        return selector.select(contexts_MD, None if available_K.all() else available_K)
+    except ValueError as error:
+        if available_K.all():
+            raise
+        raise RewardModelError(f"the selector cannot do without {', '.join(bench.failed)} ({error})") from error
+
+
+def _mean_loss(bench: Bench, arm: int, rows: IntArray, charge: Callable[[int, int], float]) -> float:
+    """Mean loss of what a reward model picks; NaN where it has no score for any response of these prompts."""
+    scores = bench.scores("train", arm)
+    picks = [(int(row), _best(scores[row])) for row in rows]
+    losses = [charge(row, pick) for row, pick in picks if pick is not None]
+    return float(np.mean(losses)) if losses else float("nan")
+
+
+def _rerank(
+    bench: Bench,
+    method: RunConfig,
+    selector: Selector,
+    prepare: Callable[[FloatArray], FloatArray],
+    values: list[FloatArray],
+    scored: int,
+) -> MethodResult:
+    """Pick for the test prompts, without learning, in batches of the training size."""
+    size, num_test, names = method.training.batch_size, len(values), bench.pool.names
+    picked, chosen, without_choice = np.empty(num_test), np.zeros(len(names)), 0
+    for begin in range(0, num_test, size):
+        rows = np.arange(begin, min(begin + size, num_test), dtype=np.int64)
+        selection = _select(bench, selector, prepare(bench.contexts["test"][rows]))
+        selector.expire(selection.id)
+        weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
+        scored += _num_scored(bench, "test", rows, selection.weights_MK)
+        for row, weights_K in zip(rows, weights_BK, strict=True):
+            scores_KN = np.full((len(names), len(values[row])), np.nan)
+            for arm in np.flatnonzero(weights_K):
+                scores_KN[arm] = bench.scores("test", int(arm))[row]
+            pick = _pick(scores_KN, weights_K, method.rewards.combine)
+            picked[row] = values[row].mean() if pick is None else values[row][pick]
+            without_choice += pick is None
+            chosen += weights_K
+    shares = dict(zip(names, (chosen / num_test).tolist(), strict=True))
+    return _summarise(bench, picked, method.seed, chosen=shares, scored=scored, without_choice=without_choice)
+
+
+def _charges(bench: Bench, method: RunConfig, metric: Metric) -> Callable[[int, int], float]:
+    """Loss of the response picked for a training prompt."""
+    prompts, responses = bench.prompts["train"], bench.responses["train"]
+    gold = _gold_nll(bench)
+
+    def own(prompt: int, pick: int) -> float:
+        return -float(np.mean(responses[prompt][pick].sampling_logps or [0.0]))
+
+    match method.best_of_n.reward:
+        case "metric":
+            return lambda prompt, pick: -metric(prompts[prompt], responses[prompt][pick].text)
+        case "gold_nll":
+            return gold
+        case "nll":
+            return own
+        case "auto":
+            return lambda prompt, pick: (gold if _has_gold(prompts[prompt]) else own)(prompt, pick)
+
+
+def _has_gold(prompt: Prompt) -> bool:
+    try:
+        return bool(gold_answers(prompt))
+    except DataError:
+        return False
+
+
+def _gold_nll(bench: Bench) -> Callable[[int, int], float]:
+    """NLL per token of the gold answer, given the prompt and the response picked: what it is worth as a draft.
+
+    Where the three do not fit the policy's context, the draft loses its end, and an answer that is still too long its
+    own.
+    """
+    policy, prompts, responses, known = bench.policy, bench.prompts["train"], bench.responses["train"], bench.gold_nlls
+
+    def charge(prompt: int, pick: int) -> float:
+        if (prompt, pick) not in known:
+            asked = policy.encode([prompts[prompt]])[0]
+            answer = encode_text(policy.tokenizer, f"\nFinal answer: {gold_answers(prompts[prompt])[0]}")
+            gold = answer[: policy.context_length - len(asked)]
+            draft = encode_text(policy.tokenizer, responses[prompt][pick].text)
+            start = [*asked, *draft[: policy.context_length - len(asked) - len(gold)]]
+            logp = policy.logps([start], [[gold]], which="policy")[0]
+            known[prompt, pick] = -float(logp[0]) / len(gold)
+        return known[prompt, pick]
+
+    return charge
+
+
+def _pick(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination) -> int | None:
+    """The response that the weighted reward models like best; None where they score none."""
+    if combination == "agreement" and np.count_nonzero(weights_K) > 1:
+        return _most_wins(scores_KN, weights_K)
+    return _best(combine_scores(scores_KN, weights_K, combination))
+
+
+def _best(scores_N: FloatArray) -> int | None:
+    """The highest finite score; the first of equal ones."""
+    return int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else None
+
+
+def _most_wins(scores_KN: FloatArray, weights_K: FloatArray) -> int | None:
+    """The response that wins most pairs by majority of the reward models; the first of equal ones.
+
+    Source: arXiv 2410.01735, Sec. 4.1 and A.1, RM Agreement Ensemble, whose votes over pairs make training pairs.
+    Decision where the paper is silent: best-of-n needs one response, so all pairs are voted on and wins are counted.
+    """
+    judged = np.flatnonzero(np.isfinite(scores_KN[weights_K > 0]).any(axis=0))
+    if len(judged) == 0:
+        return None
+    pairs = tuple(combinations(judged.tolist(), 2))
+    voted = orient_by_agreement(Candidates((pairs,), 0, 0, 0), [scores_KN], weights_K[None], len(pairs))
+    wins_N = np.bincount([pair.chosen for pair in voted.pairs], minlength=scores_KN.shape[1])
+    return int(judged[wins_N[judged].argmax()])
+
+
+def _rows_of(contexts_BD: FloatArray, method: RunConfig) -> FloatArray:
+    return contexts_BD if method.training.granularity == "per_prompt" else contexts_BD.mean(axis=0, keepdims=True)
+
+
+def _num_scored(bench: Bench, split: str, rows: IntArray, weights_MK: FloatArray) -> int:
+    weights_BK = np.broadcast_to(weights_MK, (len(rows), weights_MK.shape[1]))
+    return sum(
+        int(np.count_nonzero(weights_K)) * len(bench.responses[split][int(row)])
+        for row, weights_K in zip(rows, weights_BK, strict=True)
+    )
+
+
+def _summarise(
+    bench: Bench,
+    picked: FloatArray,
+    seed: int,
+    *,
+    chosen: dict[str, float] | None = None,
+    scored: int = 0,
+    without_choice: int = 0,
+) -> MethodResult:
+    categories = np.array([prompt.category for prompt in bench.prompts["test"]])
+    draws = stream(seed, "evaluation", 1).integers(len(picked), size=(1000, len(picked)))
+    low, high = np.quantile(picked[draws].mean(axis=1), [0.025, 0.975])
+    return MethodResult(
+        value=float(picked.mean()),
+        interval=(float(low), float(high)),
+        by_category={str(name): float(picked[categories == name].mean()) for name in np.unique(categories)},
+        chosen=chosen or {},
+        scored=scored,
+        without_choice=without_choice,
+        asked=bench.asked(),
+        failed=dict(bench.failed),
+    )

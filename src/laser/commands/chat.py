@@ -1,0 +1,226 @@
+"""``laser chat``: talk to a trained policy; of n replies, the reward model that its selector chooses picks the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from laser.config import RunConfig
+from laser.config.load import Overrides, with_overrides
+from laser.core.errors import ConfigError, RewardModelError
+from laser.core.seeding import stream_seed
+from laser.core.types import BoolArray, FloatArray, Message, Prompt, Response, Selection
+from laser.policy.policy import Policy
+from laser.rewards.combine import combine_scores
+from laser.rewards.pool import RewardPool, score_selection
+from laser.wiring import build_pool
+from laser.wiring.trained import build_frozen, build_streaming_generator, build_trained_policy, read_run
+
+_ACTED_ON = ("policy", "generation")
+_ACTED_ON_TO_SCORE = (*_ACTED_ON, "rewards", "selector")
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A reward model and what the selector thought of it.
+
+    Attributes:
+        name: Its name.
+        weight: Its say in the scores; 1 for the one a bandit chose.
+        probability: With which the selector chooses it for this prompt; None where it was not asked.
+        value: The selector's own value of it (LinUCB: the upper confidence bound of Eq. 1); None likewise.
+    """
+
+    name: str
+    weight: float
+    probability: float | None
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One reply.
+
+    Attributes:
+        text: What was replied.
+        finished: False if it was cut at the token limit.
+        candidates: All replies sampled, `text` among them.
+        picked: Which of them `text` is.
+        scores: Score of each; NaN where there is none. Empty for a single candidate.
+        considered: The reward models; empty for a single candidate.
+        notes: Reward models that could not be used, and why.
+    """
+
+    text: str
+    finished: bool
+    candidates: tuple[str, ...]
+    picked: int
+    scores: tuple[float, ...] = ()
+    considered: tuple[Considered, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Chat:
+    """A conversation with the policy of a run.
+
+    Args:
+        run: The run directory.
+        best_of: Replies sampled for each turn; above 1 the best by the selected reward model is kept.
+        reward_model: Name of the reward model that scores; None: the one that the run's selector chooses for the
+            conversation, with what it learned in training and without learning more.
+        overrides: Strings ``key=value`` laid over the run's configuration.
+        trust: Act on the run's configuration although this user's laser has not signed it.
+        on_text: Told the reply so far while a single one is sampled in this process.
+
+    Raises:
+        LaserError: The run cannot be used.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        best_of: int = 1,
+        reward_model: str | None = None,
+        overrides: Overrides = (),
+        trust: bool = False,
+        on_text: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        run = Path(run)
+        if reward_model is not None and best_of < 2:
+            raise ConfigError("a reward model picks among several replies; add --best-of 4, say")
+        stored = read_run(run, sections=_ACTED_ON_TO_SCORE if best_of > 1 else _ACTED_ON, trust=trust)
+        self._config = with_overrides(stored, overrides)
+        self._best_of = best_of
+        self._policy = build_trained_policy(self._config, run)
+        self._scorer: _Scorer | None = None
+        if best_of > 1:
+            self._scorer = _Scorer(self._config, stored, run, self._policy, reward_model)
+        self._drawn: list[int] = []
+        self._on_text = on_text
+        self._generator = build_streaming_generator(self._config, self._policy, self._stream)
+        self._messages: list[Message] = []
+        self._num_turns = 0
+
+    def say(self, text: str) -> Turn:
+        """Answer the user's next message.
+
+        Raises:
+            DataError: The conversation has become longer than the policy's context; `reset` begins a new one.
+            LaserError: A server or model failed. The conversation stays as it was before.
+        """
+        section = self._config.generation
+        messages = (*self._messages, {"role": "user", "content": text})
+        prompt = Prompt(id=f"turn-{self._num_turns}", messages=messages, category="chat")
+        self._policy.check_fits([prompt], section.max_new_tokens)
+        self._drawn = []
+        replies = self._generator.generate(
+            [prompt],
+            num_responses=self._best_of,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            max_new_tokens=section.max_new_tokens,
+            seeds=[stream_seed(self._config.seed, "generation", self._num_turns)],
+        )[0]
+        turn = self._scorer.pick(prompt, replies) if self._scorer is not None else _only(replies)
+        self._messages = [*messages, {"role": "assistant", "content": turn.text}]
+        self._num_turns += 1
+        return turn
+
+    def reset(self) -> None:
+        """Begin a new conversation."""
+        self._messages = []
+
+    def close(self) -> None:
+        """Release the reward models."""
+        if self._scorer is not None:
+            self._scorer.close()
+
+    def _stream(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        if self._best_of > 1:
+            return
+        self._drawn.extend(tokens)
+        text = str(self._policy.tokenizer.decode(self._drawn, skip_special_tokens=True))
+        self._on_text(text.rstrip("\ufffd"))  # the bytes of a character may come in several tokens
+
+
+class _Scorer:
+    """Picks among replies by the reward model that a frozen selector chooses."""
+
+    def __init__(
+        self, config: RunConfig, stored: RunConfig, run: Path, policy: Policy, reward_model: str | None
+    ) -> None:
+        self._pool: RewardPool = build_pool(config)
+        self._policy = policy
+        self._combination = "rank" if config.rewards.combine == "agreement" else config.rewards.combine
+        self._forced: int | None = None
+        if reward_model is not None:
+            if reward_model not in self._pool.names:
+                raise ConfigError(f"there is no reward model {reward_model!r}; there are {', '.join(self._pool.names)}")
+            self._forced = self._pool.names.index(reward_model)
+            return
+        self._contexts, self._selector = build_frozen(stored, run, policy.context_dim)
+        self._moments = self._contexts.state_dict()
+
+    def pick(self, prompt: Prompt, replies: Sequence[Response]) -> Turn:
+        """The best reply; the first where no reward model could score any."""
+        texts = [reply.text for reply in replies]
+        available_K = np.ones(len(self._pool.names), dtype=np.bool_)
+        notes: list[str] = []
+        scores_N = np.full(len(texts), np.nan)
+        considered: tuple[Considered, ...] = ()
+        while available_K.any():
+            try:
+                weights_K, considered = self._choose(prompt, available_K)
+            except ValueError:
+                if not notes:
+                    raise
+                break  # a fixed selector has nobody to turn to
+            try:
+                scores_KN = score_selection(self._pool, weights_K[None], [prompt], [texts])[0]
+            except RewardModelError as error:
+                notes.append(str(error))
+                available_K &= weights_K == 0
+                continue
+            scores_N = combine_scores(scores_KN, weights_K, self._combination)
+            break
+        picked = int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else 0
+        return Turn(
+            text=texts[picked],
+            finished=replies[picked].finished,
+            candidates=tuple(texts),
+            picked=picked,
+            scores=tuple(scores_N.tolist()),
+            considered=considered,
+            notes=tuple(notes),
+        )
+
+    def close(self) -> None:
+        """Release the reward models."""
+        self._pool.release_all()
+
+    def _choose(self, prompt: Prompt, available_K: BoolArray) -> tuple[FloatArray, tuple[Considered, ...]]:
+        names = self._pool.names
+        if self._forced is not None:
+            weights_K = np.eye(len(names))[self._forced]
+            available_K &= weights_K > 0  # once it fails, none is left
+            return weights_K, (Considered(names[self._forced], 1.0, None, None),)
+        self._contexts.load_state_dict(self._moments)  # what is said here must not move the contexts of later turns
+        selection = self._selector.select(self._contexts(self._policy.embed([prompt])), available_K)
+        self._selector.expire(selection.id)
+        return selection.weights_MK[0], _considered(names, selection)
+
+
+def _considered(names: Sequence[str], selection: Selection) -> tuple[Considered, ...]:
+    columns = (selection.weights_MK[0], selection.probabilities_MK[0], selection.values_MK[0])
+    return tuple(
+        Considered(name, float(weight), float(probability), float(value))
+        for name, weight, probability, value in zip(names, *columns, strict=True)
+    )
+
+
+def _only(replies: Sequence[Response]) -> Turn:
+    return Turn(replies[0].text, replies[0].finished, (replies[0].text,), 0)

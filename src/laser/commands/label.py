@@ -1,0 +1,323 @@
+"""``laser label``: a preference data set made offline by the selected reward models; nothing is trained.
+
+Source: arXiv 2410.01735, Sec. 5 (offline creation of preference data). Each batch is one file of pairs, written whole
+under its final name or not at all, and a hidden record of what it left out, written after it: an interrupted job goes
+on with the batches that have no record, and counts the others as they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from laser.config import RunConfig
+from laser.config.compare import first_difference
+from laser.config.load import parse_config
+from laser.core.errors import ConfigError, RewardModelError, RunDirectoryError
+from laser.core.files import atomic_write, read_json, to_json, write_json
+from laser.core.state import load_state, save_state
+from laser.core.types import Prompt
+from laser.training.batch import Judged, Moment, Parts, choose, judge_batch, sample
+from laser.training.progress import PhaseClock, Progress, Silent
+from laser.wiring import Built, build
+
+Format = Literal["jsonl", "parquet"]
+
+_RECORD, _SUMMARY = "label.json", "summary.json"
+_LEFT_OUT = {
+    "ties": "pairs of equal score",
+    "unscored": "pairs without a score",
+    "missing_pairs": "pairs that too few different responses could not make",
+    "empty_responses": "empty responses",
+    "duplicate_responses": "repeated responses",
+    "prompts_without_pairs": "prompts without a pair",
+    "tokens_cut": "tokens from the middle of prompts",
+    "prompts_cut": "prompts cut that way",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """What a job left behind.
+
+    Attributes:
+        path: Folder of the data set.
+        num_pairs: Pairs in it.
+        num_prompts: Prompts with at least one pair.
+        chosen: How many pairs each reward model decided, by name.
+        left_out: Pairs, responses and prompts that made no row, and tokens cut out of prompts, by reason.
+        usage: For each reward model what `RewardPool.usage` counts: responses asked about, `unscored`, `too_long`, ...
+        failed: Reward models that were put in quarantine, and why.
+    """
+
+    path: Path
+    num_pairs: int
+    num_prompts: int
+    chosen: dict[str, int]
+    left_out: dict[str, int]
+    usage: dict[str, dict[str, int]]
+    failed: dict[str, str]
+
+    def sentences(self) -> list[str]:
+        """What was left out and who failed, a line each; nothing where nothing was."""
+        counted = [f"{self.left_out[key]} {words}" for key, words in _LEFT_OUT.items() if self.left_out.get(key)]
+        lines = [f"left out: {', '.join(counted)}"] if counted else []
+        for name, usage in self.usage.items():
+            said = [f"{usage['unscored']} of {usage['responses']} responses without a score"] * (usage["unscored"] > 0)
+            said += [f"{usage['too_long']} responses too long for its window"] * (usage["too_long"] > 0)
+            said += [f"{usage['failures']} calls that failed"] * (usage["failures"] > 0)
+            lines += [f"left out: {name}: {', '.join(said)}"] if said else []
+        return [*lines, *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The files of one batch."""
+
+    folder: Path
+    step: int
+    format: Format
+
+    @property
+    def path(self) -> Path:
+        """Its pairs; not there where it has none, since readers of Parquet refuse a file without rows."""
+        return self.folder / f"part-{self.step:06d}.{self.format}"
+
+    @property
+    def record(self) -> Path:
+        """What it left out; written last, and so the mark of a batch that is done."""
+        return self.folder / f".part-{self.step:06d}.json"
+
+    @property
+    def selector(self) -> Path:
+        """Stem of the selector's state, where a failure made it choose more than once."""
+        return self.folder / f".part-{self.step:06d}.selector"
+
+    def is_done(self) -> bool:
+        """Whether nothing of it is to be done again."""
+        return self.record.is_file() and (self.path.is_file() or read_json(self.record)["pairs"] == 0)
+
+
+def label(
+    config: RunConfig, out: str | Path, *, format: Format = "jsonl", progress: Progress | None = None
+) -> LabelReport:
+    """Write preference pairs for the training prompts, in the standard conversational format.
+
+    A row has `prompt`, `chosen` and `rejected` (lists of chat messages), `chosen_score`, `rejected_score`,
+    `reward_model`, `probability` (with which it was chosen), `category` and `prompt_id`. The selector does not learn
+    from the batches; it knows what a probe or the run of a frozen selector taught it. What was left out is totalled in
+    `summary.json`.
+
+    Args:
+        config: Policy, prompts, pool and selector; iterations and losses have no effect.
+        out: Folder of the data set; one that was interrupted is continued.
+        format: JSON Lines or Parquet.
+        progress: Told what happens.
+
+    Raises:
+        LaserError: Something cannot be used, no pair came out, or `out` belongs to another configuration.
+    """
+    out, progress = Path(out), progress or Silent()
+    _check_owner(config, out, format)
+    built = build(config, on_tokens=progress.tokens)
+    _claim(config, out, format)  # only now: a start that fails leaves no folder behind
+    prompts, size = built.splits.train, config.training.batch_size
+    starts = range(0, len(prompts), size)
+    parts = [_Part(out, step, format) for step in range(len(starts))]
+    num_done = sum(part.is_done() for part in parts)
+    progress.started(iterations=1, batches_per_iteration=len(parts), iteration=0, step=num_done)
+    for part, begin in zip(parts, starts, strict=True):
+        batch, clock = prompts[begin : begin + size], PhaseClock(progress, iteration=0, step=part.step)
+        if part.is_done():
+            _pass_over(built, batch, part, clock)
+        else:
+            progress.batch(_label_batch(built, batch, part, clock))
+    report = summarize_labels(out, format)
+    with _writing(out):
+        write_json(out / _SUMMARY, _summary(report, len(prompts)))
+    if report.num_pairs == 0:
+        for part in parts:  # so that the same command asks again
+            part.record.unlink()
+        raise RewardModelError(
+            f"no pair came of {len(prompts)} prompts ({'; '.join(report.sentences())}); mend the cause and give the "
+            "command again"
+        )
+    return report
+
+
+def summarize_labels(out: Path, format: Format) -> LabelReport:
+    """Count what lies in a folder that `label` wrote, and what its batches left out."""
+    prompts: set[str] = set()
+    chosen: Counter[str] = Counter()
+    for path in sorted(out.glob(f"part-*.{format}")):
+        for row in _read(path, format):
+            prompts.add(row["prompt_id"])
+            chosen[row["reward_model"]] += 1
+    left_out: Counter[str] = Counter()
+    usage: dict[str, Counter[str]] = {}
+    failed: dict[str, str] = {}
+    for path in sorted(out.glob(".part-??????.json")):
+        record = read_json(path)
+        left_out.update(record["left_out"])
+        failed |= record["failed"]
+        for name, counts in record["usage"].items():
+            usage.setdefault(name, Counter()).update(counts)
+    totals = {name: dict(counts) for name, counts in usage.items()}
+    return LabelReport(out, chosen.total(), len(prompts), dict(sorted(chosen.items())), dict(left_out), totals, failed)
+
+
+def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: PhaseClock) -> dict[str, Any]:
+    """Write the pairs of a batch and what it left out; returns what a progress display shows of it."""
+    parts, settings, at = built.parts, built.plan.batch, Moment(0, part.step)
+    before = parts.pool.usage()
+    judged = judge_batch(parts, prompts, settings, at, clock, partial(sample, parts, prompts, settings, at))
+    selection = judged.selection
+    parts.selector.expire(selection.id)
+    rows = list(_rows(parts, prompts, judged))
+    failed = parts.pool.quarantine.fresh(parts.pool.names)
+    record = {
+        "pairs": len(rows),
+        "left_out": _left_out(prompts, judged, settings.pairs_per_prompt),
+        "usage": {
+            name: {key: count - before[name][key] for key, count in counts.items()}
+            for name, counts in parts.pool.usage().items()
+        },
+        "failed": failed,
+        "quarantine": parts.pool.state_dict(),
+    }
+    with _writing(part.folder):
+        if rows:
+            _write(part.path, rows, part.format)
+        if failed:
+            save_state(part.selector, parts.selector.state_dict())
+        write_json(part.record, record)
+    names, categories = parts.pool.names, {prompt.category for prompt in prompts}
+    return {
+        "iteration": 0,
+        "step": part.step,
+        "category": categories.pop() if len(categories) == 1 else "mixed",
+        "selection": {"reward_models": [names[arm] for arm in selection.arms_M], "weights": selection.weights_MK},
+        "pairs": len(rows),
+        "loss": None,
+        "bandit_rewards": [],
+        "seconds": clock.seconds,
+    }
+
+
+def _pass_over(built: Built, prompts: Sequence[Prompt], part: _Part, clock: PhaseClock) -> None:
+    """Leave selector and pool as a batch that is done left them."""
+    parts, record = built.parts, read_json(part.record)
+    selection = choose(parts, prompts, built.plan.batch, Moment(0, part.step), clock)[1]
+    parts.selector.expire(selection.id)
+    if record["failed"]:
+        parts.selector.load_state_dict(load_state(part.selector))
+    parts.pool.load_state_dict(record["quarantine"])
+
+
+def _left_out(prompts: Sequence[Prompt], judged: Judged, pairs_per_prompt: int) -> dict[str, int]:
+    candidates, oriented = judged.candidates, judged.oriented
+    cut = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in prompts]
+    return {
+        "ties": oriented.num_ties,
+        "unscored": oriented.num_unscored,
+        "missing_pairs": sum(max(0, pairs_per_prompt - len(pairs)) for pairs in candidates.pairs),
+        "empty_responses": candidates.num_empty,
+        "duplicate_responses": candidates.num_duplicates,
+        "prompts_without_pairs": len(prompts) - len({pair.prompt for pair in oriented.pairs}),
+        "prompts_cut": sum(count > 0 for count in cut),
+        "tokens_cut": sum(cut),
+    }
+
+
+def _summary(report: LabelReport, num_prompts: int) -> dict[str, Any]:
+    return {
+        "pairs": report.num_pairs,
+        "prompts": num_prompts,
+        "chosen": report.chosen,
+        "left_out": report.left_out,
+        "usage": report.usage,
+        "failed": report.failed,
+    }
+
+
+def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
+    """Make sure that a folder is free or this job's; changes nothing. One without any batch is free to everyone."""
+    if out.exists() and not out.is_dir():
+        raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
+    ours = {_RECORD, _SUMMARY, f".{_RECORD}.tmp", f".{_SUMMARY}.tmp"}
+    if not out.is_dir() or all(entry.name in ours for entry in out.iterdir()):
+        return
+    record = out / _RECORD
+    if not record.is_file():
+        raise RunDirectoryError(f"{out} is not empty; choose another --out")
+    stored = read_json(record)
+    difference = first_difference(parse_config(dict(stored["config"]), source=str(record)), config)
+    if difference is not None or stored["format"] != format:
+        raise ConfigError(f"{out} was begun with another configuration ({difference or 'format'}); choose a new --out")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say in a sentence that the disk took no more."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write to {out} ({error.strerror or error}); what is written stays: mend that and give the command "
+            "again"
+        ) from error
+
+
+def _claim(config: RunConfig, out: Path, format: Format) -> None:
+    """Write down whose folder it is."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _RECORD, {"config": config.model_dump(mode="json"), "format": format})
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+
+
+def _rows(parts: Parts, prompts: Sequence[Prompt], judged: Judged) -> Iterator[dict[str, Any]]:
+    arms, probabilities_MK = judged.selection.arms_M, judged.selection.probabilities_MK
+    for pair in judged.oriented.pairs:
+        row = pair.prompt if len(arms) > 1 else 0
+        prompt, responses = prompts[pair.prompt], judged.responses[pair.prompt]
+        yield {
+            "prompt": [dict(message) for message in prompt.messages],
+            "chosen": [{"role": "assistant", "content": responses[pair.chosen].text}],
+            "rejected": [{"role": "assistant", "content": responses[pair.rejected].text}],
+            "chosen_score": pair.chosen_score,
+            "rejected_score": pair.rejected_score,
+            "reward_model": parts.pool.names[arms[row]],
+            "probability": float(probabilities_MK[row, arms[row]]),
+            "category": prompt.category,
+            "prompt_id": prompt.id,
+        }
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]], format: Format) -> None:
+    if format == "jsonl":
+        atomic_write(path, "".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows).encode())
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
+    temporary.replace(path)
+
+
+def _read(path: Path, format: Format) -> Iterator[dict[str, Any]]:
+    if format == "jsonl":
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+        return
+    import pyarrow.parquet
+
+    yield from pyarrow.parquet.read_table(path).to_pylist()

@@ -1,0 +1,228 @@
+"""Train and resume from Python: what `laser train` does, as functions."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from laser.analysis.summary import RunSummary, summarize
+from laser.config import RunConfig, load_config, parse_config
+from laser.config.compare import first_difference
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.files import to_json, writing
+from laser.core.version import version
+from laser.parallel.ranks import Ranks, joined
+from laser.training.loop import Stop
+from laser.training.loop import train as run_loop
+from laser.training.progress import Progress, Silent
+from laser.training.run_directory import RunDirectory, check_free
+from laser.training.signature import is_ours, powers, sign
+from laser.wiring import Built, build, build_tracking, reward_fingerprints
+from laser.wiring.checks import check_used, nothing_to_choose
+
+T = TypeVar("T")
+
+_LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: The run directory; `path / "adapter"` loads with ``PeftModel.from_pretrained``.
+        summary: Dev metric before and after, utilisation of each reward model, what was dropped.
+    """
+
+    path: Path
+    summary: RunSummary
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained PEFT adapter."""
+        return self.path / "adapter"
+
+
+def default_out(name: str = "run") -> Path:
+    """A fresh folder name under ``runs/``, from the current time."""
+    return Path("runs") / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def train(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: Stop = lambda: False,
+) -> RunResult:
+    """Train a policy with a pool of reward models (arXiv 2410.01735, Algorithm 1).
+
+    Args:
+        config: A `RunConfig`, the path of a TOML file, or the nested dict that one would hold.
+        out: The run directory to create; None: a new folder under ``runs/``.
+        progress: Told what happens; None: silence.
+        stop: Asked between batches; where it says so, the run is saved and `StoppedError` raised.
+
+    Returns:
+        Where the run lies and what came out.
+
+    Raises:
+        LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
+    """
+    config = _resolved(config)
+    check_used(config)
+    progress = progress or Silent()
+    if note := nothing_to_choose(config):
+        progress.note(note)
+    with joined() as ranks:
+        path = ranks.broadcast(Path(out) if out is not None else default_out())
+        _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
+        built = build(config, on_tokens=progress.tokens, ranks=ranks)
+        provenance = {**_provenance(config), "prompts": built.prompts}
+        stored = config.model_dump(mode="json")
+        run = _on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
+        return _finish(config, built, run or RunDirectory.follow(path), progress, stop)
+
+
+def resume(
+    path: str | Path,
+    *,
+    config: RunConfig | None = None,
+    trust: bool = False,
+    changed_rewards: bool = False,
+    progress: Progress | None = None,
+    stop: Stop = lambda: False,
+) -> RunResult:
+    """Continue an interrupted run to the result it would have had without the interruption.
+
+    Args:
+        path: The run directory.
+        config: If given, it must equal the configuration the run was started with.
+        trust: Do what the run's ``config.json`` says although this user's laser has not signed it.
+        changed_rewards: Go on although reward models have changed since, such as a Python function that was mended;
+            ``run.json`` then says which, and after how many batches.
+        progress: Told what happens; None: silence.
+        stop: As for `train`.
+
+    Raises:
+        RunDirectoryError: There is no run, another process works on it, its reward models have changed, or it is
+            somebody else's and neither `config` nor `trust` vouches for it.
+        ConfigError: `config` differs from the run's.
+    """
+    progress = progress or Silent()
+    with joined() as ranks:
+        run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
+        try:
+            stored = _stored(run, config)
+            if config is None and not trust:
+                _on_main(ranks, lambda: _check_ours(run))
+            changed = _changed_rewards(run, stored)
+            if changed and not changed_rewards:
+                raise RunDirectoryError(
+                    f"reward model {changed[0]!r} has changed since {run.path} was started, so its arm may mean "
+                    "something else; restore the old one, add --changed-rewards to go on with the new one, or start a "
+                    "new run with --out"
+                )
+            _on_main(ranks, lambda: _accept_rewards(run, stored, changed))
+            built = build(stored, on_tokens=progress.tokens, ranks=ranks)
+        except BaseException:
+            run.close()
+            raise
+        return _finish(stored, built, run, progress, stop)
+
+
+def _resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(config)
+    if isinstance(config, Mapping):
+        return parse_config(dict(config))
+    raise ConfigError(f"config is a {type(config).__name__}; give a RunConfig, the path of a TOML file, or a dict")
+
+
+def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:
+    """The configuration a run was started with; raises ConfigError if `config` is given and another."""
+    stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
+    difference = first_difference(stored, config) if config is not None else None
+    if difference is not None:
+        raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
+    return stored
+
+
+def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progress, stop: Stop) -> RunResult:
+    try:
+        tracking = build_tracking(config, run, progress)
+        try:
+            run_loop(built.parts, built.splits.train, built.plan, run, tracking, built.evaluate, stop)
+        finally:
+            tracking.finish()
+        if run.writes:
+            with writing(run.adapter, run.path):
+                built.parts.policy.save_adapter(run.adapter)
+        summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
+        pool = built.parts.pool
+        used = {"reward_models": to_json(pool.usage()), "kept_bytes": pool.kept_bytes()}
+        run.write_summary({**summary.as_record(), **used})
+    finally:
+        run.close()
+    return RunResult(run.path, summary)
+
+
+def _on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
+    """Let the main process do something; what it raises, all raise. None elsewhere."""
+    result: list[T] = []
+
+    def do(part: slice) -> list[None]:
+        if part.start == 0:
+            result.append(work())
+        return [None] * (part.stop - part.start)
+
+    ranks.together(do, ranks.size)
+    return result[0] if result else None
+
+
+def _provenance(config: RunConfig) -> dict[str, Any]:
+    provenance: dict[str, Any] = {
+        "laser": version(),
+        "python": platform.python_version(),
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "reward_models": reward_fingerprints(config),
+    }
+    return provenance | {"signature": sign(config.model_dump(mode="json"), provenance)}
+
+
+def _check_ours(run: RunDirectory) -> None:
+    """A folder that came from elsewhere must not make laser do things; see `laser.training.signature`."""
+    if is_ours(run.config, run.provenance):
+        return
+    does = "; ".join(powers(run.config)) or "only compute"
+    raise RunDirectoryError(
+        f"{run.path} was not started by your laser here, or its config.json has changed since; resuming it would: "
+        f"{does}. Give the configuration it was started with (laser train CONFIG.toml --resume {run.path}), or read "
+        f"{run.path / 'config.json'} and add --trust"
+    )
+
+
+def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
+    """Reward models that are not what the run was started with: arm k must mean the same one after a resume."""
+    stored = run.provenance.get("reward_models", {})
+    return [name for name, fingerprint in reward_fingerprints(config).items() if stored.get(name) != fingerprint]
+
+
+def _accept_rewards(run: RunDirectory, config: RunConfig, changed: Sequence[str]) -> None:
+    """From now on these reward models are what the run knows them as."""
+    if not changed:
+        return
+    provenance = dict(run.provenance)
+    ours = is_ours(run.config, provenance)
+    before = provenance.get("changed_reward_models", [])
+    provenance["reward_models"] = reward_fingerprints(config)
+    provenance["changed_reward_models"] = [*before, {"names": changed, "batches": len(run.records("steps"))}]
+    provenance["signature"] = sign(run.config, provenance) if ours else None
+    run.amend(provenance)

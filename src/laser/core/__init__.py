@@ -1,0 +1,1 @@
+"""What every package may use: records, errors, random streams, state and files. Imports nothing else of laser."""

@@ -1,0 +1,46 @@
+"""State dicts on disk: arrays as safetensors, the rest as JSON; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from laser.core.errors import RunDirectoryError
+from laser.core.types import StateDict
+
+
+def save_state(stem: Path, state: StateDict) -> None:
+    """Write ``stem.safetensors`` and ``stem.json``.
+
+    Args:
+        stem: Path without suffix.
+        state: Flat dict of numpy arrays and JSON values; integers of any size and floats survive exactly.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+    try:
+        save_file(arrays, f"{stem}.safetensors")
+    except SafetensorError as error:  # a full disk comes as one
+        raise OSError(str(error)) from error
+    Path(f"{stem}.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def load_state(stem: Path) -> StateDict:
+    """Read what `save_state` wrote.
+
+    Raises:
+        RunDirectoryError: It is missing or damaged.
+    """
+    try:
+        values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        values.update(load_file(f"{stem}.safetensors"))
+    except (OSError, ValueError, AttributeError, SafetensorError, RecursionError) as error:
+        raise RunDirectoryError(f"{stem}.json or .safetensors is missing or damaged ({error}); restore them") from error
+    return values

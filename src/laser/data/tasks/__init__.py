@@ -1,0 +1,17 @@
+"""The tasks that the library knows: what each is, where it is from, how the paper used it. Data only, no readers."""
+
+from laser.data.tasks.catalogue import TASKS, find_task
+from laser.data.tasks.task import AnswerFormat, AnswerType, Hub, Kind, MetricName, Role, Sizes, Task
+
+__all__ = [
+    "TASKS",
+    "AnswerFormat",
+    "AnswerType",
+    "Hub",
+    "Kind",
+    "MetricName",
+    "Role",
+    "Sizes",
+    "Task",
+    "find_task",
+]

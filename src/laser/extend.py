@@ -1,0 +1,66 @@
+"""What custom parts of a run are made from: contracts of the five roles, bases that do the common work, and the records
+that go in and out. See docs/extend.md.
+"""
+
+from __future__ import annotations
+
+from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
+from laser.bandits.base import Feedback, Selector
+from laser.core.types import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Pair,
+    Prompt,
+    Response,
+    Responses,
+    Selection,
+    StateDict,
+)
+from laser.policy.generation import Generator, TransformersGenerator
+from laser.policy.policy import Policy
+from laser.rewards.base import RewardModel, Weightless
+from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
+from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, PairModel, Row, pad_of, window_of
+from laser.rewards.pool import RewardPool
+from laser.training.charges import Charge
+from laser.training.signals import Signal, SignalInput, Stateless
+
+__all__ = [
+    "ArmSelector",
+    "BoolArray",
+    "Charge",
+    "Checkpoint",
+    "FamilyModel",
+    "Feedback",
+    "FloatArray",
+    "Generator",
+    "IntArray",
+    "Judgement",
+    "Observations",
+    "Outputs",
+    "Pair",
+    "PairModel",
+    "Policy",
+    "Prompt",
+    "Response",
+    "Responses",
+    "RewardModel",
+    "RewardPool",
+    "Row",
+    "Selection",
+    "Selector",
+    "Signal",
+    "SignalInput",
+    "StateDict",
+    "Stateless",
+    "TransformersGenerator",
+    "Weightless",
+    "head_tensors",
+    "hidden_states",
+    "linear",
+    "load_backbone",
+    "needed",
+    "pad_of",
+    "window_of",
+]

@@ -1,0 +1,66 @@
+"""Parts of one's own: Python factories that the configuration names as ``path.py:function``."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from laser.bandits.base import Feedback, Selector
+from laser.core.errors import ConfigError, RewardModelError
+from laser.policy.generation import Generator
+from laser.policy.policy import Policy
+from laser.rewards.custom import OwnRM
+from laser.rewards.function import load_function
+from laser.rewards.patience import Patience
+from laser.rewards.pool import RewardPool
+from laser.training.signals import Signal
+
+_STATE = ("state_dict", "load_state_dict")
+
+
+def own_selector(factory: str, num_arms: int, dim: int, seed: int) -> Selector:
+    """Call ``factory(num_arms, dim, seed)``. Raises ConfigError."""
+    made = _make("selector", factory, (num_arms, dim, seed), ("num_arms", "select", "update", "expire", *_STATE))
+    if made.num_arms != num_arms:
+        raise ConfigError(
+            f"selector.factory {factory} made a selector of {made.num_arms} arms for {num_arms} reward models"
+        )
+    return cast(Selector, made)
+
+
+def own_feedback(factory: str) -> Feedback:
+    """Call ``factory()``. Raises ConfigError."""
+    return cast(Feedback, _make("feedback", factory, (), ("scale", *_STATE)))
+
+
+def own_signal(factory: str, pool: RewardPool) -> Signal:
+    """Call ``factory(pool)``. Raises ConfigError."""
+    return cast(Signal, _make("signal", factory, (pool,), ("prepare", "measure", *_STATE)))
+
+
+def own_generator(factory: str, policy: Policy) -> Generator:
+    """Call ``factory(policy)``. Raises ConfigError."""
+    return cast(Generator, _make("generation", factory, (policy,), ("generate",)))
+
+
+def own_reward_model(name: str, factory: str, patience: Patience) -> OwnRM:
+    """Call ``factory()``; what the reward model raises later counts as its failure. Raises RewardModelError."""
+    try:
+        return OwnRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, patience)
+    except ConfigError as error:
+        raise RewardModelError(str(error)) from error
+
+
+def _make(section: str, factory: str, arguments: tuple[object, ...], needed: tuple[str, ...]) -> Any:
+    where = f"{section}.factory {factory}" if section else f"factory {factory}"
+    try:
+        function: Any = load_function(factory)
+    except RewardModelError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    try:
+        made = function(*arguments)
+    except Exception as error:  # the factory is the user's: whatever it raises is told with its name
+        raise ConfigError(f"{where} raised {type(error).__name__}: {error}") from error
+    missing = [name for name in needed if not hasattr(made, name)]
+    if missing:
+        raise ConfigError(f"{where} made a {type(made).__name__} without {', '.join(missing)}; docs/extend.md has them")
+    return made

@@ -1,0 +1,90 @@
+"""Prompts from configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from laser.config import schema
+from laser.core.types import Prompt
+from laser.data.embedded import generate
+from laser.data.files import Fields, load_file
+from laser.data.hub import load_hub
+from laser.data.split import Splits, split, split_pools
+from laser.data.task import Classify, Selection, load_task
+from laser.data.tasks import find_task
+
+
+def build_splits(config: schema.RunConfig) -> Splits:
+    """Load the prompts and split them."""
+    sizes = config.split
+    match config.data:
+        case schema.EmbeddedData(categories=categories):
+            wanted = (sizes.train or 256) + sizes.dev + sizes.test
+            prompts = generate(wanted, categories=categories, seed=config.seed)
+            return split(prompts, train=sizes.train, dev=sizes.dev, test=sizes.test, seed=config.seed)
+        case schema.JsonlData() as data:
+            fields = _fields(data)
+            files = (("dev", data.dev), ("test", data.test))
+            given = {name: load_file(path, fields) for name, path in files if path is not None}
+            return _splits(load_file(data.train, fields), given, config)
+        case schema.HubData() as data:
+            read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
+            named = (("dev", data.dev_split), ("test", data.test_split))
+            given = {name: read(chosen) for name, chosen in named if chosen is not None}
+            return _splits(read(data.train_split), given, config)
+        case schema.TaskData() as data:
+            pools = load_task(find_task(data.name), task_selection(data, config.seed)).pools
+            return split_pools(
+                pools, train=sizes.train, dev=sizes.dev, test=sizes.test, shrink=sizes.shrink, seed=config.seed
+            )
+
+
+def task_selection(data: schema.TaskData, seed: int) -> Selection:
+    """Say which of a task's prompts are read; a prompt classifier is loaded when the first prompt needs it."""
+    return Selection(
+        path=Path(data.path) if data.path is not None else None,
+        revision=data.revision,
+        categories=data.categories or (),
+        category_field=data.category_field,
+        classify=_classifier(data.classifier) if data.classifier is not None else None,
+        template=data.template,
+        answer_type=data.answer_type,
+        limit=data.limit,
+        max_rows=data.max_rows,
+        seed=seed,
+    )
+
+
+def _classifier(source: str) -> Classify:
+    @cache
+    def load() -> Classify:
+        from laser.lm.labels import PromptLabels
+
+        return PromptLabels(source)
+
+    return lambda texts: load()(texts)
+
+
+def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
+    answer_type = None if data.answer_type == "auto" else data.answer_type
+    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type)
+
+
+def _splits(train: Sequence[Prompt], given: Mapping[str, Sequence[Prompt]], config: schema.RunConfig) -> Splits:
+    """Split off what has no file of its own; cut given splits to the size asked for."""
+    sizes = config.split
+    rest = split(
+        train,
+        train=sizes.train,
+        dev=0 if "dev" in given else sizes.dev,
+        test=0 if "test" in given else sizes.test,
+        seed=config.seed,
+        shrink=sizes.shrink,
+    )
+    return Splits(
+        train=rest.train,
+        dev=given["dev"][: sizes.dev] if "dev" in given else rest.dev,
+        test=given["test"][: sizes.test] if "test" in given else rest.test,
+    )

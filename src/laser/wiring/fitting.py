@@ -1,0 +1,71 @@
+"""Prompts that leave room for a response, cut where the configuration allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from laser.config import schema
+from laser.core.errors import DataError
+from laser.core.types import Prompt
+from laser.data.split import Splits
+from laser.policy.fitting import Fitted, cut_middle
+from laser.policy.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a run asks, once every prompt fits.
+
+    Attributes:
+        splits: The prompts.
+        probe: The probe's prompts, by category.
+        num_cut: How many of all these were cut in the middle.
+        num_tokens_cut: Tokens cut out of them.
+    """
+
+    splits: Splits
+    probe: dict[str, Sequence[Prompt]]
+    num_cut: int
+    num_tokens_cut: int
+
+    def as_record(self) -> dict[str, int]:
+        """JSON-able counts for run.json."""
+        splits = {"train": self.splits.train, "dev": self.splits.dev, "test": self.splits.test}
+        counts = {name: len(prompts) for name, prompts in splits.items()}
+        probed = sum(len(prompts) for prompts in self.probe.values())
+        return {**counts, "probe": probed, "cut_in_the_middle": self.num_cut, "tokens_cut": self.num_tokens_cut}
+
+
+def fit_prompts(config: schema.RunConfig, policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> Fitted:
+    """Make every prompt leave room for so many new tokens.
+
+    Raises:
+        DataError: One does not, and `policy.overlong` refuses it or there is too little to cut.
+    """
+    keeps = config.policy.overlong == "refuse"
+    fitted = Fitted(prompts, 0, 0) if keeps else cut_middle(policy, prompts, max_new_tokens)
+    policy.check_fits(fitted.prompts, max_new_tokens)
+    return fitted
+
+
+def make_room(config: schema.RunConfig, policy: Policy, splits: Splits, probe: Mapping[str, Sequence[Prompt]]) -> Room:
+    """Make the prompts of a run fit: training, probe and development; test prompts are not asked.
+
+    Raises:
+        DataError: One does not fit, or there is nothing to train on.
+    """
+    if not splits.train:
+        raise DataError("there are no training prompts; set split.train, or lower split.dev and split.test")
+    longest = config.generation.max_new_tokens
+    dev_longest = max(longest, config.evaluation.max_new_tokens or 0)
+    train = fit_prompts(config, policy, splits.train, longest)
+    dev = fit_prompts(config, policy, splits.dev, dev_longest)
+    probed = {name: fit_prompts(config, policy, prompts, longest) for name, prompts in probe.items()}
+    parts = [train, dev, *probed.values()]
+    return Room(
+        splits=Splits(train.prompts, dev.prompts, splits.test),
+        probe={name: fitted.prompts for name, fitted in probed.items()},
+        num_cut=sum(part.num_cut for part in parts),
+        num_tokens_cut=sum(part.num_tokens for part in parts),
+    )

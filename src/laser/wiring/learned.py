@@ -1,0 +1,228 @@
+"""What a selector learned elsewhere, in another run or by `laser train-classifier`, and whether it fits this run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from laser.bandits.base import Selector, StateVersionError
+from laser.bandits.baselines import Frozen
+from laser.bandits.classifier import QueryClassifier
+from laser.bandits.context import ContextPreparer
+from laser.config import parse_config, schema, selection
+from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.files import read_json
+from laser.core.state import load_state
+from laser.core.types import FloatArray, StateDict
+from laser.lm.sources import fingerprint
+from laser.training.checkpoint import newest_checkpoint
+from laser.wiring.rewards import reward_fingerprints
+
+ROUTER_VERSION = 1
+
+
+class RouterRecord(TypedDict):
+    """``router.json``: what a classifier was trained for; `context` and `policy` are fields of the configuration."""
+
+    version: int
+    names: list[str]
+    dim: int
+    accuracy: float | None
+    context: dict[str, str | float | int | None]
+    policy: dict[str, str | None]
+    reward_models: dict[str, str]
+
+
+_RECORD = TypeAdapter(RouterRecord)
+
+
+def router_record(config: schema.RunConfig, *, dim: int, accuracy: float) -> RouterRecord:
+    """Describe a classifier trained with a configuration.
+
+    Args:
+        config: The configuration.
+        dim: Features of a prepared context.
+        accuracy: Its accuracy on held-out queries.
+    """
+    return RouterRecord(
+        version=ROUTER_VERSION,
+        names=[model.name for model in config.rewards.models],
+        dim=dim,
+        accuracy=accuracy,
+        context=_context_record(config),
+        policy={
+            "model": fingerprint(config.policy.model, config.policy.revision),
+            "system_prompt": config.policy.system_prompt,
+            "chat_template": config.policy.chat_template,
+        },
+        reward_models=reward_fingerprints(config),
+    )
+
+
+def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> QueryClassifier:
+    """The classifier that `laser train-classifier` saved.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or it was trained for something else than this run.
+    """
+    _check_router(folder, config, dim)
+    try:
+        classifier = QueryClassifier.restore(_router_state(folder, "classifier"))
+        if (classifier.num_arms, classifier.dim) != (len(config.rewards.models), dim):
+            raise ValueError("another shape than router.json says")
+    except (LookupError, TypeError, ValueError) as error:
+        raise _useless(folder) from error
+    return classifier
+
+
+def load_prior(folder: Path, config: schema.RunConfig, dim: int) -> FloatArray:
+    """The prior means (K, D) that `laser train-classifier` saved; raises as `load_classifier` does."""
+    _check_router(folder, config, dim)
+    try:
+        theta_KD = np.asarray(_router_state(folder, "prior")["theta"], dtype=np.float64)
+    except (LookupError, TypeError, ValueError) as error:
+        raise _useless(folder) from error
+    if theta_KD.shape != (len(config.rewards.models), dim) or not np.isfinite(theta_KD).all():
+        raise _useless(folder)
+    return theta_KD
+
+
+def router_context(folder: Path) -> dict[str, str | float | int | None]:
+    """The [context] that the classifier in a folder was trained with; raises as `load_classifier` does."""
+    return {name: value for name, value in _record(folder)["context"].items() if name != "seed"}
+
+
+def _record(folder: Path) -> RouterRecord:
+    if not (folder / "router.json").is_file():
+        raise ConfigError(f"{folder} holds no classifier; make one with laser train-classifier")
+    try:
+        record = _RECORD.validate_python(read_json(folder / "router.json"), strict=True)
+    except (RunDirectoryError, ValidationError) as error:
+        raise _useless(folder) from error
+    if record["version"] != ROUTER_VERSION:
+        raise _useless(folder)
+    return record
+
+
+def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
+    theirs = _record(folder)
+    ours = router_record(config, dim=dim, accuracy=0.0)
+    if (theirs["names"], theirs["dim"]) != (ours["names"], dim):
+        raise ConfigError(
+            f"the classifier in {folder} is for the pool {', '.join(theirs['names'])} and {theirs['dim']} context "
+            f"features; here are {', '.join(ours['names'])} and {dim}: train it again with this configuration"
+        )
+    for where, then, now in (
+        ("context", theirs["context"], ours["context"]),
+        ("policy", theirs["policy"], ours["policy"]),
+    ):
+        for name in now:
+            if then.get(name) != now[name]:
+                raise ConfigError(
+                    f"the classifier in {folder} was trained with {where}.{name} = {then.get(name)!r}, and here it is "
+                    f"{now[name]!r}: train it again with this configuration"
+                )
+    changed = _changed(theirs["reward_models"], ours["reward_models"])
+    if changed is not None:
+        raise ConfigError(
+            f"reward model {changed!r} has other weights or code here than when the classifier in {folder} was "
+            "trained; train it again with this configuration"
+        )
+
+
+def _context_record(config: schema.RunConfig) -> dict[str, str | float | int | None]:
+    """What a prepared context depends on; the seed matters to a projection alone."""
+    section = config.context
+    return {**section.model_dump(mode="json"), "seed": None if section.projection is None else config.seed}
+
+
+def _router_state(folder: Path, name: str) -> StateDict:
+    try:
+        return load_state(folder / name)
+    except RunDirectoryError as error:
+        raise _useless(folder) from error
+
+
+def _useless(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"the classifier in {folder} was made by another version or is damaged; train it again with "
+        "laser train-classifier"
+    )
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
+    """The first reward model that is another one now; what wraps its scores, noise and corruption, does not count."""
+    return next((name for name, value in now.items() if then.get(name) != value), None)
+
+
+def load_frozen(
+    config: schema.RunConfig,
+    run: Path,
+    contexts: ContextPreparer,
+    build: Callable[[schema.RunConfig, ContextPreparer], Selector],
+) -> Frozen:
+    """The selector of another run with its last state; its context preparation must be this run's.
+
+    Args:
+        config: This run's configuration.
+        run: The other run's directory.
+        contexts: Prepares this run's contexts; gets the state of the other run's.
+        build: Makes the selector that a configuration describes.
+
+    Raises:
+        LaserError: There is no such state, or it is about other arms or contexts.
+    """
+    if not (run / "config.json").is_file():
+        raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
+    theirs = parse_config(read_json(run / "config.json"), source=str(run / "config.json"))
+    _check_frozen(config, theirs, run)
+    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
+    if folder is None:
+        raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; let it reach one")
+    inner = build(theirs, contexts)
+    try:
+        inner.load_state_dict(load_state(folder / "selector"))
+        contexts.load_state_dict(load_state(folder / "contexts"))
+    except StateVersionError as error:
+        raise RunDirectoryError(f"the selector of {run} was saved by another version of laser: {error}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"the selector of {run} does not fit this policy: {error}") from error
+    return Frozen(inner)
+
+
+def _check_frozen(config: schema.RunConfig, theirs: schema.RunConfig, run: Path) -> None:
+    ours, other = ([model.name for model in one.rewards.models] for one in (config, theirs))
+    if ours != other:
+        raise ConfigError(
+            f"the selector of {run} was trained on the pool {', '.join(other)}; here it is {', '.join(ours)}"
+        )
+    if isinstance(theirs.selector, selection.FrozenSelector):
+        raise ConfigError(f"the selector of {run} is itself frozen; name the run that trained it")
+    if isinstance(theirs.selector, selection.PythonSelector):
+        raise ConfigError(
+            f"the selector of {run} is Python code of that run, which is not run from here; freeze another"
+        )
+    if theirs.context != config.context:
+        raise ConfigError(f"the selector of {run} was trained with other [context] settings; copy them from its config")
+    if config.context.projection is not None and theirs.seed != config.seed:
+        raise ConfigError(
+            f"the selector of {run} was trained behind the projection of seed {theirs.seed}, and here it is that of "
+            f"seed {config.seed}; set seed = {theirs.seed}"
+        )
+    then = read_json(run / "run.json").get("reward_models")
+    if not isinstance(then, dict):
+        raise RunDirectoryError(
+            f"{run / 'run.json'} does not say which reward models its selector was trained on: it is damaged or of "
+            "another version; train it again with this one"
+        )
+    changed = _changed(then, reward_fingerprints(config))
+    if changed is not None:
+        raise ConfigError(
+            f"reward model {changed!r} has other weights or code here than in {run}, so its selector's arm means "
+            "something else; use that run's reward models, or train a selector on these"
+        )

@@ -1,0 +1,212 @@
+"""Selectors, feedback and signals from configuration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from laser.bandits.base import Feedback, Selector
+from laser.bandits.baselines import Fixed, Sequential, UniformRandom
+from laser.bandits.classifier import ClassifierSelector
+from laser.bandits.context import ContextPreparer
+from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
+from laser.bandits.ensembles import MultiplicativeWeights, UniformEnsemble
+from laser.bandits.feedback import QuantileFeedback, ZScoreFeedback
+from laser.bandits.forgetting import ForgettingLinUCB
+from laser.bandits.linucb import LinUCB
+from laser.bandits.neural import NeuralUCB
+from laser.bandits.thompson import LinearThompson
+from laser.config import schema, selection
+from laser.core.errors import DataError
+from laser.core.types import Prompt
+from laser.data.split import Splits
+from laser.data.store import categories_of, pick
+from laser.evaluation.accuracy import Accuracy
+from laser.evaluation.answers import answer_check
+from laser.policy.generation import Generator
+from laser.rewards.pool import RewardPool
+from laser.training.probe import Labels, Probe, ProbeSettings
+from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
+from laser.wiring.custom import own_feedback, own_selector, own_signal
+from laser.wiring.learned import load_classifier, load_frozen, load_prior
+
+Evaluate = Callable[[], Accuracy]
+
+
+def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batches_per_iteration: int = 1) -> Selector:
+    """Make the selector over the pool's arms.
+
+    Args:
+        config: The configuration.
+        contexts: Prepares the contexts it will see; a frozen selector brings the state of its own run's.
+        batches_per_iteration: T, for a sequential selector that switches by iteration.
+
+    Raises:
+        LaserError: A file of another run cannot be used with this pool.
+    """
+    names, dim, seed = [model.name for model in config.rewards.models], contexts.output_dim, config.seed
+    num = len(names)
+    match config.selector:
+        case selection.FixedSelector(arm=name):
+            return Fixed(num, names.index(name))
+        case selection.RandomSelector():
+            return UniformRandom(num, seed=seed)
+        case selection.SequentialSelector(order=order, switch=switch):
+            arms = [names.index(name) for name in order] if order else list(range(num))
+            return Sequential(num, arms, every=1 if switch == "batch" else batches_per_iteration)
+        case selection.EnsembleSelector():
+            return UniformEnsemble(num)
+        case selection.OnlineEnsembleSelector(eta=eta):
+            return MultiplicativeWeights(num, eta=eta)
+        case selection.PythonSelector(factory=factory):
+            return own_selector(factory, num, dim, seed)
+        case selection.FrozenSelector(run=run):
+            return load_frozen(config, Path(run), contexts, build_selector)
+        case selection.ClassifierSelector(path=path):
+            return ClassifierSelector(load_classifier(Path(path), config, dim))
+        case _ as section:
+            return _bandit(section, config, num, dim)
+
+
+def _bandit(section: selection.SelectorConfig, config: schema.RunConfig, num: int, dim: int) -> Selector:
+    seed = config.seed
+    match section:
+        case selection.LinUCBSelector(alpha=alpha, ridge=ridge, initial_b_scale=scale, forced_pulls=forced):
+            return LinUCB(num, dim, alpha=alpha, ridge=ridge, initial_b_scale=scale, forced_pulls=forced, seed=seed)
+        case selection.ForgettingSelector():
+            return ForgettingLinUCB(
+                num,
+                dim,
+                rule=section.rule,
+                alpha=section.alpha,
+                gamma=section.gamma,
+                window=section.window,
+                ridge=section.ridge,
+                floor=section.floor,
+                forced_pulls=section.forced_pulls,
+                seed=seed,
+            )
+        case selection.ThompsonSelector(scale=scale, ridge=ridge, forced_pulls=forced):
+            return LinearThompson(num, dim, scale=scale, ridge=ridge, forced_pulls=forced, seed=seed)
+        case selection.BayesianRouterSelector(prior=path, scale=scale, ridge=ridge):
+            prior = load_prior(Path(path), config, dim) if path is not None else None
+            return LinearThompson(num, dim, scale=scale, ridge=ridge, prior_KD=prior, seed=seed)
+        case selection.NeuralUCBSelector():
+            return NeuralUCB(
+                num,
+                dim,
+                hidden=section.hidden,
+                alpha=section.alpha,
+                ridge=section.ridge,
+                confidence=section.confidence,
+                train_steps=section.train_steps,
+                learning_rate=section.learning_rate,
+                memory=section.memory,
+                forced_pulls=section.forced_pulls,
+                seed=seed,
+            )
+        case selection.Exp3Selector(gamma=gamma, eta=eta, forced_pulls=forced):
+            return Exp3(num, gamma=gamma, eta=eta, forced_pulls=forced, seed=seed)
+        case selection.UCB1Selector(alpha=alpha):
+            return UCB1(num, alpha=alpha, seed=seed)
+        case selection.EpsilonGreedySelector(epsilon=epsilon):
+            return EpsilonGreedy(num, epsilon=epsilon, seed=seed)
+    raise AssertionError(f"no selector for {section}")
+
+
+def build_feedback(section: selection.Feedback) -> Feedback:
+    """Make the scaling of losses."""
+    match section:
+        case selection.QuantileFeedback(low=low, high=high, window=window):
+            return QuantileFeedback(low=low, high=high, window=window)
+        case selection.ZScoreFeedback(window=window):
+            return ZScoreFeedback(window=window)
+        case selection.PythonFeedback(factory=factory):
+            return own_feedback(factory)
+
+
+def signal_weight(section: selection.SignalConfig) -> float:
+    """Share of the signal in the bandit reward."""
+    return 0.0 if isinstance(section, selection.NoSignal) else section.weight
+
+
+def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, Sequence[Prompt]]]:
+    """Set training prompts with gold answers aside for a probe, by category; nothing for other signals.
+
+    Raises:
+        DataError: There are too few, or they have no gold answers.
+    """
+    if not isinstance(section, selection.ProbeSignal):
+        return splits, {}
+    needs_gold = probe_labels(section, splits) == "gold"
+    sizes = Counter(categories_of(splits.train))
+    aside: dict[str, list[int]] = {}
+    rest = []
+    for index, prompt in enumerate(splits.train):
+        of_category = aside.setdefault(prompt.category, [])
+        wanted = min(section.prompts_per_category, -(-sizes[prompt.category] // 4))
+        if (prompt.answer is not None or not needs_gold) and len(of_category) < wanted:
+            of_category.append(index)
+        else:
+            rest.append(index)
+    aside = {category: indices for category, indices in aside.items() if indices}
+    if not aside or not rest:
+        raise DataError(
+            f"signal.type = 'probe' sets training prompts {'with gold answers ' if needs_gold else ''}aside, and there "
+            f"are {'none' if not aside else 'no others left to train on'}; give more prompts or lower "
+            "signal.prompts_per_category"
+        )
+    probe = {category: pick(splits.train, indices) for category, indices in aside.items()}
+    return Splits(train=pick(splits.train, rest), dev=splits.dev, test=splits.test), probe
+
+
+def probe_labels(section: selection.ProbeSignal, splits: Splits) -> Labels:
+    """Where a probe's labels come from: gold answers if any training prompt has one, unless the configuration says."""
+    if section.labels != "auto":
+        return section.labels
+    return "gold" if any(prompt.answer is not None for prompt in splits.train) else "consensus"
+
+
+def build_signal(
+    config: schema.RunConfig,
+    pool: RewardPool,
+    generator: Generator,
+    probe: Mapping[str, Sequence[Prompt]],
+    evaluation: Callable[[Sequence[Prompt]], Evaluate | None],
+    dev: Sequence[Prompt],
+) -> Signal:
+    """Make the grounded signal.
+
+    Raises:
+        DataError: It needs gold answers that the dev prompts do not have.
+    """
+    is_right = answer_check(config.evaluation.answer)
+    match config.signal:
+        case selection.NoSignal():
+            return NoSignal()
+        case selection.AccuracyGapSignal():
+            return AccuracyGap(is_right)
+        case selection.PythonSignal(factory=factory):
+            return own_signal(factory, pool)
+        case selection.AgreementSignal(every=every):
+            return PoolAgreement(pool, every=every)
+        case selection.DevGainSignal(every=every, prompts=num, span=span):
+            evaluate = evaluation(dev[:num])
+            if evaluate is None:
+                raise DataError("signal.type = 'dev_gain' needs dev prompts with gold answers; raise split.dev")
+            return DevGain(lambda: evaluate().overall, every=every, span=span)
+        case selection.ProbeSignal() as section:
+            whole = config.evaluation.answer == "whole"
+            has_gold = all(prompt.answer is not None for prompts in probe.values() for prompt in prompts)
+            settings = ProbeSettings(
+                labels="gold" if section.labels != "consensus" and has_gold else "consensus",
+                warm_start=section.warm_start,
+                refresh=section.refresh,
+                num_responses=section.num_responses,
+                temperature=config.generation.temperature,
+                max_new_tokens=config.generation.max_new_tokens,
+                gold_format="{answer}" if whole else "Final answer: {answer}",
+                seed=config.seed,
+            )
+            return Probe(pool, generator, probe, is_right, settings)

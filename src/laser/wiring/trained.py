@@ -1,0 +1,117 @@
+"""What a run directory holds, as objects again: its configuration, its trained policy, its frozen selector."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from laser.bandits.base import Selector
+from laser.bandits.context import ContextPreparer
+from laser.config import RunConfig, parse_config
+from laser.core.errors import ModelError, RunDirectoryError
+from laser.core.files import read_json
+from laser.core.state import load_state
+from laser.policy.generation import Generator, TransformersGenerator
+from laser.policy.policy import Policy
+from laser.training.checkpoint import newest_checkpoint
+from laser.training.signature import is_ours, powers
+from laser.wiring import build_contexts, build_generator, build_policy, build_selector
+
+
+def read_run(path: Path, *, sections: Sequence[str], trust: bool) -> RunConfig:
+    """The configuration a run was started with.
+
+    Args:
+        path: The run directory.
+        sections: Which sections will be acted on.
+        trust: Act on them although this user's laser has not signed the run.
+
+    Raises:
+        RunDirectoryError: There is no run, or it is somebody else's and the sections do more than compute.
+    """
+    if not (path / "config.json").is_file():
+        raise RunDirectoryError(f"{path} holds no run (config.json is missing); give a folder that laser train wrote")
+    stored = read_json(path / "config.json")
+    does = powers({name: stored.get(name) for name in sections})
+    if does and not trust and not is_ours(stored, read_json(path / "run.json")):
+        raise RunDirectoryError(
+            f"{path} was not started by your laser here, or its config.json has changed since; using it would: "
+            f"{'; '.join(does)}. Read {path / 'config.json'}, and add --trust if you agree"
+        )
+    return parse_config(dict(stored), source=str(path / "config.json"))
+
+
+def find_weights(run: Path) -> Path:
+    """The folder with a run's trained weights: its adapter, or the newest checkpoint of an unfinished run.
+
+    Raises:
+        RunDirectoryError: It has neither yet.
+    """
+    if (run / "adapter" / "adapter_model.safetensors").is_file():
+        return run / "adapter"
+    checkpoint = newest_checkpoint(run / "checkpoints", ("policy",))
+    if checkpoint is None:
+        raise RunDirectoryError(f"{run} has neither an adapter nor a checkpoint yet; let it reach one")
+    return checkpoint
+
+
+def weights_digest(folder: Path) -> str:
+    """Identity of the weights in a folder that `find_weights` gave: 16 hexadecimal digits of their SHA-256."""
+    name = "adapter_model.safetensors" if folder.name == "adapter" else "policy.safetensors"
+    with (folder / name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:
+    """Load a policy with the weights of a run.
+
+    Args:
+        config: The run's configuration.
+        run: The run directory; None: the model as it was before training.
+
+    Raises:
+        LaserError: The model or the weights cannot be had, or do not fit each other.
+    """
+    policy = build_policy(config)
+    if run is None:
+        return policy
+    folder = find_weights(run)
+    if folder.name == "adapter":
+        policy.load_adapter(folder)
+        return policy
+    try:
+        policy.load_state_dict(load_state(folder / "policy"))
+    except (ValueError, KeyError) as error:
+        raise ModelError(f"the weights in {folder} do not fit policy.model and policy.lora: {error}") from error
+    return policy
+
+
+def build_streaming_generator(
+    config: RunConfig, policy: Policy, on_draw: Callable[[Sequence[int], Sequence[int]], None]
+) -> Generator:
+    """What samples with the policy, telling tokens as they are drawn where it samples in this process."""
+    section = config.generation
+    if section.engine == "transformers":
+        return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_draw=on_draw)
+    return build_generator(section, policy)
+
+
+def build_frozen(config: RunConfig, run: Path, dim: int) -> tuple[ContextPreparer, Selector]:
+    """The selector that a run trained, choosing without learning, and the preparation of its contexts.
+
+    Args:
+        config: The run's configuration, as it was started with.
+        run: The run directory.
+        dim: Features of an embedding.
+
+    Raises:
+        LaserError: The run has no checkpoint, or its selector does not fit.
+    """
+    contexts = build_contexts(config, dim=dim)
+    frozen = config
+    if config.selector.type != "frozen":
+        table = config.model_dump(mode="json")
+        selector = {"type": "frozen", "run": str(run.resolve())}
+        frozen = parse_config({**table, "selector": selector, "signal": {"type": "none"}}, source=str(run))
+    return contexts, build_selector(frozen, contexts)
