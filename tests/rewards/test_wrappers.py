@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from laser.core.types import Prompt
+from laser.rewards.base import Weightless
+from laser.rewards.custom import OwnRM
 from laser.rewards.function import FunctionRM
+from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.wrappers import CorruptedRM
 
 PROMPTS = [Prompt(str(index), ({"role": "user", "content": "?"},)) for index in range(200)]
@@ -39,3 +42,43 @@ def test_noise_counts_in_deviations_of_the_prompts_scores(sigma):
 def test_noise_is_a_function_of_seed_and_texts():
     np.testing.assert_array_equal(scores(noise=0.3, seed=1), scores(noise=0.3, seed=1))
     assert (scores(noise=0.3, seed=1) != scores(noise=0.3, seed=2)).all()
+
+
+class Counting(Weightless):
+    """A custom reward model that is billed by the token and leaves out what is longer than its window."""
+
+    tokens = too_long = 0
+
+    def score(self, prompts, responses):
+        self.tokens += 7
+        self.too_long += 2
+        return [np.arange(len(row), dtype=float) for row in responses]
+
+    def take_tokens(self):
+        count, self.tokens = self.tokens, 0
+        return count
+
+    def take_too_long(self):
+        count, self.too_long = self.too_long, 0
+        return count
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: CorruptedRM(inner, noise=0.1),
+        lambda inner: CorruptedRM(inner, corruption="inverted"),
+        lambda inner: OwnRM(inner, "counting"),
+        lambda inner: CorruptedRM(OwnRM(inner, "counting"), noise=0.1),
+    ],
+    ids=["noise", "inverted", "custom", "noise around custom"],
+)
+def test_a_wrapped_reward_model_keeps_its_bill_and_its_window(wrap):
+    pool = RewardPool([Arm("counting", lambda: wrap(Counting()))])
+    for calls in (1, 2):
+        pool.score(0, PROMPTS[:2], RESPONSES[:2])
+        used = pool.usage()["counting"]
+        assert (used["tokens"], used["too_long"]) == (7 * calls, 2 * calls)

@@ -52,13 +52,11 @@ class Weightless:
 
 @runtime_checkable
 class Metered(Protocol):
-    """A reward model that a server bills by the token.
+    """A reward model that a server bills by the token."""
 
-    Attributes:
-        num_tokens: Billed since the pool last looked.
-    """
-
-    num_tokens: int
+    def take_tokens(self) -> int:
+        """Tokens billed since the last call."""
+        ...
 
 
 @runtime_checkable
@@ -66,5 +64,5 @@ class Windowed(Protocol):
     """A reward model that reads a limited number of tokens."""
 
     def take_too_long(self) -> int:
-        """Responses that did not fit its window, left out or with their prompt cut, since the pool last asked."""
+        """Responses since the last call that did not fit its window: left out, or scored with their prompt cut."""
         ...

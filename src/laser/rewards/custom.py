@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from laser.core.errors import LaserError, RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import RewardModel
+from laser.rewards.base import Metered, RewardModel, Windowed
 from laser.rewards.patience import Patience, TookTooLongError
 
 
@@ -42,6 +42,14 @@ class OwnRM:
             ) from error
         except Exception as error:  # the class is the user's: whatever it raises is told with its name
             raise RewardModelError(f"reward model {self._name!r} raised {type(error).__name__}: {error}") from error
+
+    def take_too_long(self) -> int:
+        """Responses that did not fit the reward model's window."""
+        return self._inner.take_too_long() if isinstance(self._inner, Windowed) else 0
+
+    def take_tokens(self) -> int:
+        """Tokens that a server billed for the reward model."""
+        return self._inner.take_tokens() if isinstance(self._inner, Metered) else 0
 
     def release(self) -> None:
         """Release the reward model."""

@@ -71,7 +71,7 @@ class JudgeRM(Weightless):
         self._rubric = rubric
         self._scale = scale
         self._use_logprobs = use_logprobs and scale[0] >= 0 and scale[1] <= 9
-        self.num_tokens = 0
+        self._num_tokens = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`.
@@ -88,7 +88,7 @@ class JudgeRM(Weightless):
             keep=lambda reply: self._read(reply) is not None,
         )
         read = [self._read(outcome.reply) if outcome.error is None else None for outcome in outcomes]
-        self.num_tokens += sum(
+        self._num_tokens += sum(
             one.num_tokens
             for one, outcome in zip(read, outcomes, strict=True)
             if one is not None and not outcome.cached
@@ -100,6 +100,11 @@ class JudgeRM(Weightless):
                 "again, which asks only for what is not in `cache`"
             )
         return split_rows([one.rating if one is not None else math.nan for one in read], responses)
+
+    def take_tokens(self) -> int:
+        """Tokens billed since the last call."""
+        count, self._num_tokens = self._num_tokens, 0
+        return count
 
     def release(self) -> None:
         """Close the connections."""

@@ -248,9 +248,7 @@ class RewardPool:
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
-        tokens = 0
-        if isinstance(model, Metered):
-            tokens, model.num_tokens = model.num_tokens, 0
+        tokens = model.take_tokens() if isinstance(model, Metered) else 0
         too_long = model.take_too_long() if isinstance(model, Windowed) else 0
         counts = [_Counts(tokens, too_long), *[_Counts()] * len(scores)]
         return list(zip(scores, counts, strict=False))
