@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from laser.cli.lab import run
-from laser.cli.router import run_router
+from laser.cli.train_classifier import run_train_classifier
 from laser.commands.train import train
 from laser.compare.lab.build import POOLS, RECIPES, _write_data, pool_members
 from laser.compare.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
@@ -232,17 +232,17 @@ def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path,
     (tmp_path / "run.toml").write_text(
         f'[policy]\nmodel = "{lab / "policy"}"\n[data]\ntype = "file"\ntrain = "{lab / "train.jsonl"}"\n{models}'
     )
-    run_router(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=True)
+    run_train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=True)
     out = capsys.readouterr().out
     assert "held-out accuracy" in out
     assert "mixed-numbers: best judge of" in out
     assert (tmp_path / "router" / "classifier.safetensors").is_file()
     with pytest.raises(RunDirectoryError, match="choose a new folder"):
-        run_router(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=False)
+        run_train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=False)
     with pytest.raises(DataError, match="has no 'chosen' response"):
-        run_router(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml", [], standardize=False)
+        run_train_classifier(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml", [], standardize=False)
     with pytest.raises(ConfigError, match="'unit' changes as a run goes on"):
-        run_router(
+        run_train_classifier(
             lab / "pairs.jsonl",
             tmp_path / "other",
             tmp_path / "run.toml",

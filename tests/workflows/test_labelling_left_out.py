@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from laser.cli.labelling import run_label
+from laser.cli.label import run_label
 from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError

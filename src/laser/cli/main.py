@@ -156,9 +156,9 @@ def train_classifier(
     Example: laser train-classifier pairs.jsonl --config run.toml --out router, then selector = {type = "classifier",
     path = "router"}
     """
-    from laser.cli.router import run_router
+    from laser.cli.train_classifier import run_train_classifier
 
-    run_router(pairs, out, config, overrides or [], standardize=standardize)
+    run_train_classifier(pairs, out, config, overrides or [], standardize=standardize)
 
 
 class _Format(StrEnum):
@@ -183,7 +183,7 @@ def label(
 
     Example: laser label run.toml --out pairs, then datasets.load_dataset("json", data_files="pairs/part-*")
     """
-    from laser.cli.labelling import run_label
+    from laser.cli.label import run_label
 
     run_label(config, overrides or [], out, format.value)
 
@@ -276,7 +276,7 @@ def rewardbench(
 
     Example: laser rewardbench pairs.jsonl --config run.toml --out bench.json
     """
-    from laser.cli.labelling import run_rewardbench
+    from laser.cli.rewardbench import run_rewardbench
 
     run_rewardbench(config, overrides or [], pairs, out, select=select, learn=learn)
 

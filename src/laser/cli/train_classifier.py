@@ -9,7 +9,9 @@ from laser.cli.terminal import make_console
 from laser.config import load_config
 
 
-def run_router(pairs: Path, out: Path, config: Path | None, overrides: list[str], *, standardize: bool) -> None:
+def run_train_classifier(
+    pairs: Path, out: Path, config: Path | None, overrides: list[str], *, standardize: bool
+) -> None:
     """Train the classifier and BayesianRouter's prior.
 
     Raises:
