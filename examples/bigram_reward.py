@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.extend import FloatArray, Prompt, Weightless
+from laser.extend import FloatArray, NoWeights, Prompt
 
 
-class BigramRM(Weightless):  # nothing lies on a device, so there is nothing to move in `park` and `unpark`
+class BigramRM(NoWeights):  # nothing lies on a device, so there is nothing to move in `park` and `unpark`
     def __init__(self, corpus: str) -> None:
         self._pairs = Counter(pairwise(corpus))
         self._firsts = Counter(corpus)

@@ -19,7 +19,7 @@ from laser.core.types import (
 )
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
-from laser.rewards.base import RewardModel, Weightless
+from laser.rewards.base import NoWeights, RewardModel
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
 from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, PairModel, Row, pad_of, window_of
 from laser.rewards.pool import RewardPool
@@ -37,6 +37,7 @@ __all__ = [
     "Generator",
     "IntArray",
     "Judgement",
+    "NoWeights",
     "Observations",
     "Outputs",
     "Pair",
@@ -55,7 +56,6 @@ __all__ = [
     "StateDict",
     "Stateless",
     "TransformersGenerator",
-    "Weightless",
     "head_tensors",
     "hidden_states",
     "linear",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from laser.core.types import Prompt
-from laser.rewards.base import Weightless
-from laser.rewards.custom import OwnRM
+from laser.rewards.base import NoWeights
+from laser.rewards.custom import CustomRM
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.wrappers import CorruptedRM
@@ -44,7 +44,7 @@ def test_noise_is_a_function_of_seed_and_texts():
     assert (scores(noise=0.3, seed=1) != scores(noise=0.3, seed=2)).all()
 
 
-class Counting(Weightless):
+class Counting(NoWeights):
     """A custom reward model that is billed by the token and leaves out what is longer than its window."""
 
     tokens = too_long = 0
@@ -71,8 +71,8 @@ class Counting(Weightless):
     [
         lambda inner: CorruptedRM(inner, noise=0.1),
         lambda inner: CorruptedRM(inner, corruption="inverted"),
-        lambda inner: OwnRM(inner, "counting"),
-        lambda inner: CorruptedRM(OwnRM(inner, "counting"), noise=0.1),
+        lambda inner: CustomRM(inner, "counting"),
+        lambda inner: CorruptedRM(CustomRM(inner, "counting"), noise=0.1),
     ],
     ids=["noise", "inverted", "custom", "noise around custom"],
 )

@@ -15,11 +15,11 @@ import laser
 from laser.config import parse_config
 from laser.core.errors import RewardModelError
 from laser.rewards import growth
-from laser.rewards.custom import OwnRM
+from laser.rewards.custom import CustomRM
 from laser.rewards.function import FunctionRM
-from laser.rewards.patience import Patience
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
+from laser.rewards.user_code import TimeLimit
 from laser.training.progress import Silent
 from laser.wiring import build_pool
 from runs import make_table, steps
@@ -155,20 +155,20 @@ class Hanging:
 
 def test_a_reward_model_of_ones_own_that_hangs_is_left_out_and_used_again_once_it_answers():
     gate, before = threading.Event(), threading.active_count()
-    hanging, patience = Hanging(gate), Patience(0.05)
-    arms = [Arm("own", lambda: OwnRM(hanging, "own", patience)), Arm("fine", lambda: Hanging(gate))]
+    hanging, limit = Hanging(gate), TimeLimit(0.05)
+    arms = [Arm("own", lambda: CustomRM(hanging, "own", limit)), Arm("fine", lambda: Hanging(gate))]
     pool = RewardPool(arms, quarantine=Quarantine(2, max_failures=2, recovery_batches=1))
     with pytest.raises(QuarantinedError, match=r"reward model 'own' took longer than 0\.05 s; .* raise its timeout"):
         pool.score(0, PROMPTS, RESPONSES)
     assert hanging.told == []
     assert threading.active_count() == before + 1
     gate.set()
-    while patience.busy:
+    while limit.busy:
         time.sleep(0.01)
     assert pool.score(1, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
     while not pool.available_K[0]:
         pool.quarantine.next_batch()
-    patience.seconds = 20.0
+    limit.seconds = 20.0
     assert pool.score(0, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
     pool.release_all()
     assert hanging.told == [("release", 0)]
@@ -179,11 +179,11 @@ def test_a_call_with_patience_is_as_one_without(timeout):
     variable = ContextVar("variable", default="default")
     variable.set("set")
     with torch.no_grad():
-        assert Patience(timeout).call(lambda: (torch.is_grad_enabled(), variable.get())) == (False, "set")
+        assert TimeLimit(timeout).call(lambda: (torch.is_grad_enabled(), variable.get())) == (False, "set")
     with pytest.raises(KeyError, match="mine"):
-        Patience(timeout).call(lambda: {}["mine"])
+        TimeLimit(timeout).call(lambda: {}["mine"])
     here = threading.get_ident()
-    assert (Patience(timeout).call(threading.get_ident) == here) == (not timeout)
+    assert (TimeLimit(timeout).call(threading.get_ident) == here) == (not timeout)
 
 
 HANGING = """
@@ -258,15 +258,11 @@ kept = []
 def leaking(prompts, responses):
     kept.append(b"x" * 2**24)
     return [float(len(text)) + 0.01 * i for i, text in enumerate(responses)]
-
-def large(prompts, responses):
-    used = b"x" * 2**24
-    return [float(len(text)) + 0.01 * i for i, text in enumerate(responses)]
 """
 
 
 @pytest.mark.slow
-def test_a_reward_function_that_leaks_is_named_and_one_that_uses_much_is_not(tmp_path, monkeypatch):
+def test_a_process_that_grows_with_the_calls_of_reward_models_is_a_warning(tmp_path, monkeypatch):
     class Notes(Silent):
         def __init__(self):
             self.notes = []
@@ -274,41 +270,44 @@ def test_a_reward_function_that_leaks_is_named_and_one_that_uses_much_is_not(tmp
         def note(self, message):
             self.notes.append(message)
 
-    monkeypatch.setattr(growth, "_LIMIT", 2**27)
+    monkeypatch.setattr(growth, "_LIMIT", 2**28)
     table = make_table(
         tmp_path,
         selector={"type": "random"},
         split={"dev": 0},
-        training={"iterations": 1, "batches_per_iteration": 40},
+        training={"iterations": 1, "batches_per_iteration": 30},
     )
     (tmp_path / "leaks.py").write_text(LEAKING)
-    table["rewards"]["models"] = [
-        {"type": "function", "name": name, "function": f"{tmp_path}/leaks.py:{name}"} for name in ("leaking", "large")
-    ]
+    table["rewards"]["models"] = [{"type": "function", "name": "leaking", "function": f"{tmp_path}/leaks.py:leaking"}]
     notes = Notes()
     laser.train(table, tmp_path / "run", progress=notes)
     warnings = [note for note in notes.notes if "grown" in note]
     assert len(warnings) == 1, notes.notes
-    assert re.search(r"grown by 0\.1 GiB.* reward model 'leaking' \(\d+\.\d MiB a call\)", warnings[0])
-    kept = json.loads((tmp_path / "run" / "summary.json").read_text())["kept_bytes"]
-    assert kept["leaking"] >= 4 * 2**24
-    assert kept["large"] <= 4 * 2**24 < kept["leaking"]
+    assert re.search(r"grown by 0\.\d GiB over \d+ calls of reward models; .* fix the leak", warnings[0])
 
 
 @pytest.mark.parametrize(
-    ("sizes", "kept"),
+    ("size", "warned"),
     [
-        (lambda call: 100 + 10 * call, {"a": 310, "b": 0}),  # with every call of a
-        (lambda call: 100 + 10 * min(call, 9), {"a": 0, "b": 0}),  # comes to an end
-        (lambda call: 400 - call, {"a": 0, "b": 0}),  # shrinks
+        (lambda call: 2**26 * call, True),
+        (lambda call: 2**31 * (call > 20), False),  # taken once
+        (lambda call: 2**40 - 2**26 * call, False),  # shrinks
     ],
 )
-def test_only_growth_that_goes_on_with_the_calls_of_a_model_is_its_own(monkeypatch, sizes, kept):
-    found, calls = growth.Growth("ab"), 0
-    monkeypatch.setattr(growth, "_resident", lambda: sizes(calls))
-    for row in range(60):
-        name = "a" if row % 3 % 2 == 0 and row % 5 else "b"
-        calls += name == "a"
-        found.called(name)
-    assert found.kept() == pytest.approx(kept, abs=20)
-    assert found.take_warnings() == []
+def test_only_steady_growth_is_a_warning(monkeypatch, size, warned):
+    watched, calls = growth.Growth(), 0
+    monkeypatch.setattr(growth, "_resident", lambda: size(calls))
+    for calls in range(60):  # noqa: B007  # `_resident` reads it
+        watched.called()
+    assert bool(watched.take_warnings()) == warned
+    assert watched.take_warnings() == []
+
+
+def test_loading_a_model_is_not_growth(monkeypatch):
+    watched, size = growth.Growth(), [0]
+    monkeypatch.setattr(growth, "_resident", lambda: size[0])
+    for _ in range(60):
+        with watched.loading():
+            size[0] += 2**27
+        watched.called()
+    assert watched.take_warnings() == []

@@ -166,9 +166,7 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
             with writing(run.adapter, run.path):
                 built.parts.policy.save_adapter(run.adapter)
         summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
-        pool = built.parts.pool
-        used = {"reward_models": to_json(pool.usage()), "kept_bytes": pool.kept_bytes()}
-        run.write_summary({**summary.as_record(), **used})
+        run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
     finally:
         run.close()
     return RunResult(run.path, summary)

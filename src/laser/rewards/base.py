@@ -40,7 +40,7 @@ class RewardModel(Protocol):
         ...
 
 
-class Weightless:
+class NoWeights:
     """What a reward model without weights in this process inherits: nothing to move."""
 
     def park(self) -> None:

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from laser.core.errors import LaserError, RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import Metered, RewardModel, Windowed
-from laser.rewards.patience import Patience, TookTooLongError
+from laser.rewards.user_code import TimeLimit, TimeLimitError
 
 
-class OwnRM:
+class CustomRM:
     """Tells what a user's reward model raises with its name, so that the pool can count it as a failure.
 
     Args:
         inner: The user's reward model.
         name: What error messages call it.
-        patience: How long a call of `score` may take. While one hangs, the reward model is not asked to move or to
+        limit: How long a call of `score` may take. While one hangs, the reward model is not asked to move or to
             let go of anything.
     """
 
-    def __init__(self, inner: RewardModel, name: str, patience: Patience | None = None) -> None:
+    def __init__(self, inner: RewardModel, name: str, limit: TimeLimit | None = None) -> None:
         self._inner = inner
         self._name = name
-        self._patience = patience or Patience()
+        self._limit = limit or TimeLimit()
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`.
@@ -32,12 +32,12 @@ class OwnRM:
             RewardModelError: The reward model raised, or took too long.
         """
         try:
-            return self._patience.call(lambda: self._inner.score(prompts, responses))
+            return self._limit.call(lambda: self._inner.score(prompts, responses))
         except LaserError:
             raise
-        except TookTooLongError as error:
+        except TimeLimitError as error:
             raise RewardModelError(
-                f"reward model {self._name!r} took longer than {self._patience.seconds:g} s; speed it up or raise its "
+                f"reward model {self._name!r} took longer than {self._limit.seconds:g} s; speed it up or raise its "
                 "timeout"
             ) from error
         except Exception as error:  # the class is the user's: whatever it raises is told with its name
@@ -53,15 +53,15 @@ class OwnRM:
 
     def release(self) -> None:
         """Release the reward model."""
-        if not self._patience.busy:
+        if not self._limit.busy:
             self._inner.release()
 
     def park(self) -> None:
         """Park the reward model."""
-        if not self._patience.busy:
+        if not self._limit.busy:
             self._inner.park()
 
     def unpark(self) -> None:
         """Unpark the reward model."""
-        if not self._patience.busy:
+        if not self._limit.busy:
             self._inner.unpark()

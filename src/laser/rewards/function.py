@@ -18,20 +18,20 @@ import numpy as np
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Weightless
-from laser.rewards.patience import Patience, TookTooLongError
+from laser.rewards.base import NoWeights
+from laser.rewards.user_code import TimeLimit, TimeLimitError
 
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float | None]]
 """Called with flat lists of equal length; returns one number per response, None where it has no opinion."""
 
 
-class FunctionRM(Weightless):
+class FunctionRM(NoWeights):
     """Scores with a Python function.
 
     Args:
         function: See `RewardFunction`.
         name: What error messages call it.
-        timeout: Seconds a call may take, as in `laser.rewards.patience.Patience`; None: any time.
+        timeout: Seconds a call may take, as in `laser.rewards.user_code.TimeLimit`; None: any time.
         busy: See there.
     """
 
@@ -45,7 +45,7 @@ class FunctionRM(Weightless):
     ) -> None:
         self._function = function
         self._name = name
-        self._patience = Patience(timeout, busy)
+        self._limit = TimeLimit(timeout, busy)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN.
@@ -56,11 +56,11 @@ class FunctionRM(Weightless):
         flat_prompts = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
         flat_responses = [text for row in responses for text in row]
         try:
-            ask = self._patience.call
+            ask = self._limit.call
             returned = ask(lambda: _listed(self._function(flat_prompts, flat_responses))) if flat_responses else []
-        except TookTooLongError as error:
+        except TimeLimitError as error:
             raise RewardModelError(
-                f"reward function {self._name!r} took longer than {self._patience.seconds:g} s; speed it up or raise "
+                f"reward function {self._name!r} took longer than {self._limit.seconds:g} s; speed it up or raise "
                 "its timeout"
             ) from error
         except (Exception, SystemExit) as error:  # the function is the user's: whatever it raises is told with its name

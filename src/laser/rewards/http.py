@@ -12,7 +12,7 @@ import numpy as np
 from laser.core.addresses import check_path
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Weightless
+from laser.rewards.base import NoWeights
 from laser.serving.endpoint import MALFORMED, Endpoint, shown
 
 Format = Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"]
@@ -36,7 +36,7 @@ class _Contract:
     scores: Callable[[Any], Sequence[Any]]
 
 
-class HttpRM(Weightless):
+class HttpRM(NoWeights):
     """Scores with a reward server.
 
     The contract of ``scores``, for a server of one's own: POST ``{"model", "prompts", "responses"}``, where

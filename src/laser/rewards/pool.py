@@ -120,7 +120,7 @@ class RewardPool:
         self._fetching: threading.Thread | None = None
         self._overlap: Overlap | None = None
         self._usage = {name: Usage() for name in names}
-        self._growth = Growth(names)
+        self._growth = Growth()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,12 +146,8 @@ class RewardPool:
         """What every reward model was used for, by name; see `Usage`."""
         return {name: dataclasses.asdict(usage) for name, usage in self._usage.items()}
 
-    def kept_bytes(self) -> dict[str, int]:
-        """Bytes of this process that the calls of each reward model seem to have kept, by name; an estimate."""
-        return self._growth.kept()
-
     def take_warnings(self) -> list[str]:
-        """Sentences on models that keep ever more memory, each told once."""
+        """Warnings since the last call, such as that this process keeps growing."""
         return self._growth.take_warnings()
 
     def score(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -184,7 +180,7 @@ class RewardPool:
                 if self.quarantine.failed(arm, str(error)):
                     self._forget(arm)
                     raise QuarantinedError(str(error)) from error
-        self._growth.called(self._arms[arm].name)
+        self._growth.called()
         usage.calls += 1
         usage.responses += sum(map(len, responses))
         usage.tokens += sum(count.tokens for _, count in asked)

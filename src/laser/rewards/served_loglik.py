@@ -9,12 +9,12 @@ import numpy as np
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Weightless
+from laser.rewards.base import NoWeights
 from laser.rewards.loglik import Normalization, ResponseEncoder, normalized
 from laser.serving.endpoint import MALFORMED, Endpoint
 
 
-class ServedLogLikelihoodRM(Weightless):
+class ServedLogLikelihoodRM(NoWeights):
     """`LogLikelihoodRM` on another machine: prompt and response go as token ids, log-probs come back.
 
     Args:

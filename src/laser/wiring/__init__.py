@@ -30,7 +30,7 @@ from laser.training.learner import Learner
 from laser.training.loop import Plan
 from laser.training.losses import Objective
 from laser.wiring.checks import check_answers
-from laser.wiring.custom import own_generator
+from laser.wiring.custom import custom_generator
 from laser.wiring.data import build_splits
 from laser.wiring.fitting import make_room
 from laser.wiring.rewards import build_pool, check_reward_model, reward_fingerprints
@@ -164,7 +164,7 @@ def build_generator(
     if section.engine == "transformers":
         return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
     if section.engine == "python":
-        return own_generator(section.factory or "", policy)
+        return custom_generator(section.factory or "", policy)
     server = section.server
     endpoint = Endpoint(
         server.url,

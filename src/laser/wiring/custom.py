@@ -8,16 +8,16 @@ from laser.bandits.base import Feedback, Selector
 from laser.core.errors import ConfigError, RewardModelError
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
-from laser.rewards.custom import OwnRM
+from laser.rewards.custom import CustomRM
 from laser.rewards.function import load_function
-from laser.rewards.patience import Patience
 from laser.rewards.pool import RewardPool
+from laser.rewards.user_code import TimeLimit
 from laser.training.signals import Signal
 
 _STATE = ("state_dict", "load_state_dict")
 
 
-def own_selector(factory: str, num_arms: int, dim: int, seed: int) -> Selector:
+def custom_selector(factory: str, num_arms: int, dim: int, seed: int) -> Selector:
     """Call ``factory(num_arms, dim, seed)``. Raises ConfigError."""
     made = _make("selector", factory, (num_arms, dim, seed), ("num_arms", "select", "update", "expire", *_STATE))
     if made.num_arms != num_arms:
@@ -27,25 +27,25 @@ def own_selector(factory: str, num_arms: int, dim: int, seed: int) -> Selector:
     return cast(Selector, made)
 
 
-def own_feedback(factory: str) -> Feedback:
+def custom_feedback(factory: str) -> Feedback:
     """Call ``factory()``. Raises ConfigError."""
     return cast(Feedback, _make("feedback", factory, (), ("scale", *_STATE)))
 
 
-def own_signal(factory: str, pool: RewardPool) -> Signal:
+def custom_signal(factory: str, pool: RewardPool) -> Signal:
     """Call ``factory(pool)``. Raises ConfigError."""
     return cast(Signal, _make("signal", factory, (pool,), ("prepare", "measure", *_STATE)))
 
 
-def own_generator(factory: str, policy: Policy) -> Generator:
+def custom_generator(factory: str, policy: Policy) -> Generator:
     """Call ``factory(policy)``. Raises ConfigError."""
     return cast(Generator, _make("generation", factory, (policy,), ("generate",)))
 
 
-def own_reward_model(name: str, factory: str, patience: Patience) -> OwnRM:
+def custom_reward_model(name: str, factory: str, limit: TimeLimit) -> CustomRM:
     """Call ``factory()``; what the reward model raises later counts as its failure. Raises RewardModelError."""
     try:
-        return OwnRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, patience)
+        return CustomRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, limit)
     except ConfigError as error:
         raise RewardModelError(str(error)) from error
 

@@ -28,15 +28,15 @@ from laser.rewards.function import FunctionRM, function_fingerprint, load_functi
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import RUBRIC, JudgeRM
 from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
-from laser.rewards.patience import Patience
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.rewards.similarity import SimilarityRM
+from laser.rewards.user_code import TimeLimit
 from laser.rewards.wrappers import CorruptedRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
-from laser.wiring.custom import own_reward_model
+from laser.wiring.custom import custom_reward_model
 from laser.wiring.scorers import (
     build_classifier,
     build_pairwise,
@@ -105,7 +105,7 @@ def _reward_builder(model: section_of.RewardModelConfig, ranks: Ranks | None = N
             busy = threading.Lock()
             return lambda: FunctionRM(function, model.name, timeout=model.timeout, busy=busy)
         case section_of.PythonReward():
-            return partial(own_reward_model, model.name, model.factory, Patience(model.timeout))
+            return partial(custom_reward_model, model.name, model.factory, TimeLimit(model.timeout))
         case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model, ranks if model.shard else None)
         case section_of.ClassifierReward():

@@ -20,7 +20,7 @@ from laser.rewards.base import RewardModel
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.conversation import ConversationEncoder, check_template
 from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, check_outputs, output_names
-from laser.rewards.families.custom import load_own
+from laser.rewards.families.custom import load_custom
 from laser.rewards.families.pair_lm import QUESTION, check_judge, load_pair_lm
 from laser.rewards.families.pairrm import load_pairrm
 from laser.rewards.families.table import FAMILIES, PAIRWISE, family_of
@@ -145,7 +145,7 @@ def _counter(section: section_of.TextMetricReward) -> Callable[[str], int]:
 def _load_family(section: section_of.ClassifierReward, checkpoint: Checkpoint) -> FamilyModel:
     outputs = _outputs(section.label)
     if section.factory is not None:
-        return load_own(section.factory, checkpoint, outputs)
+        return load_custom(section.factory, checkpoint, outputs)
     return FAMILIES[_family(section)](checkpoint, outputs)
 
 

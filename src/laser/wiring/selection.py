@@ -28,7 +28,7 @@ from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
 from laser.training.probe import Labels, Probe, ProbeSettings
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
-from laser.wiring.custom import own_feedback, own_selector, own_signal
+from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
 
 Evaluate = Callable[[], Accuracy]
@@ -60,7 +60,7 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
         case selection.OnlineEnsembleSelector(eta=eta):
             return MultiplicativeWeights(num, eta=eta)
         case selection.PythonSelector(factory=factory):
-            return own_selector(factory, num, dim, seed)
+            return custom_selector(factory, num, dim, seed)
         case selection.FrozenSelector(run=run):
             return load_frozen(config, Path(run), contexts, build_selector)
         case selection.ClassifierSelector(path=path):
@@ -123,7 +123,7 @@ def build_feedback(section: selection.Feedback) -> Feedback:
         case selection.ZScoreFeedback(window=window):
             return ZScoreFeedback(window=window)
         case selection.PythonFeedback(factory=factory):
-            return own_feedback(factory)
+            return custom_feedback(factory)
 
 
 def signal_weight(section: selection.SignalConfig) -> float:
@@ -188,7 +188,7 @@ def build_signal(
         case selection.AccuracyGapSignal():
             return AccuracyGap(is_right)
         case selection.PythonSignal(factory=factory):
-            return own_signal(factory, pool)
+            return custom_signal(factory, pool)
         case selection.AgreementSignal(every=every):
             return PoolAgreement(pool, every=every)
         case selection.DevGainSignal(every=every, prompts=num, span=span):

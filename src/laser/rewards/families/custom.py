@@ -12,7 +12,7 @@ from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, Row
 from laser.rewards.function import load_function
 
 
-class OwnFamily:
+class CustomFamily:
     """Holds a user's model to the contract and tells what it raises with its name.
 
     Args:
@@ -43,9 +43,9 @@ class OwnFamily:
         return scores
 
 
-def load_own(factory: str, checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
+def load_custom(factory: str, checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
     """Call ``function(checkpoint, outputs)``. Raises RewardModelError if it cannot, or returns something else."""
-    return OwnFamily(_call(factory, cast(Any, load_function(factory)), checkpoint, outputs), factory)
+    return CustomFamily(_call(factory, cast(Any, load_function(factory)), checkpoint, outputs), factory)
 
 
 def _call(factory: str, function: Any, *arguments: Any) -> Any:

@@ -13,11 +13,11 @@ import torch
 T = TypeVar("T")
 
 
-class TookTooLongError(Exception):
+class TimeLimitError(Exception):
     """A call did not end in time."""
 
 
-class Patience:
+class TimeLimit:
     """Waits so long for a call and no longer.
 
     A call that takes longer counts as failed; Python cannot stop it, so it goes on in a thread of its own, and the next
@@ -48,12 +48,12 @@ class Patience:
             What it returned.
 
         Raises:
-            TookTooLongError: It did not end in time. What the work raises is raised as it is.
+            TimeLimitError: It did not end in time. What the work raises is raised as it is.
         """
         if not self.seconds:
             return work()
         if not self._busy.acquire(timeout=self.seconds):
-            raise TookTooLongError
+            raise TimeLimitError
         outcome: queue.Queue[tuple[T] | BaseException] = queue.Queue()
         as_here = _as_here(work)
 
@@ -69,7 +69,7 @@ class Patience:
         try:
             result = outcome.get(timeout=self.seconds)
         except queue.Empty:
-            raise TookTooLongError from None
+            raise TimeLimitError from None
         if isinstance(result, BaseException):
             raise result
         return result[0]
