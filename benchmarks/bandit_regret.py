@@ -18,10 +18,10 @@ import numpy as np
 from mabwiser.mab import MAB, LearningPolicy
 from pareto_bandit.policy import DisjointLinUCBPolicy
 
-from laser.analysis.statistics import estimate
 from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.simulate import Environment, drifting, linear, regret
+from laser.core.statistics import estimate
 
 KINDS = ("stationary", "abrupt", "drift")
 OURS = {

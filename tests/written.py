@@ -48,7 +48,7 @@ def step(number, names=NAMES, *, chosen=0, category="maths", reward=0.5, text="w
 
 
 def evaluation(batches, right, total=40, category="maths"):
-    from laser.analysis.usefulness import wilson
+    from laser.core.statistics import wilson_interval
 
     share = right / total
     return {
@@ -56,7 +56,7 @@ def evaluation(batches, right, total=40, category="maths"):
         "accuracy": share,
         "by_category": {category: share},
         "num_prompts": total,
-        "interval": list(wilson(share, total)),
+        "interval": list(wilson_interval(share * total, total)),
     }
 
 

@@ -16,15 +16,9 @@ from laser.analysis.usefulness import (
     seconds_until,
     spells,
     total_agreement,
-    wilson,
 )
-from laser.evaluation.accuracy import wilson_interval
+from laser.core.statistics import wilson_interval
 from written import evaluation, step, typical, write_run
-
-
-def test_intervals_of_shares_are_those_of_the_dev_metric():
-    for right, total in ((0, 7), (3, 7), (7, 7), (412, 1000)):
-        assert wilson(right / total, total) == pytest.approx(wilson_interval(right, total))
 
 
 def test_the_interval_of_a_change_is_newcombes():

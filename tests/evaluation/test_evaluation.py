@@ -3,11 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from laser.core.errors import DataError
 from laser.data.embedded import generate
-from laser.evaluation.accuracy import accuracy, wilson_interval
+from laser.evaluation.accuracy import accuracy
 from laser.evaluation.answers import answers_match, extract_final_answer
 from tiny import make_prompt
 
@@ -99,8 +98,11 @@ def test_prompts_without_gold_answers_are_refused():
         accuracy(lambda prompts: [], [])
 
 
-@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_equals_scipy(counts):
-    right, total = counts
-    expected = binomtest(right, total).proportion_ci(method="wilson")
-    assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-9)
+def test_every_prompt_is_recorded_by_its_id():
+    found = accuracy(lambda prompts: ["Final answer: 1", "no idea", "Final answer: yes"], PROMPTS)
+    assert found.as_record()["correct"] == {"0": 1, "1": 0, "2": 1}
+
+
+def test_a_record_of_many_prompts_stays_small(monkeypatch):
+    monkeypatch.setattr("laser.evaluation.accuracy.MAX_KEPT", 2)
+    assert "correct" not in accuracy(lambda prompts: ["", "", ""], PROMPTS).as_record()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from laser.core.statistics import mean_share
 from laser.evaluation.comparison import compare
-from laser.evaluation.intervals import mean_share
 from laser.evaluation.winrates import RIDGE, control_length, fit_logistic
 
 ALPACA = Path(__file__).parents[3] / "shared/data/alpaca_eval/gemma-2b-it"

@@ -11,8 +11,8 @@ from laser.commands.evaluate import evaluate
 from laser.config import parse_config
 from laser.config.load import with_overrides
 from laser.core.errors import ConfigError, DataError, LaserError, ModelError, RunDirectoryError
+from laser.core.statistics import wilson_interval
 from laser.data.responses import load_responses
-from laser.evaluation.accuracy import wilson_interval
 from laser.evaluation.metrics import rouge_l
 from runs import make_table
 

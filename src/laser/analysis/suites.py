@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from laser.analysis.records import Damage, Finite, Run, read_run
-from laser.analysis.statistics import estimate, holm, paired
 from laser.core.errors import RunDirectoryError
+from laser.core.statistics import estimate, holm, paired
 
 _SEED = re.compile(r"seed-(\d+)")
 _FIRST = ("laser", "linucb")  # the method others are compared with where nothing says which

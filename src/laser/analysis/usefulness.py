@@ -11,14 +11,13 @@ import numpy as np
 from scipy import stats
 
 from laser.analysis.records import DecilesRecord, EvaluationRecord, Run, StepRecord
-from laser.analysis.statistics import Estimate, estimate, holm
+from laser.core.statistics import Estimate, estimate, holm, wilson_interval
 from laser.core.types import FloatArray
 
 MIXED = "batches of several categories"
 LEVEL = 0.05
 _HUGE = 1e300  # beyond it differences of scores overflow
 _LEAST = 5  # rewards of a model below which the test's approximation is not trusted
-_Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 
 Interval = tuple[float, float]
 
@@ -132,7 +131,11 @@ def _category(
         num_prompts=int(total),
         num_choices=effective,
         choices={
-            one: Choice(float(prompts) / total, float(prompts), wilson(float(prompts) / total, effective))
+            one: Choice(
+                float(prompts) / total,
+                float(prompts),
+                wilson_interval(float(prompts) / total * effective, effective),
+            )
             for one, prompts in zip(names, prompts_K, strict=True)
         }
         if total
@@ -147,14 +150,6 @@ def _differ(rewards: Mapping[str, Sequence[float]]) -> float | None:
     if len(groups) < 2 or len({value for values in groups for value in values}) < 2:
         return None
     return float(stats.kruskal(*groups).pvalue)
-
-
-def wilson(share: float, num: float) -> Interval:
-    """95% score interval of a proportion (Wilson 1927) of `num` independent trials, not necessarily a whole number."""
-    z2 = _Z95**2
-    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
-    half = _Z95 / (1 + z2 / num) * math.sqrt(max(0.0, share * (1 - share) / num + z2 / (4 * num**2)))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def change(before: EvaluationRecord, after: EvaluationRecord) -> tuple[float, Interval]:

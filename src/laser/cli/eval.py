@@ -20,7 +20,7 @@ from laser.core.errors import ConfigError
 if TYPE_CHECKING:
     from laser.commands.evaluate import Evaluation
     from laser.commands.judge import Judged, WinRates
-    from laser.evaluation.intervals import Share
+    from laser.core.statistics import Share
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def _environment(name: str, rounds: int) -> Callable[[int], Environment]:
 
 
 def _summary(final_S: FloatArray) -> dict[str, float]:
-    from laser.analysis.statistics import estimate
+    from laser.core.statistics import estimate
 
     one = estimate(final_S.tolist())
     return {"mean": one.mean, "interval": one.half if one.num > 1 else 0.0, "deviation": float(final_S.std())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryEr
 from laser.core.files import atomic_write
 from laser.core.results import JUDGED, MEASURED, results_file, write_results
 from laser.core.seeding import stream_seed
+from laser.core.statistics import PairedChange
 from laser.core.types import Prompt
 from laser.data.responses import Answered, load_responses, prompt_key, response_row
-from laser.evaluation.intervals import Share
-from laser.evaluation.measure import Measured, difference, measure
+from laser.evaluation.measure import Measured, change, measure
 from laser.evaluation.metrics import MetricName, check_gold
 from laser.lm.sources import fingerprint
 from laser.wiring import build_generator, build_splits
@@ -79,14 +79,14 @@ class Evaluation:
         metric: `evaluation.metric` of the first policy's configuration.
         split: Which prompts.
         measured: Each policy's metric.
-        differences: Each other policy's metric minus the first's, on the same prompts; paired bootstrap interval.
+        differences: Each other policy's metric minus the first's, on the same prompts.
         answers: The responses.
     """
 
     metric: str
     split: SplitName
     measured: dict[str, Measured]
-    differences: dict[str, Share]
+    differences: dict[str, PairedChange]
     answers: Answers
 
     def as_record(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Evaluation:
         return {
             "metric": self.metric,
             "split": self.split,
-            "prompt_ids": [prompt.id for prompt in self.answers.prompts],
+            "prompt_ids": [prompt.id for prompt in self.answers.prompts],  # in the order of the policies' `values`
             "policies": {
                 label: {
                     **measured.as_record(),
@@ -104,7 +104,7 @@ class Evaluation:
                 }
                 for label, measured in self.measured.items()
             },
-            "differences": {label: asdict(share) for label, share in self.differences.items()},
+            "differences": {label: found.as_record() for label, found in self.differences.items()},
         }
 
 
@@ -158,7 +158,7 @@ def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path |
         for label, responses in answers.responses.items()
     }
     first, *others = measured
-    differences = {label: difference(measured[label], measured[first], seed=answers.config.seed) for label in others}
+    differences = {label: change(measured[first], measured[label], seed=answers.config.seed) for label in others}
     evaluation = Evaluation(section.metric, split, measured, differences, answers)
     if out is not None:
         write_results(out, evaluation.as_record())

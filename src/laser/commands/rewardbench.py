@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from laser.config import RunConfig
 from laser.core.errors import ConfigError, RewardModelError
 from laser.core.seeding import stream
+from laser.core.statistics import wilson_interval
 from laser.core.types import BoolArray, FloatArray, IntArray
 from laser.data.preferences import Preference, load_preferences
-from laser.evaluation.accuracy import wilson_interval
 from laser.wiring import build_contexts, build_policy, build_pool, build_selector
 
 LENGTH = "length only"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from laser.analysis.statistics import Estimate, Paired, estimate, holm, paired
 from laser.compare.cells import BEST_OF_N, Cell, Key
 from laser.compare.state import State, standing
 from laser.config.suite import MethodConfig, SuiteConfig
 from laser.core.files import read_json
+from laser.core.statistics import Estimate, Paired, estimate, holm, paired
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE
 
 AVERAGE = "average"

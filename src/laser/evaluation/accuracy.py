@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from laser.core.errors import DataError
+from laser.core.statistics import wilson_interval
 from laser.core.types import Prompt
 from laser.evaluation.answers import AnswerFormat, answer_check, parse_answer
 from laser.evaluation.metrics import check_gold
 
-_Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
+MAX_KEPT = 10_000
+"""Most prompts whose outcome a record keeps one by one, so that a line of evaluations.jsonl stays below a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Accuracy:
         num_prompts: How many prompts.
         num_unparseable: Responses whose answer cannot be read as what it should be; they count as wrong.
         interval: 95% Wilson score interval of `overall`.
+        correct: For each prompt by its id, 1 if its answer is right and 0 if not; what
+            `laser.core.statistics.paired_change` compares two checks by.
     """
 
     overall: float
@@ -32,15 +35,17 @@ class Accuracy:
     num_prompts: int
     num_unparseable: int
     interval: tuple[float, float]
+    correct: dict[str, int]
 
     def as_record(self) -> dict[str, Any]:
-        """JSON-able form for evaluations.jsonl."""
+        """JSON-able form for evaluations.jsonl; `correct` only up to `MAX_KEPT` prompts."""
         return {
             "accuracy": self.overall,
             "by_category": self.by_category,
             "num_prompts": self.num_prompts,
             "num_unparseable": self.num_unparseable,
             "interval": list(self.interval),
+            **({"correct": self.correct} if len(self.correct) <= MAX_KEPT else {}),
         }
 
 
@@ -73,15 +78,8 @@ def accuracy(
         num_prompts=len(prompts),
         num_unparseable=sum(parse_answer(prompt, text, answer_format) is None for prompt, text in answered),
         interval=wilson_interval(sum(right), len(right)),
+        correct={prompt.id: int(ok) for prompt, ok in rows},
     )
-
-
-def wilson_interval(num_right: float, num_total: int) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927); within [0, 1] and sensible at 0 and 1."""
-    share, z2 = num_right / num_total, _Z95**2
-    centre = (share + z2 / (2 * num_total)) / (1 + z2 / num_total)
-    half = _Z95 / (1 + z2 / num_total) * math.sqrt(share * (1 - share) / num_total + z2 / (4 * num_total**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _mean(values: Sequence[bool]) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from laser.core.statistics import Share, mean_share
 from laser.core.types import BoolArray, FloatArray
-from laser.evaluation.intervals import Share, mean_share
 from laser.evaluation.winrates import LengthControl, control_length
 
 

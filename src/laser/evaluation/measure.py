@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from laser.core.types import FloatArray, Prompt
+from laser.core.statistics import PairedChange, Share, mean_share, paired_change
+from laser.core.types import Prompt
 from laser.evaluation.answers import AnswerFormat, parse_answer
-from laser.evaluation.intervals import Share, mean_share
 from laser.evaluation.metrics import MetricName, check_gold, make_metric
 
 
@@ -77,7 +77,8 @@ def measure(
     )
 
 
-def difference(ours: Measured, theirs: Measured, *, seed: int) -> Share:
-    """Mean difference, ours minus theirs, on the same prompts; paired bootstrap over prompts."""
-    differences_N: FloatArray = np.array(ours.values) - np.array(theirs.values)
-    return mean_share(differences_N, seed=seed)
+def change(before: Measured, after: Measured, *, seed: int) -> PairedChange:
+    """How the metric differs between two policies that answered the same prompts in the same order."""
+    found = paired_change(dict(enumerate(before.values)), dict(enumerate(after.values)), seed=seed)
+    assert found is not None  # `measure` refuses no prompts
+    return found

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from laser.core.statistics import Share, bootstrap_rows, percentiles
 from laser.core.types import FloatArray
-from laser.evaluation.intervals import Share, bootstrap_rows, percentiles
 
 RIDGE = 0.1
 _LEAST_OVERLAP = 0.05  # of the prompts on either side of equal length

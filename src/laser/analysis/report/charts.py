@@ -14,8 +14,8 @@ from scipy import stats
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.figure import label, legend, look, outline
-from laser.analysis.statistics import estimate
 from laser.analysis.usefulness import Category, charged_rewards, seconds_until
+from laser.core.statistics import estimate
 from laser.core.types import FloatArray, IntArray
 
 _LEAST_BAND = 4  # values without which an interval is too wide to draw

@@ -12,7 +12,8 @@ from laser.analysis.records import DecilesRecord, Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.charts import percent
 from laser.analysis.report.figure import file_name, label, look, outline
-from laser.analysis.usefulness import Pooled, pooled, wilson
+from laser.analysis.usefulness import Pooled, pooled
+from laser.core.statistics import wilson_interval
 from laser.core.types import FloatArray
 
 Couple = tuple[str, str]
@@ -152,7 +153,7 @@ def _either(values: Mapping[Couple, float], a: str, b: str) -> float:
 def _behind(value: float, count: int | None) -> tuple[Cell, Cell]:
     if not count:
         return None, None
-    low, high = wilson(value, count)
+    low, high = wilson_interval(value * count, count)
     return f"{percent(low)} to {percent(high)}", count
 
 

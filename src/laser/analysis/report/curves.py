@@ -12,9 +12,9 @@ from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.charts import percent, time_unit
 from laser.analysis.report.figure import file_name, label, legend, look, outline
-from laser.analysis.statistics import Estimate, estimate
 from laser.analysis.suites import RowRecord, Suite
 from laser.analysis.usefulness import seconds_until
+from laser.core.statistics import Estimate, estimate
 
 _CURVES = 8  # lines that can be told apart in one picture
 

@@ -13,9 +13,9 @@ from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
 from laser.analysis.report.charts import duration, percent
 from laser.analysis.report.words import lead, p_value
-from laser.analysis.statistics import Estimate
 from laser.analysis.summary import summarize
 from laser.analysis.usefulness import Category, by_category, spells, total_agreement
+from laser.core.statistics import Estimate
 
 _EXAMPLES = 8
 _SHOWN_DAMAGE = 20

@@ -14,9 +14,9 @@ from laser.analysis.report.charts import duration, percent
 from laser.analysis.report.curves import between
 from laser.analysis.report.run import bench_blocks, examples
 from laser.analysis.report.words import listed, p_value
-from laser.analysis.statistics import Estimate, estimate, holm, paired
 from laser.analysis.suites import RowRecord, Suite, together
 from laser.analysis.usefulness import LEVEL, by_category, spells, total_agreement
+from laser.core.statistics import Estimate, estimate, holm, paired
 
 _TASKS = 4  # tasks that have pictures and sentences; all are in the table
 _SHOWN_DAMAGE = 20

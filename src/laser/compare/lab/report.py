@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from laser.analysis.statistics import Estimate, estimate
+from laser.core.statistics import Estimate, estimate
 
 Oracle = Mapping[str, Mapping[str, float]]
 """Pair accuracy by category and reward model."""
