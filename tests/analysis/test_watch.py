@@ -1,5 +1,7 @@
 """Looking on: what is read of a growing, cut back or damaged run, what the terminal shows, whom the page is for."""
 
+import base64
+import hashlib
 import http.client
 import io
 import json
@@ -13,10 +15,10 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from laser.analysis.live.follow import Lines, State, Watch, num_planned
-from laser.analysis.live.page import latest, script
-from laser.analysis.live.server import LiveServer
+from laser.analysis.follow import Lines, State, Watch, latest, num_planned
 from laser.analysis.records import parse_evaluation, read_run
+from laser.analysis.report import write_report
+from laser.analysis.server import LiveServer
 from laser.cli.progress import batch_cells
 from laser.cli.watch import frame, run_watch, sparkline
 from laser.core.errors import RunDirectoryError, ServerError
@@ -287,38 +289,56 @@ def test_it_only_answers_get_with_headers_that_forbid_everything_else(tmp_path):
         assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "Python" not in headers["Server"]
-        assert page.count("<script>") == 1
-        assert script() in page
+        scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+        assert len(hashes) == 1
+        assert f"script-src 'sha256-{hashes[0]}'" in policy
         assert not re.search(r'(?:src|href)="(?!#|data:,)', page)
 
 
 def test_updates_are_sent_when_something_has_changed(tmp_path):
     write_run(tmp_path / "run", typical(5, text="<script>alert(1)</script>"))
     with served(tmp_path / "run") as server:
-        status, headers, first = ask(server, "/fragment")
+        status, headers, first = ask(server)
         assert status == 200
         assert "Latest batches" in first
-        assert "<script" not in first
-        assert ask(server, "/fragment", If_None_Match=headers["ETag"])[0] == 304
+        assert "<script>alert" not in first
+        assert ask(server, If_None_Match=headers["ETag"])[0] == 304
         append(tmp_path / "run" / "steps.jsonl", step(5))
-        status, _, second = ask(server, "/fragment", If_None_Match=headers["ETag"])
+        status, _, second = ask(server, If_None_Match=headers["ETag"])
         assert status == 200
         assert "6 batches" in second
 
 
-def test_drawing_rests_between_updates_while_words_go_on(tmp_path):
+def test_the_report_rests_between_updates_while_progress_continues(tmp_path):
     write_run(tmp_path / "run", typical(3))
     with LiveServer(Watch(tmp_path / "run")) as server:
-        first, _ = server.fragment()
+
+        def parts():
+            return server.page().split('<div id="report">')
+
+        first = parts()
         append(tmp_path / "run" / "steps.jsonl", step(3))
-        second, _ = server.fragment()
-        assert "3 batches" in first
-        assert "4 batches" in second
-        assert second.split('id="progress"')[1] == first.split('id="progress"')[1]
+        second = parts()
+        assert "<p>3 batches" in first[0]
+        assert "<p>4 batches" in second[0]
+        assert second[1] == first[1]
         server._rest_until = 0.0
-        third, _ = server.fragment()
-        assert third.split('id="progress"')[1] != first.split('id="progress"')[1]
-        assert server.fragment()[0] == third
+        third = parts()
+        assert third[1] != first[1]
+        assert "4 batches" in third[1]
+        assert parts() == third
+
+
+def test_the_live_page_shows_the_report_itself(tmp_path):
+    """One renderer: what is between the progress and the footer is the report's own navigation and content."""
+    path = write_run(tmp_path / "run", typical(5), [evaluation(0, 10), evaluation(4, 20)])
+    with served(path) as server:
+        live = ask(server)[2]
+    report = write_report(path).page.read_text()
+    shown, written = (page.split('<div id="report">')[1].split("<footer>")[0] for page in (live, report))
+    assert shown == written
+    assert "Configuration" in shown
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path):

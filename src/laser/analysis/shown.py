@@ -1,7 +1,8 @@
-"""Text that a model, a data set or a file name brought along, made harmless to show in a terminal or on a page."""
+"""Text and numbers as readers see them: text from models, data and file names made harmless, shares and times short."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from html import escape
 
@@ -28,6 +29,19 @@ def one_line(text: str, length: int) -> str:
 def markup(text: str) -> str:
     """`visible`, with everything escaped that HTML or SVG would read as markup."""
     return escape(visible(text))
+
+
+def percent(share: float | None) -> str | None:
+    """A share in percent, with one digit; None where it is unknown."""
+    return None if share is None or math.isnan(share) else f"{100 * share:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """A time in words of the right size."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _written_out(character: str) -> str:

@@ -13,8 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from laser.analysis.live.follow import State, View, Watch
-from laser.analysis.live.page import LATEST_HEAD, latest, standing
+from laser.analysis.follow import LATEST_HEAD, State, View, Watch, latest, standing
 from laser.analysis.records import Run
 from laser.analysis.report.words import trouble
 from laser.analysis.shown import one_line, visible
@@ -53,7 +52,7 @@ def run_web(path: Path, *, port: int) -> None:
     Raises:
         LaserError: There is something else than a run, or the port cannot be had.
     """
-    from laser.analysis.live.server import LiveServer
+    from laser.analysis.server import LiveServer
 
     with LiveServer(Watch(path), port) as server:
         say(f"watching {visible(str(path))} at {server.url} (this machine only; Ctrl-C stops)")

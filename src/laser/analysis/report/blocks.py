@@ -1,4 +1,4 @@
-"""What pages are made of: words, tables, pictures, examples. Plain data; `html` writes it."""
+"""What pages are made of: words, tables, pictures, examples. Plain data; `render` writes it as HTML."""
 
 from __future__ import annotations
 

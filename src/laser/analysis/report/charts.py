@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +13,7 @@ from scipy import stats
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.figure import label, legend, look, outline
+from laser.analysis.shown import duration, percent
 from laser.analysis.usefulness import Category, charged_rewards, seconds_until
 from laser.core.statistics import estimate
 from laser.core.types import FloatArray, IntArray
@@ -309,19 +309,6 @@ def window_of(run: Run) -> int:
 def drawn(run: Run) -> IntArray:
     """Indices of the batches that are drawn: all, or of a long run evenly some."""
     return np.unique(np.linspace(0, len(run.steps) - 1, min(_DRAWN, len(run.steps))).astype(np.int64))
-
-
-def percent(share: float | None) -> str | None:
-    """A share in per cent, with one digit."""
-    return None if share is None or math.isnan(share) else f"{100 * share:.1f}%"
-
-
-def duration(seconds: float) -> str:
-    """A time in words of the right size."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def time_unit(longest: float) -> tuple[str, float]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
-from laser.analysis.report.charts import percent, time_unit
+from laser.analysis.report.charts import time_unit
 from laser.analysis.report.figure import file_name, label, legend, look, outline
+from laser.analysis.shown import percent
 from laser.analysis.suites import RowRecord, Suite
 from laser.analysis.usefulness import seconds_until
 from laser.core.statistics import Estimate, estimate

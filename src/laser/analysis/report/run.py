@@ -11,8 +11,8 @@ import numpy as np
 from laser.analysis.records import ExampleRecord, Run
 from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
-from laser.analysis.report.charts import duration, percent
 from laser.analysis.report.words import lead, p_value
+from laser.analysis.shown import duration, percent
 from laser.analysis.summary import summarize
 from laser.analysis.usefulness import Category, by_category, spells, total_agreement
 from laser.core.statistics import Estimate

@@ -10,10 +10,10 @@ from typing import Any
 from laser.analysis.records import Run
 from laser.analysis.report import charts, comparisons, curves
 from laser.analysis.report.blocks import Block, Cell, Code, Page, Section, table, words
-from laser.analysis.report.charts import duration, percent
 from laser.analysis.report.curves import between
 from laser.analysis.report.run import bench_blocks, examples
 from laser.analysis.report.words import listed, p_value
+from laser.analysis.shown import duration, percent
 from laser.analysis.suites import RowRecord, Suite, together
 from laser.analysis.usefulness import LEVEL, by_category, spells, total_agreement
 from laser.core.statistics import Estimate, estimate, holm, paired

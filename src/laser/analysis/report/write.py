@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from laser.analysis.records import Damage, is_run, read_run
 from laser.analysis.report.blocks import Page
 from laser.analysis.report.figure import as_png
-from laser.analysis.report.html import document
+from laser.analysis.report.render import document
 from laser.analysis.report.run import run_page
 from laser.analysis.report.suite import suite_page
 from laser.analysis.suites import is_suite, read_suite

@@ -1,4 +1,4 @@
-"""The server of ``laser watch --web``: one page, to browsers of this machine, and to nobody's scripts but its own.
+"""The server of ``laser watch --web``: the report of a run that is under way, for browsers of this machine only.
 
 It listens on 127.0.0.1. A page of another site may still make the browser ask it (DNS rebinding, cross-site
 requests), so the Host header must name this server, and Origin and Sec-Fetch-Site must not name another site. It only
@@ -13,9 +13,10 @@ import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from laser.analysis.live.follow import View, Watch
-from laser.analysis.live.page import live_document, pictures_part, policy, words_part
-from laser.analysis.records import Run
+from laser.analysis.follow import State, View, Watch
+from laser.analysis.report.blocks import Page
+from laser.analysis.report.render import body, live_document, live_policy
+from laser.analysis.report.run import run_page
 from laser.core.errors import LaserError, ServerError
 
 HOST = "127.0.0.1"
@@ -52,8 +53,7 @@ class LiveServer(ThreadingHTTPServer):
             raise ServerError(f"cannot listen on {HOST}:{port} ({error}); choose another --port") from error
         self._watch = watch
         self._lock = threading.Lock()
-        self._drawn = ""
-        self._drawn_of: Run | None = None
+        self._report, self._reported = "", View(watch.path, State.waiting, problem="not looked at yet")
         self._rest_until = 0.0
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
         if self.server_port == 80:
@@ -64,19 +64,34 @@ class LiveServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{HOST}:{self.server_port}/"
 
-    def fragment(self) -> tuple[str, View]:
-        """The changing part of the page; pictures only as often as a tenth of a processor allows."""
+    def page(self) -> str:
+        """The page at this moment; its report is made anew only as often as a tenth of a processor allows.
+
+        Raises:
+            LaserError: Files of the run cannot be read.
+        """
         with self._lock:  # one reader of the files at a time, and matplotlib draws one picture at a time
             view = self._watch.look()
-            if view.run is not self._drawn_of and time.monotonic() >= self._rest_until:
+            changed = view.run is not self._reported.run or view.problem != self._reported.problem
+            if changed and time.monotonic() >= self._rest_until:
                 begin = time.thread_time()
-                self._drawn, self._drawn_of = pictures_part(view), view.run
+                self._report, self._reported = body(_report(view)), view
                 spent = time.thread_time() - begin
                 self._rest_until = time.monotonic() + spent * (1 / _SHARE - 1)
-            return words_part(view) + (self._drawn if view.run is not None else ""), view
+            return live_document(view, self._report)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that hung up is no news."""
+        """Ignore browsers that hang up."""
+
+
+def _report(view: View) -> Page:
+    """The report of a run, and before its first batch what there is to say."""
+    if view.run is not None and view.run.steps:
+        return run_page(view.run)
+    said = "No batch is finished yet." if view.run is not None else f"There is no run at {view.path} yet."
+    return Page(
+        view.path.resolve().name, (view.problem or f"{said} This page shows the report as soon as there is one.",), ()
+    )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -89,22 +104,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_from_here():
             self._reply(HTTPStatus.FORBIDDEN, "This page is for browsers of this machine, under its own address.\n")
             return
-        if self.path not in ("/", "/fragment"):
+        if self.path != "/":
             self._reply(HTTPStatus.NOT_FOUND, "There is one page here: /\n")
             return
         try:
-            changing, view = self.server.fragment()
+            page = self.server.page()
         except LaserError as error:
             self._reply(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n")
             return
-        if self.path == "/":
-            self._reply(HTTPStatus.OK, live_document(view, changing), "text/html")
-            return
-        tag = f'"{hashlib.sha256(changing.encode()).hexdigest()[:32]}"'
+        tag = f'"{hashlib.sha256(page.encode()).hexdigest()[:32]}"'
         if self.headers.get("If-None-Match") == tag:
             self._reply(HTTPStatus.NOT_MODIFIED, "", tag=tag)
         else:
-            self._reply(HTTPStatus.OK, changing, "text/html", tag=tag)
+            self._reply(HTTPStatus.OK, page, "text/html", tag=tag)
 
     def _refuse(self) -> None:
         self._reply(HTTPStatus.METHOD_NOT_ALLOWED, "This server only shows a page.\n")
@@ -128,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in _HEADERS.items():
             self.send_header(name, value)
-        self.send_header("Content-Security-Policy", policy())
+        self.send_header("Content-Security-Policy", live_policy())
         if tag is not None:
             self.send_header("ETag", tag)
         if status is HTTPStatus.METHOD_NOT_ALLOWED:

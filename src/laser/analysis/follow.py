@@ -22,12 +22,15 @@ from laser.analysis.records import (
     read_config,
     reward_model_names,
 )
+from laser.analysis.shown import duration
 from laser.analysis.suites import is_suite
 from laser.core.errors import RunDirectoryError
 
 Row = TypeVar("Row")
 
 _REMEMBERED = 256  # bytes before the place reached, to notice a file that was cut back and written anew
+_LATEST = 8  # batches that a table of the latest ones shows
+_STILL = 120.0  # seconds without a record that are worth a word
 _PACE = 10  # batches whose time says how long the rest will take
 _BEGUN = {".lock", "run.json"}  # what a run writes before its configuration
 
@@ -239,3 +242,47 @@ def _updated(run: Run, steps: Lines[StepRecord], evaluations: Lines[EvaluationRe
         finished=finished,
         usage={},
     )
+
+
+LATEST_HEAD = ("batch", "category", "chosen", "pairs", "loss", "bandit reward", "seconds")
+
+
+def latest(run: Run) -> list[tuple[str | int | float | None, ...]]:
+    """The latest batches, newest first: one row each, with the columns of `LATEST_HEAD`."""
+    rows: list[tuple[str | int | float | None, ...]] = []
+    for batch, step in list(zip(run.batches, run.steps, strict=True))[: -_LATEST - 1 : -1]:
+        rewards = [reward for reward in step["bandit_rewards"] if reward is not None]
+        rows.append(
+            (
+                batch,
+                step["category"],
+                _who(run, step),
+                step["pairs"],
+                step["loss"],
+                sum(rewards) / len(rewards) if rewards else None,
+                f"{sum(step['seconds'].values()):.1f}",
+            )
+        )
+    return rows
+
+
+def standing(view: View) -> list[str]:
+    """How far the run is, in short clauses."""
+    clauses = [f"{view.num_done}{f' of {view.num_planned}' if view.num_planned else ''} batches"]
+    if view.pace is not None:
+        clauses.append(f"{view.pace:.1f} s per batch")
+    if view.remaining is not None:
+        clauses.append(f"about {duration(view.remaining)} left")
+    if view.age is not None and view.age >= _STILL and view.state is not State.finished:
+        clauses.append(f"nothing new for {view.age // 60:.0f} min")
+    return clauses
+
+
+def _who(run: Run, step: StepRecord) -> str:
+    """The reward models chosen in a batch, with counts where its rows differ; a mixture of them is "several"."""
+    names = [
+        run.names[weights.index(max(weights))] if max(weights) == 1 else "several"
+        for weights in step["selection"]["weights"]
+    ]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return names[0] if len(names) == 1 else ", ".join(f"{name} {count}" for name, count in counts.items())
