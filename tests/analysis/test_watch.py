@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from laser.analysis.follow import Lines, State, Watch, latest, num_planned
+from laser.analysis.frame import frame, sparkline
 from laser.analysis.records import parse_evaluation, read_run
 from laser.analysis.report import write_report
 from laser.analysis.server import LiveServer
 from laser.cli.progress import batch_cells
-from laser.cli.watch import frame, run_watch, sparkline
+from laser.cli.watch import watch
 from laser.core.errors import RunDirectoryError, ServerError
 from laser.training.run_directory import RunDirectory
 from written import evaluation, step, typical, write_run
@@ -198,10 +199,10 @@ def test_a_run_that_stands_still_is_said_to(tmp_path):
 
 def test_once_prints_one_frame_and_a_finished_run_ends_the_watch(tmp_path, capsys):
     write_run(tmp_path, typical(4))
-    run_watch(tmp_path, once=True, every=1.0)
+    watch(tmp_path, once=True, every=1.0)
     assert capsys.readouterr().out.count("Latest batches") == 1
     (tmp_path / "summary.json").write_text("{}")
-    run_watch(tmp_path, once=False, every=1.0)
+    watch(tmp_path, once=False, every=1.0)
     assert "finished" in capsys.readouterr().out
 
 

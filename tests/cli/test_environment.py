@@ -24,5 +24,15 @@ def test_what_the_user_has_set_stays_and_libraries_are_quiet(monkeypatch):
 def test_no_command_sets_up_only_a_part_of_it():
     files = {path.stem: path.read_text() for path in Path(laser.cli.__file__).parent.glob("*.py")}
     users = {name for name, text in files.items() if "    prepare()\n" in text}
-    assert users == {"best_of_n", "chat", "compare", "eval", "labelling", "router", "task_tables", "train"}
+    assert users == {
+        "best_of_n",
+        "chat",
+        "compare",
+        "eval",
+        "label",
+        "rewardbench",
+        "task_tables",
+        "train",
+        "train_classifier",
+    }
     assert [name for name, text in files.items() if "ENVIRONMENT.items()" in text] == ["environment"]

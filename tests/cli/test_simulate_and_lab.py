@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from laser.bandits.context import ContextPreparer
 from laser.bandits.simulate import bootstrap
 from laser.cli.main import app
-from laser.cli.simulate import MAKERS, run_replay, run_simulation
+from laser.cli.simulate import simulate
+from laser.commands.simulate import MAKERS
 from laser.config import parse_config, selection
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.wiring import build_selector
@@ -17,7 +18,7 @@ from runs import make_table
 
 
 def test_simulate_prints_regret_and_writes_json_and_a_picture(tmp_path, capsys):
-    run_simulation(["linear", "digits"], ["linucb-1", "random"], 2, 60, tmp_path)
+    simulate(["linear", "digits"], ["linucb-1", "random"], 2, 60, tmp_path)
     assert "linucb-1" in capsys.readouterr().out
     regret = json.loads((tmp_path / "regret.json").read_text())["regret"]
     assert set(regret) == {"linear", "digits"}
@@ -28,7 +29,7 @@ def test_simulate_prints_regret_and_writes_json_and_a_picture(tmp_path, capsys):
 @pytest.mark.parametrize(("environments", "selectors", "words"), [(["mars"], [], "mars"), ([], ["best"], "best")])
 def test_unknown_names_are_answered_with_the_known_ones(tmp_path, environments, selectors, words):
     with pytest.raises(ConfigError, match=f"'{words}'; choose among"):
-        run_simulation(environments, selectors, 1, 20, tmp_path)
+        simulate(environments, selectors, 1, 20, tmp_path)
 
 
 def settings_of(selector):
@@ -56,19 +57,19 @@ def test_plain_names_stand_for_the_defaults_of_the_configuration(tmp_path, name,
 
 def test_simulations_do_not_overwrite_each_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_simulation(["linear"], ["random"], 1, 20, None)
+    simulate(["linear"], ["random"], 1, 20, None)
     (folder,) = (tmp_path / "runs").glob("simulate-2*")
     before = (folder / "regret.json").read_bytes()
     with pytest.raises(RunDirectoryError, match="is not empty; choose another --out"):
-        run_simulation(["linear"], ["random"], 1, 30, folder)
+        simulate(["linear"], ["random"], 1, 30, folder)
     assert (folder / "regret.json").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_is_told_before_the_simulation(tmp_path, monkeypatch):
-    monkeypatch.setattr("laser.cli.simulate.compare", lambda *_: pytest.fail("simulated first"))
+    monkeypatch.setattr("laser.commands.simulate.compare", lambda *_: pytest.fail("simulated first"))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="is a file; choose a folder"):
-        run_simulation([], [], 1, 20, tmp_path / "file")
+        simulate([], [], 1, 20, tmp_path / "file")
 
 
 def step(arm, reward, contexts, **changed):
@@ -100,7 +101,7 @@ def run(tmp_path):
 
 
 def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
-    run_replay(run, ["linucb-0.1", "random"], tmp_path / "out")
+    simulate(run=run, selectors=["linucb-0.1", "random"], out=tmp_path / "out")
     out = capsys.readouterr().out
     assert "40 choices" in out
     assert "as it was" in out
@@ -111,7 +112,7 @@ def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
     one = record["selectors"]["random"]
     assert one["interval"][0] <= one["estimate"] <= one["interval"][1]
     with pytest.raises(RunDirectoryError, match="is not empty"):
-        run_replay(run, ["random"], tmp_path / "out")
+        simulate(run=run, selectors=["random"], out=tmp_path / "out")
 
 
 def test_the_bootstrap_interval_is_that_of_the_mean():
@@ -126,7 +127,7 @@ def test_damaged_lines_are_left_out_and_named(run, capsys):
     good = (run / "steps.jsonl").read_text()
     foreign = [step(7, 1.0, CONTEXT), step(0, 1.0, {"contexts": [[1.0]]}), step(0, 1.0, {"contexts": [["x", 0.5]]})]
     (run / "steps.jsonl").write_text(good + "{nonsense\n" + "[]\n" + "".join(foreign))
-    run_replay(run, ["random"])
+    simulate(run=run, selectors=["random"])
     out = " ".join(capsys.readouterr().out.split())
     assert "40 choices" in out
     assert "5 damaged lines of steps.jsonl were left out (the first: line 42, not JSON)" in out
@@ -136,18 +137,18 @@ def test_damaged_lines_are_left_out_and_named(run, capsys):
 def test_a_file_of_nothing_else_is_told_as_damaged(run, content):
     (run / "steps.jsonl").write_text(content)
     with pytest.raises(RunDirectoryError, match=r"steps\.jsonl line 1 is damaged .*; restore the file"):
-        run_replay(run, ["random"])
+        simulate(run=run, selectors=["random"])
 
 
 def test_a_run_without_contexts_or_choices_cannot_be_replayed(run, tmp_path):
     with pytest.raises(RunDirectoryError, match="holds no run"):
-        run_replay(tmp_path, [])
+        simulate(run=tmp_path, selectors=[])
     (run / "steps.jsonl").write_text(step(0, 1.0, {}))
     with pytest.raises(ConfigError, match="log_contexts"):
-        run_replay(run, [])
+        simulate(run=run, selectors=[])
     (run / "steps.jsonl").write_text(step(0, None, CONTEXT))
     with pytest.raises(ConfigError, match="nothing to replay"):
-        run_replay(run, [])
+        simulate(run=run, selectors=[])
 
 
 @pytest.mark.parametrize("option", [("--env", "drift"), ("--rounds", "50"), ("--seeds", "3")])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from laser.cli.compare import CompareOptions, _print_plan, run_compare
+from laser.cli.compare import _print_plan, compare
 from laser.compare.cells import make_cells
 from laser.compare.lab.build import POOLS
 from laser.compare.lab.methods import METHODS, method_config
@@ -51,7 +51,7 @@ def test_every_base_is_a_run_of_its_own(path):
 
 def test_the_command_lists_cells_and_leaves_no_trace(tmp_path, capsys):
     path = CONFIGS / "paper" / "table-04.toml"
-    assert run_compare(path, [], CompareOptions(tmp_path / "out", None, None, ("seed=3",), True, False)) == 0
+    compare(path, out=tmp_path / "out", only=["seed=3"], dry_run=True)
     shown = capsys.readouterr().out
     assert "9 cells, at most 37,200 batches" in " ".join(shown.split())  # 10 iterations of 122 + 422 + 696, thrice
     assert not (tmp_path / "out").exists()

@@ -9,8 +9,9 @@ import time
 
 import pytest
 import torch
+import typer
 
-from laser.cli.compare import CompareOptions, run_compare
+from laser.cli.compare import compare
 from laser.commands.train import train
 from laser.compare.cells import Cell, Key, make_cells
 from laser.compare.schedule import device_environment, order_for, run_cells
@@ -24,9 +25,13 @@ from servers import rate, serving
 from suites import read_suite, write_suite
 
 
-def options(out, *only, **changes):
-    given = {"out": out, "devices": "cpu", "workers": 2, "only": only, "dry_run": False, "tables": False, **changes}
-    return CompareOptions(**given)
+def exit_code(path, out, *only, **options):
+    """Of `laser compare`."""
+    try:
+        compare(path, out=out, devices="cpu", workers=2, only=list(only), **options)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
 
 
 def base(folder, **sections):
@@ -52,11 +57,11 @@ SUITE = {
 def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
     table = {**SUITE, "base": base(tmp_path, split={"train": 12, "dev": 4, "test": 4})}
     path, out = write_suite(tmp_path / "suite.toml", table), tmp_path / "out"
-    assert run_compare(path, [], options(out, dry_run=True)) == 0
+    assert exit_code(path, out, dry_run=True) == 0
     assert not out.exists()
     assert "3 cells" in capfd.readouterr().out
 
-    assert run_compare(path, [], options(out)) == 1
+    assert exit_code(path, out) == 1
     shown = capfd.readouterr()
     assert "all broken seed 3: model folder /nowhere/at/all does not exist" in shown.err
     assert "all cold seed 3: not run, because it needs all broken seed 3" in shown.err
@@ -76,7 +81,7 @@ def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
     stamp = (laser / "summary.json").stat().st_mtime_ns
     table["methods"]["broken"] = {"selector": {"type": "linucb", "forced_pulls": 1}}
     write_suite(path, table)
-    assert run_compare(path, [], options(out, "method=cold")) == 0
+    assert exit_code(path, out, "method=cold") == 0
     shown = capfd.readouterr().out
     assert shown.index("[1/2] all broken seed 3: done") < shown.index("[2/2] all cold seed 3: done")
     assert (laser / "summary.json").stat().st_mtime_ns == stamp
@@ -90,7 +95,7 @@ def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
     # A cell whose stored configuration is another is refused; nothing is run.
     table["methods"]["laser"] = {"training": {"beta": 0.7}}
     write_suite(path, table)
-    assert run_compare(path, [], options(out)) == 1
+    assert exit_code(path, out) == 1
     assert "training.beta is 0.7, but the run was started with 0.1" in capfd.readouterr().err
     assert (laser / "summary.json").stat().st_mtime_ns == stamp
 
@@ -98,9 +103,9 @@ def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
 KILLED = """
 import sys
 from pathlib import Path
-from laser.cli.compare import CompareOptions, run_compare
+from laser.cli.compare import compare
 suite, out = map(Path, sys.argv[1:])
-run_compare(suite, [], CompareOptions(out, "cpu", 2, (), False, False))
+compare(suite, out=out, devices="cpu", workers=2)
 """
 
 
@@ -126,7 +131,7 @@ def test_killed_with_its_cells_it_continues_to_the_same_result(tmp_path):
     assert standing(cell, out).state is State.interrupted
     assert len(steps(run)) < 18
 
-    assert run_compare(path, [], options(out)) == 0
+    assert exit_code(path, out) == 0
     train(cell.config, tmp_path / "whole")
     assert essence(run) == essence(tmp_path / "whole")
     assert same_adapter(run, tmp_path / "whole")
@@ -147,7 +152,7 @@ def test_best_of_n_cells_are_finished_only_with_these_methods(tmp_path):
     methods = {"random": {"selector": {"type": "random"}}, "one": {"row": "before"}, "best": {"row": "oracle"}}
     suite = {"seeds": 1, "mode": "best-of-n", "base": table, "methods": methods}
     run_here(read_suite(tmp_path, suite), tmp_path / "out")
-    assert run_compare(tmp_path / "suite.toml", [], options(tmp_path / "out", tables=True)) == 0
+    assert exit_code(tmp_path / "suite.toml", tmp_path / "out", tables=True) == 0
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert {row["method"]: row["seeds"] for row in rows} == {"random": 1, "one": 1, "best": 1}
     methods["random"]["feedback"] = {"window": 3}
@@ -176,7 +181,7 @@ def test_win_rates_are_judged_after_training(tmp_path):
         suite = {"seeds": [3], "metric": "win_rate", "judge": judge, "base": table, "methods": methods}
         run_here(read_suite(tmp_path, suite), out)
         assert server.asked
-    assert run_compare(tmp_path / "suite.toml", [], options(out, tables=True)) == 0
+    assert exit_code(tmp_path / "suite.toml", out, tables=True) == 0
     rows = json.loads((out / "results.json").read_text())["rows"]
     means = {row["method"]: row["mean"] for row in rows}
     theirs = responses(out, "laser", "laser")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from laser.cli.lab import run
-from laser.cli.train_classifier import run_train_classifier
+from laser.cli.train_classifier import train_classifier
 from laser.commands.train import train
 from laser.compare.lab.build import POOLS, RECIPES, _write_data, pool_members
 from laser.compare.lab.methods import COLD_START, METHODS, STUDIES, method_config, method_names
@@ -232,22 +232,21 @@ def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path,
     (tmp_path / "run.toml").write_text(
         f'[policy]\nmodel = "{lab / "policy"}"\n[data]\ntype = "file"\ntrain = "{lab / "train.jsonl"}"\n{models}'
     )
-    run_train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=True)
+    train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", standardize=True)
     out = capsys.readouterr().out
     assert "held-out accuracy" in out
     assert "mixed-numbers: best judge of" in out
     assert (tmp_path / "router" / "classifier.safetensors").is_file()
     with pytest.raises(RunDirectoryError, match="choose a new folder"):
-        run_train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml", [], standardize=False)
+        train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml")
     with pytest.raises(DataError, match="has no 'chosen' response"):
-        run_train_classifier(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml", [], standardize=False)
+        train_classifier(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml")
     with pytest.raises(ConfigError, match="'unit' changes as a run goes on"):
-        run_train_classifier(
+        train_classifier(
             lab / "pairs.jsonl",
             tmp_path / "other",
             tmp_path / "run.toml",
             ["context.normalization=unit"],
-            standardize=False,
         )
 
 

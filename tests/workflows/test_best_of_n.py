@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from laser.bandits.classifier import QueryClassifier
-from laser.cli.best_of_n import run_best_of_n
+from laser.cli import best_of_n as cli
 from laser.commands import scored_samples as bench_module
 from laser.commands.best_of_n import _charges, _pick, best_of_n, standard_methods
 from laser.commands.scored_samples import Bench
@@ -268,7 +268,7 @@ def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, 
     table["rewards"]["models"] += [model(tmp_path, "silent"), model(tmp_path, "down")]
     path = write_suite(tmp_path / "run.toml", table)
     wanted = ["score ensemble, ranks", "fixed: silent", "configured: linucb"]
-    run_best_of_n(path, [], tmp_path / "out", wanted)
+    cli.best_of_n(path, [], tmp_path / "out", wanted)
     shown = capsys.readouterr().out
     for name in [*wanted, ORACLE, ONE_SAMPLE]:
         assert shown.count(f"│ {name} ") == 2  # all methods, then by category
@@ -277,10 +277,10 @@ def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, 
     assert "left out: silent: 144 of 144 responses without a score" in shown
     assert "left out: down: " in shown
     with pytest.raises(ConfigError, match=r"no method 'nope'; there are .*'score ensemble, ranks', "):
-        run_best_of_n(path, [], tmp_path / "out", ["nope"])
+        cli.best_of_n(path, [], tmp_path / "out", ["nope"])
     with pytest.raises(ConfigError, match=r"classifier: give --router"):
-        run_best_of_n(path, [], tmp_path / "out", ["classifier"])
-    run_best_of_n(path, [], tmp_path / "out", [])
+        cli.best_of_n(path, [], tmp_path / "out", ["classifier"])
+    cli.best_of_n(path, [], tmp_path / "out", [])
     assert "classifier: give --router (laser train-classifier makes one)" in capsys.readouterr().out
 
 

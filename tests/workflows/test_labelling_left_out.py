@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from laser.cli.label import run_label
+from laser.cli import label as cli
 from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
@@ -104,7 +104,7 @@ def test_a_start_that_fails_claims_nothing(tmp_path):
 
 def test_the_command_says_what_was_left_out(tmp_path, capsys):
     table = with_models(tmp_path, "vowels", "silent", "down", selector={"type": "sequential"})
-    run_label(write_suite(tmp_path / "run.toml", table), [], tmp_path / "pairs", "jsonl")
+    cli.label(write_suite(tmp_path / "run.toml", table), [], tmp_path / "pairs")
     shown = capsys.readouterr().out
     assert "labelling: 3 batches" in shown
     assert "batch 3 of 3" in shown

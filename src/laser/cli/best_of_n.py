@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from laser.cli.environment import prepare
+from laser.cli.options import ConfigFile, Overrides
 from laser.cli.terminal import make_console
-from laser.config import load_config
 from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,27 +22,45 @@ if TYPE_CHECKING:
 _NO_ROUTER = "classifier: give --router (laser train-classifier makes one)"
 
 
-def run_best_of_n(
-    config_path: Path | None, overrides: list[str], out: Path, wanted: list[str], router: Path | None = None
+def best_of_n(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of responses, scores and results.")] = Path("runs/best-of-n"),
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method, as the table names them. Repeatable; default: all of them."),
+    ] = None,
+    router: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that laser train-classifier wrote, for the method classifier; default: the selector's own.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Compare methods of reranking and print what came out. Raises LaserError."""
-    prepare()
-    config = load_config(config_path, overrides)
-    console = make_console()
-    from laser.commands.best_of_n import CLASSIFIER, best_of_n, standard_methods
+    """Learn which reward model to rerank n responses with, the policy untouched, and compare with every baseline.
 
-    methods = standard_methods(config, router=router)
-    unknown = [name for name in wanted if name not in methods]
+    Example: laser best-of-n run.toml --set split.test=100 --set generation.num_responses=8 --out runs/bon
+    """
+    prepare()
+    from laser.config import load_config
+
+    parsed = load_config(config, overrides or [])
+    console = make_console()
+    from laser.commands import best_of_n as api
+
+    all_methods = api.standard_methods(parsed, router=router)
+    unknown = [name for name in methods or [] if name not in all_methods]
     if unknown:
-        hint = f"; {_NO_ROUTER}" if CLASSIFIER in unknown else ""
-        known = ", ".join(map(repr, methods))
+        hint = f"; {_NO_ROUTER}" if api.CLASSIFIER in unknown else ""
+        known = ", ".join(map(repr, all_methods))
         raise ConfigError(f"there is no method {unknown[0]!r}; there are {known}{hint}")
-    chosen = {name: methods[name] for name in wanted} if wanted else methods
-    results = best_of_n(config, out, chosen, note=lambda message: console.print(escape(message), soft_wrap=True))
-    for table in _tables(results, config.evaluation.metric):
+    chosen = {name: all_methods[name] for name in methods} if methods else all_methods
+    results = api.best_of_n(parsed, out, chosen, note=lambda message: console.print(escape(message), soft_wrap=True))
+    for table in _tables(results, parsed.evaluation.metric):
         console.print(table)
     lines = _left_out(results)
-    if not wanted and CLASSIFIER not in methods:
+    if not methods and api.CLASSIFIER not in all_methods:
         lines.append(_NO_ROUTER)
     for line in [*lines, f"written: {out / 'results.json'}"]:
         console.print(escape(line), soft_wrap=True)

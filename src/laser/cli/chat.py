@@ -6,13 +6,15 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import prepare
+from laser.cli.options import Overrides, Trust
 from laser.cli.terminal import make_console, plain
 from laser.core.errors import LaserError
 
@@ -62,26 +64,40 @@ class _Stream:
         self._written = ""
 
 
-def run_chat(
-    run: Path, *, once: str | None, best_of: int, reward_model: str | None, overrides: list[str], trust: bool
+def chat(
+    run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
+    once: Annotated[
+        str | None, typer.Option(help="Answer this and end; - reads it from standard input.", show_default=False)
+    ] = None,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Replies to sample; the selected reward model picks one.", show_default=False)
+    ] = 1,
+    reward_model: Annotated[
+        str | None, typer.Option(help="Reward model that picks, whatever the selector says.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
-    """Talk. Raises LaserError."""
+    """Talk to the policy of a run; with --best-of, see which reward model picked the reply, and why.
+
+    Example: laser chat runs/mine --best-of 4 --set generation.temperature=0.7
+    """
     prepare()
     stream, console = _Stream(), make_console(stderr=True)
     console.print(f"loading {escape(str(run))}")
     from laser.commands.chat import Chat
 
-    chat = Chat(run, best_of=best_of, reward_model=reward_model, overrides=overrides, trust=trust, on_text=stream)
+    talk = Chat(run, best_of=best_of, reward_model=reward_model, overrides=overrides or [], trust=trust, on_text=stream)
     try:
         if once is not None:
-            _answer(chat, sys.stdin.read() if once == "-" else once, stream, console)
+            _answer(talk, sys.stdin.read() if once == "-" else once, stream, console)
         elif sys.stdin.isatty():
-            _converse(chat, stream, console)
+            _converse(talk, stream, console)
         else:
-            for text in _lines(chat):
-                _answer(chat, text, stream, console)
+            for text in _lines(talk):
+                _answer(talk, text, stream, console)
     finally:
-        chat.close()
+        talk.close()
 
 
 def _converse(chat: Chat, stream: _Stream, console: Console) -> None:

@@ -3,86 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import prepare
+from laser.cli.options import Overrides
 from laser.cli.terminal import make_console, say
-from laser.compare.cells import BEST_OF_N, Cell, make_cells, with_needs
-from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost, seconds_left
-from laser.compare.results import collect
-from laser.compare.schedule import check_devices, run_cells
-from laser.compare.state import check_owner, claim, standing
-from laser.compare.tables import legend, terminal, write_results
-from laser.config.patch import nearest
-from laser.config.suite import SuiteConfig, load_suite
 from laser.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laser.compare.cells import Cell
+    from laser.compare.cost import Cost
+    from laser.config.suite import SuiteConfig
 
 _SHOWN_FAILURES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class CompareOptions:
-    """What the command line says beside the suite."""
+def compare(
+    suite: Annotated[Path, typer.Argument(help="TOML file of methods, tasks and seeds.", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of runs and results; default: runs/NAME.", show_default=False)
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Instead of the suite's: auto, cpu, or cuda:0,cuda:1.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time on each device.", show_default=False)
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="method=M,task=T,seed=N", help="Only these cells and what they need. Repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List cells with state and cost; run nothing.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Write the tables of what is finished; run nothing.")
+    ] = False,
+) -> None:
+    """Run methods x tasks x seeds where missing or interrupted, and compare them in one table with tests.
 
-    out: Path | None
-    devices: str | None
-    workers: int | None
-    only: Sequence[str]
-    dry_run: bool
-    tables: bool
-
-
-def run_compare(path: Path, overrides: list[str], options: CompareOptions) -> int:
-    """Do what the command line asks and return the exit code: 1 if a cell failed or was refused.
-
-    Raises:
-        LaserError: The suite cannot be used.
+    Example: laser compare configs/lab/smoke.toml --out runs/smoke --devices cpu --workers 2
     """
     prepare()
-    given = [f"devices={_listed(options.devices)}"] if options.devices else []
-    given += [f"workers={options.workers}"] if options.workers else []
-    suite = load_suite(path, [*overrides, *given])
-    out = options.out or Path("runs") / suite.name
-    check_owner(suite, out)
+    from laser.compare.cells import make_cells, with_needs
+    from laser.compare.schedule import check_devices, run_cells
+    from laser.compare.state import check_owner, claim
+    from laser.config.suite import load_suite
+
+    given = [f"devices={_listed(devices)}"] if devices else []
+    given += [f"workers={workers}"] if workers else []
+    loaded = load_suite(suite, [*(overrides or []), *given])
+    out = out or Path("runs") / loaded.name
+    check_owner(loaded, out)
     try:
-        cells = make_cells(suite, out)
+        cells = make_cells(loaded, out)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    chosen = with_needs(cells, select_cells(suite, cells, options.only))
+        raise ConfigError(f"{suite}: {error}") from error
+    chosen = with_needs(cells, select_cells(loaded, cells, only or []))
     console = make_console()
-    if options.dry_run:
+    if dry_run:
         _print_plan(chosen, out, console)
-        return 0
-    if not options.tables:
-        check_devices(suite.devices)
-    claim(suite, out)
-    if options.tables:
-        _show(suite, cells, out, console)
-        return 0
+        return
+    if not tables:
+        check_devices(loaded.devices)
+    claim(loaded, out)
+    if tables:
+        _show(loaded, cells, out, console)
+        return
     try:
         outcome = run_cells(
             chosen,
             out,
-            devices=suite.devices,
-            workers=suite.workers,
-            keep=suite.keep,
+            devices=loaded.devices,
+            workers=loaded.workers,
+            keep=loaded.keep,
             note=lambda message: console.print(escape(message), soft_wrap=True),
         )
     except KeyboardInterrupt:
         say("laser: interrupted; the same command goes on where it stopped", error=True)
-        return 130
-    _show(suite, cells, out, console)
+        raise typer.Exit(130) from None
+    _show(loaded, cells, out, console)
     failures = list(outcome.failures.items())
     for key, reason in failures[:_SHOWN_FAILURES]:
         say(f"laser: error: {key}: {reason}", error=True)
     if len(failures) > _SHOWN_FAILURES:
         say(f"laser: error: {len(failures) - _SHOWN_FAILURES} more in {out / 'results.md'}", error=True)
-    return 1 if failures else 0
+    if failures:
+        raise typer.Exit(1)
 
 
 def select_cells(suite: SuiteConfig, cells: Iterable[Cell], only: Sequence[str]) -> list[Cell]:
@@ -96,6 +110,9 @@ def select_cells(suite: SuiteConfig, cells: Iterable[Cell], only: Sequence[str])
     Raises:
         ConfigError: A key or name is unknown.
     """
+    from laser.compare.cells import BEST_OF_N
+    from laser.config.patch import nearest
+
     wanted: dict[str, set[str]] = {}
     known = {"method": [*suite.methods], "task": [*suite.tasks], "seed": [str(seed) for seed in suite.seeds]}
     for part in (part.strip() for text in only for part in text.split(",")):
@@ -116,6 +133,9 @@ def select_cells(suite: SuiteConfig, cells: Iterable[Cell], only: Sequence[str])
 
 
 def _show(suite: SuiteConfig, cells: Sequence[Cell], out: Path, console: Console) -> None:
+    from laser.compare.results import collect
+    from laser.compare.tables import legend, terminal, write_results
+
     results = collect(suite, cells, out)
     for table in terminal(results):
         console.print(table)
@@ -125,6 +145,10 @@ def _show(suite: SuiteConfig, cells: Sequence[Cell], out: Path, console: Console
 
 
 def _print_plan(cells: Sequence[Cell], out: Path, console: Console) -> None:
+    from laser.compare.cells import BEST_OF_N
+    from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost, seconds_left
+    from laser.compare.state import standing
+
     table = Table(title=escape(str(out)))
     for name in ("task", "method", "seed", "state", "batches", "responses", "RM calls", "time left"):
         table.add_column(name, overflow="fold")

@@ -4,83 +4,114 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import prepare
+from laser.cli.options import Overrides, Trust
 from laser.cli.terminal import make_console
-from laser.config.judge import load_judge
 from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from laser.commands.evaluate import Evaluation
     from laser.commands.judge import Judged, WinRates
+    from laser.config.judge import JudgeConfig
     from laser.core.statistics import Share
 
 
-@dataclass(frozen=True, slots=True)
-class EvalOptions:
-    """What the command line says of policies and prompts."""
-
-    targets: list[Path]
-    split: Literal["dev", "test"]
-    base: bool
-    overrides: list[str]
-    out: Path | None
-    trust: bool
+class _Split(StrEnum):
+    dev = "dev"
+    test = "test"
 
 
-def run_eval(options: EvalOptions, judge_overrides: list[str], difficulty: Path | None) -> None:
-    """Measure and print. Raises LaserError."""
-    if judge_overrides or difficulty is not None:
+def evaluate(
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_CONFIG...",
+            help="Run directories, or TOML files for their untrained model; with --judge, files of responses too.",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[_Split, typer.Option(help="Prompts of the first one's data to ask.")] = _Split.dev,
+    base: Annotated[bool, typer.Option("--base", help="Compare with the untrained model of the first.")] = False,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of the results; responses are kept beside it.", show_default=False),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_URL",
+            help="Win rates against the first, by a judge: its TOML file or address.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_overrides: Annotated[
+        list[str] | None,
+        typer.Option("--judge-set", metavar="KEY=VALUE", help="One of the judge's fields, such as model. Repeatable."),
+    ] = None,
+    difficulty: Annotated[
+        Path | None,
+        typer.Option(help="With --judge: JSON Lines of id and difficulty of the prompts.", show_default=False),
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Measure trained and untrained policies on held-out prompts, against gold answers or by a judge.
+
+    Example: laser eval runs/mine --base --split test --out results.json
+    """
+
+    def note(message: str) -> None:
+        _line(console, escape(message))
+
+    if judge is None and (judge_overrides or difficulty is not None):
         raise ConfigError("--judge-set and --difficulty are for a judge; add --judge")
+    judged_by = _load_judge(judge, judge_overrides or []) if judge is not None else None
     prepare()
     console = make_console()
-    from laser.commands.evaluate import evaluate
+    if judged_by is None:
+        from laser.commands import evaluate as api
 
-    evaluation = evaluate(
-        options.targets,
-        split=options.split,
-        base=options.base,
-        overrides=options.overrides,
-        out=options.out,
-        trust=options.trust,
-        note=lambda message: _line(console, escape(message)),
-    )
-    _print_measured(evaluation, console)
-    _print_written(options, console)
+        evaluation = api.evaluate(
+            targets, split=split.value, base=base, overrides=overrides or [], out=out, trust=trust, note=note
+        )
+        _print_measured(evaluation, console)
+    else:
+        from laser.commands.judge import win_rates
+
+        result = win_rates(
+            targets,
+            judged_by,
+            split=split.value,
+            base=base,
+            overrides=overrides or [],
+            difficulty=difficulty,
+            out=out,
+            trust=trust,
+            note=note,
+        )
+        _print_win_rates(result, console)
+        for label, judged in result.judged.items():
+            _print_caveats(label, judged, console)
+        _print_bill(result, console)
+    if out is not None:
+        _line(console, f"written: {escape(str(out))}")
 
 
-def run_judge(options: EvalOptions, source: str, judge_overrides: list[str], difficulty: Path | None) -> None:
-    """Judge and print. Raises LaserError."""
+def _load_judge(source: str, overrides: list[str]) -> JudgeConfig:
+    from laser.config.judge import load_judge
+
     if re.fullmatch(r"[\w.-]+:\d+(/\S*)?", source) and not Path(source).exists():
         raise ConfigError(f"--judge {source} is no file; write http://{source} for a server there")
-    judge = load_judge(source, judge_overrides)
-    prepare()
-    console = make_console()
-    from laser.commands.judge import win_rates
-
-    result = win_rates(
-        options.targets,
-        judge,
-        split=options.split,
-        base=options.base,
-        overrides=options.overrides,
-        difficulty=difficulty,
-        out=options.out,
-        trust=options.trust,
-        note=lambda message: _line(console, escape(message)),
-    )
-    _print_win_rates(result, console)
-    for label, judged in result.judged.items():
-        _print_caveats(label, judged, console)
-    _print_bill(result, console)
-    _print_written(options, console)
+    return load_judge(source, overrides)
 
 
 def _print_measured(evaluation: Evaluation, console: Console) -> None:
@@ -167,11 +198,6 @@ def _print_bill(result: WinRates, console: Console) -> None:
         f"asked: {bill.requests - bill.cached} requests ({bill.cached} more from the cache); tokens in "
         f"{bill.prompt_tokens}, out {bill.completion_tokens}{unbilled}",
     )
-
-
-def _print_written(options: EvalOptions, console: Console) -> None:
-    if options.out is not None:
-        _line(console, f"written: {escape(str(options.out))}")
 
 
 def _line(console: Console, text: str) -> None:

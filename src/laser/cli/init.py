@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from laser.cli.terminal import say
-from laser.config import demo_config_path
 from laser.core.errors import RunDirectoryError
-from laser.data.embedded import generate
 
 _NUM_PROMPTS = 240
 _DATA = """# Yours: one JSON object a line with a prompt, and an answer and a category where you have them.
@@ -19,12 +20,13 @@ train = "prompts.jsonl"
 """
 
 
-def write_starting_point(folder: Path) -> None:
-    """Write prompts.jsonl, rewards.py and run.toml into a new folder.
+def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)]) -> None:
+    """Write a starting point to edit: prompts.jsonl, rewards.py and run.toml, ready to train.
 
-    Raises:
-        RunDirectoryError: The folder exists and is not empty, or cannot be written.
+    Example: laser init my-run && laser train my-run/run.toml
     """
+    from laser.config import demo_config_path
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -41,6 +43,8 @@ def write_starting_point(folder: Path) -> None:
 
 
 def _prompt_lines() -> str:
+    from laser.data.embedded import generate
+
     rows = (
         {"prompt": list(prompt.messages), "answer": prompt.answer, "category": prompt.category}
         for prompt in generate(_NUM_PROMPTS)

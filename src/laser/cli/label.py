@@ -1,19 +1,63 @@
-"""``laser label``: label, and print what is in the data set."""
+"""``laser label``: run and print."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
 from laser.analysis.shown import visible
 from laser.cli.environment import prepare
+from laser.cli.options import ConfigFile, Overrides
 from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
-from laser.config import load_config
+
+
+class Format(StrEnum):
+    """File formats of a preference data set."""
+
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+def label(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of the data set; an interrupted one is continued.")] = Path("pairs"),
+    format: Annotated[Format, typer.Option(help="JSON Lines or Parquet.")] = Format.jsonl,
+) -> None:
+    """Write a preference data set for offline training: sample, select, score, pair; nothing is trained.
+
+    Example: laser label run.toml --out pairs, then datasets.load_dataset("json", data_files="pairs/part-*")
+    """
+    prepare()
+    from laser.config import load_config
+
+    parsed = load_config(config, overrides or [])
+    console = make_console()
+    progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
+    progress.note("loading libraries, models and prompts")
+    from laser.commands import label as api
+
+    try:
+        report = api.label(parsed, out, format=format.value, progress=progress)
+    finally:
+        progress.close()
+    decided = ", ".join(f"{name} {count}" for name, count in report.chosen.items())
+    builder = "json" if format is Format.jsonl else format.value
+    loading = f'datasets.load_dataset("{builder}", data_files="{report.path}/part-*.{format.value}")'
+    for line in (
+        f"{report.num_pairs} pairs of {report.num_prompts} prompts in {report.path}",
+        f"decided by: {decided}",
+        *report.sentences(),
+        f"load with: {loading}",
+    ):
+        console.print(escape(line), soft_wrap=True)
 
 
 class LabelLines:
@@ -55,31 +99,3 @@ class LabelLines:
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), soft_wrap=True)
-
-
-def run_label(config_path: Path | None, overrides: list[str], out: Path, format: Literal["jsonl", "parquet"]) -> None:
-    """Write a preference data set and say what is in it. Raises LaserError."""
-    prepare()
-    config = load_config(config_path, overrides)
-    console = make_console()
-    progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
-    progress.note("loading libraries, models and prompts")
-    from laser.commands.label import label
-
-    try:
-        report = label(config, out, format=format, progress=progress)
-    finally:
-        progress.close()
-    decided = ", ".join(f"{name} {count}" for name, count in report.chosen.items())
-    loading = f'datasets.load_dataset("{_builder(format)}", data_files="{report.path}/part-*.{format}")'
-    for line in (
-        f"{report.num_pairs} pairs of {report.num_prompts} prompts in {report.path}",
-        f"decided by: {decided}",
-        *report.sentences(),
-        f"load with: {loading}",
-    ):
-        console.print(escape(line), soft_wrap=True)
-
-
-def _builder(format: str) -> str:
-    return "json" if format == "jsonl" else format

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from laser.analysis.report import write_report
+import typer
+
 from laser.analysis.shown import visible
 from laser.cli.terminal import say
 
 _LISTED = 5
 
 
-def run_report(path: Path, out: Path | None, png: Path | None, bench: Path | None) -> None:
-    """Do what the command line asks.
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_SUITE", help="Run directory, finished or not, or a suite's directory.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: report.html in the directory.", show_default=False)
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures as PNG; default: report/ beside the page.", show_default=False),
+    ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(help="JSON of laser rewardbench --out, to show its numbers beside.", show_default=False),
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page and its pictures: which reward model was useful where, and how sure that is.
 
-    Raises:
-        LaserError: There is nothing to report, or it cannot be written.
+    Example: laser report runs/mine --bench bench.json
     """
-    beside = (out.parent if out is not None else path) / "report"
-    written = write_report(path, out, pictures=png or beside, bench=bench)
+    from laser.analysis.report import write_report
+
+    beside = (out.parent if out is not None else run) / "report"
+    written = write_report(run, out, pictures=png or beside, bench=bench)
     for one in written.damage[:_LISTED]:
         say(visible(f"laser: left out: {one.file} line {one.line}: {one.why}"), error=True)
     if len(written.damage) > _LISTED:

@@ -6,24 +6,37 @@ import os
 import shlex
 import shutil
 import subprocess  # nosec B404
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from laser.cli.options import ConfigFile, Overrides
 from laser.cli.terminal import say
-from laser.config import RunConfig, load_config
 from laser.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laser.config import RunConfig
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
 _PATIENCE = 60.0  # seconds for an interpreter to say whether it has vLLM
 
 
-def run_server(config_path: Path | None, overrides: list[str], python: str, host: str, port: int, show: bool) -> None:
-    """Replace this process by the server, or print the command.
+def serve(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    python: Annotated[str, typer.Option(help="Interpreter of the environment that vLLM is installed in.")] = "python3",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    show: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
+) -> None:
+    """Start a vLLM server that samples for runs with generation.engine = "vllm".
 
-    Raises:
-        LaserError: The configuration is wrong, there is no such interpreter, or it lacks vLLM.
+    Example: laser serve run.toml --python ~/vllm/bin/python
     """
-    command = [python, *server_arguments(load_config(config_path, overrides), host=host, port=port)]
+    from laser.config import load_config
+
+    command = [python, *server_arguments(load_config(config, overrides or []), host=host, port=port)]
     if show:
         say(f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True {shlex.join(command)}")
         return

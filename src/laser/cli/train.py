@@ -6,64 +6,92 @@ import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from laser.cli.environment import prepare
-from laser.cli.progress import ClosableProgress, Quiet, make_progress
+from laser.cli.options import ConfigFile, Overrides
+from laser.cli.progress import Quiet, make_progress
 from laser.cli.stopping import Stopper
 from laser.cli.terminal import make_console, say
-from laser.config import RunConfig, load_config
 from laser.core.errors import ConfigError, StoppedError
 from laser.parallel.ranks import is_main
 
 if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
     from laser.commands.train import RunResult
+    from laser.config import RunConfig
 
 
-_LOADING = "loading libraries, models and prompts"
-
-
-def run_training(
-    config_path: Path | None,
-    overrides: list[str],
-    *,
-    out: Path | None,
-    resume_from: Path | None,
-    dry_run: bool,
-    trust: bool = False,
-    changed_rewards: bool = False,
-    machine: str | None = None,
-    devices: int | None = None,
+def train(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory to create; default: a new folder under runs/.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run directory to continue after an interruption.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration and a plan; train nothing.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
+    ] = False,
+    changed_rewards: Annotated[
+        bool,
+        typer.Option(
+            "--changed-rewards", help="With --resume: continue although reward models changed, e.g. a fixed function."
+        ),
+    ] = False,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: machine to estimate for: here, a100-80gb, h100-80gb or h200-141gb."),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: devices of that kind, one process each; default: 1.")
+    ] = None,
 ) -> None:
-    """Do what the command line asks.
+    """Train a policy with a pool of reward models (Algorithm 1 of arXiv 2410.01735).
 
-    Raises:
-        LaserError: The request cannot be carried out.
+    Example: laser train run.toml --set training.iterations=3 --out runs/first
     """
     prepare()
     console = make_console(quiet=not is_main())
     _refuse_without("--dry-run", dry_run, {"--machine": machine is not None, "--devices": devices is not None})
-    _refuse_without("--resume", resume_from is not None, {"--trust": trust, "--changed-rewards": changed_rewards})
-    config = _given_config(config_path, overrides, out, resume_from)
+    _refuse_without("--resume", resume is not None, {"--trust": trust, "--changed-rewards": changed_rewards})
+    parsed = _given_config(config, overrides or [], out, resume)
     if dry_run:
         from laser.commands.plan import print_plan
+        from laser.config import load_config
 
-        print_plan(config or load_config(), console, machine or "here", devices or 1)
+        print_plan(parsed or load_config(), console, machine or "here", devices or 1)
         return
-    where = resume_from or out or _fresh_out(config_path)
+    where = resume or out or _fresh_out(config)
     progress = make_progress(console) if is_main() else Quiet()
     stopper = Stopper()
     try:
         with stopper.listening():
-            if resume_from is None:
-                result = _train(config, where, progress, stopper)
+            progress.note("loading libraries, models and prompts")
+            from laser.commands import train as api
+
+            if resume is None:
+                assert parsed is not None
+                result = api.train(parsed, where, progress=progress, stop=stopper)
             else:
-                result = _resume(config, where, trust, changed_rewards, progress, stopper)
+                result = api.resume(
+                    where,
+                    config=parsed,
+                    trust=trust,
+                    changed_rewards=changed_rewards,
+                    progress=progress,
+                    stop=stopper,
+                )
     except (KeyboardInterrupt, StoppedError) as stopped:
         progress.close()
         how = "stopped, all saved" if isinstance(stopped, StoppedError) else "interrupted"
@@ -75,13 +103,15 @@ def run_training(
     finally:
         progress.close()
     if is_main():
-        report(result, console)
+        _print_result(result, console)
 
 
 def _given_config(
     config_path: Path | None, overrides: list[str], out: Path | None, resume_from: Path | None
 ) -> RunConfig | None:
     """The configuration asked for; None where a resumed run brings its own."""
+    from laser.config import load_config
+
     if resume_from is None:
         return load_config(config_path, overrides)
     if out is not None:
@@ -98,34 +128,12 @@ def _refuse_without(needed: str, given: bool, options: Mapping[str, bool]) -> No
             raise ConfigError(f"{option} does nothing without {needed}; drop it, or add {needed}")
 
 
-def _train(config: RunConfig | None, where: Path, progress: ClosableProgress, stop: Stopper) -> RunResult:
-    progress.note(_LOADING)
-    from laser.commands import train as api
-
-    assert config is not None
-    return api.train(config, where, progress=progress, stop=stop)
-
-
-def _resume(
-    config: RunConfig | None,
-    where: Path,
-    trust: bool,
-    changed_rewards: bool,
-    progress: ClosableProgress,
-    stop: Stopper,
-) -> RunResult:
-    progress.note(_LOADING)
-    from laser.commands import train as api
-
-    return api.resume(where, config=config, trust=trust, changed_rewards=changed_rewards, progress=progress, stop=stop)
-
-
 def _fresh_out(config_path: Path | None) -> Path:
     name = config_path.stem if config_path is not None else "demo"
     return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def report(result: RunResult, console: Console) -> None:
+def _print_result(result: RunResult, console: Console) -> None:
     """Print the dev metric before and after, who was chosen where, and what to do next."""
     from laser.analysis.report import write_report
 

@@ -1,19 +1,19 @@
-"""``laser simulate --replay``: what selectors would have earned on the logged choices of a run."""
+"""What selectors would have earned on the logged choices of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
-from rich.table import Table
 from typing_extensions import TypedDict
 
 from laser.analysis.records import Count, Damage, Finite, Run, Share, read_run
-from laser.bandits.simulate import Interval, LoggedRows, Maker, bootstrap, replay
-from laser.cli.terminal import make_console
+from laser.bandits.simulate import Interval, LoggedRows, Replay, bootstrap, replay
+from laser.commands.simulate import find_makers
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.results import results_file, write_results
 from laser.training.run_directory import check_free
@@ -31,46 +31,61 @@ _SELECTION = TypeAdapter(LoggedSelection)
 _Row = tuple[list[float], int, float, float]
 
 
-def run_replay(run: Path, makers: dict[str, Maker], out: Path | None = None) -> None:
-    """Estimate what selectors would have earned on the logged choices of a run, off-policy; print and keep it.
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Mean bandit reward of selectors on logged choices, and of the choices themselves.
+
+    Attributes:
+        num_rows: Logged choices with a bandit reward.
+        selectors: Estimate of each selector.
+        mean: Mean bandit reward of the choices as they were made.
+        interval: Its 95% bootstrap interval.
+        damage: Lines of steps.jsonl that were left out.
+    """
+
+    num_rows: int
+    selectors: Mapping[str, Replay]
+    mean: float
+    interval: Interval | None
+    damage: Sequence[Damage]
+
+    def as_record(self) -> dict[str, Any]:
+        """What replay.json holds, but for the run's name."""
+        selectors = {
+            name: {"estimate": one.value, "interval": one.interval, "matched": one.matched}
+            for name, one in self.selectors.items()
+        }
+        as_it_was = {"mean": self.mean, "interval": self.interval}
+        return {"rows": self.num_rows, "selectors": selectors, "as_it_was": as_it_was}
+
+
+def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> Replayed:
+    """Off-policy estimates of what selectors would have earned on the logged choices of a run.
 
     Args:
         run: The run directory.
-        makers: The selectors.
-        out: Folder for replay.json, new or empty; None: none is written.
+        selectors: Names, as in `laser.commands.simulate.MAKERS`; none: all but the costly ones.
+        out: Folder for replay.json, new or empty; None: nothing is written.
 
     Raises:
         LaserError: The run cannot be read or has no contexts in its records, or the folder is occupied.
     """
+    makers = find_makers(selectors)
     if out is not None:
         check_free(out)
     logged, damage, num_arms = _logged(run)
     results = None if out is None else results_file(out / "replay.json")
-    title = f"mean bandit reward on {len(logged.rewards_N)} choices of {run}, with 95% bootstrap intervals"
-    table = Table(title=title, title_justify="left")
-    for column in ("selector", "estimate", "interval", "rows that match"):
-        table.add_column(column)
-    record: dict[str, Any] = {"run": str(run), "rows": len(logged.rewards_N), "selectors": {}}
-    for name, make in makers.items():
-        one = replay(make(num_arms, logged.contexts_ND.shape[1], 0), logged)
-        table.add_row(name, "–" if not one.matched else f"{one.value:.3f}", _shown(one.interval), f"{one.matched}")
-        record["selectors"][name] = {"estimate": one.value, "interval": one.interval, "matched": one.matched}
-    table.add_section()
-    as_it_was = bootstrap(logged.rewards_N, np.ones(len(logged.rewards_N)))
-    table.add_row("as it was", f"{logged.rewards_N.mean():.3f}", _shown(as_it_was), f"{len(logged.rewards_N)}")
-    record["as_it_was"] = {"mean": float(logged.rewards_N.mean()), "interval": as_it_was}
-    console = make_console()
-    console.print(table)
-    if damage:
-        first = f"the first: line {damage[0].line}, {damage[0].why}"
-        console.print(f"{len(damage)} damaged lines of steps.jsonl were left out ({first})", markup=False)
+    dim = logged.contexts_ND.shape[1]
+    replayed = Replayed(
+        num_rows=len(logged.rewards_N),
+        selectors={name: replay(make(num_arms, dim, 0), logged) for name, make in makers.items()},
+        mean=float(logged.rewards_N.mean()),
+        interval=bootstrap(logged.rewards_N, np.ones(len(logged.rewards_N))),
+        damage=damage,
+    )
     if results is not None:
-        write_results(results, record)
-        console.print(f"written: {results}", markup=False, soft_wrap=True)
-
-
-def _shown(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        write_results(results, {"run": str(run), **replayed.as_record()})
+    return replayed
 
 
 def _logged(path: Path) -> tuple[LoggedRows, Sequence[Damage], int]:

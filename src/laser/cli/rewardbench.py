@@ -1,0 +1,82 @@
+"""``laser rewardbench``: run and print."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from laser.cli.environment import prepare
+from laser.cli.options import ConfigOption, Overrides
+from laser.cli.terminal import make_console
+
+if TYPE_CHECKING:
+    from laser.commands.rewardbench import BenchResult
+
+
+def rewardbench(
+    pairs: Annotated[
+        list[Path],
+        typer.Argument(help="Preference files (.jsonl, .parquet) of prompt, chosen, rejected.", show_default=False),
+    ],
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    select: Annotated[bool, typer.Option("--select", help="Measure the configuration's selector too.")] = False,
+    learn: Annotated[
+        float, typer.Option(help="Share of the prompts the selector learns from first; the others are measured.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="New .json file to write the numbers into.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure how often each reward model orders labelled pairs rightly, by category, and how much they agree.
+
+    Example: laser rewardbench pairs.jsonl --config run.toml --out bench.json
+    """
+    prepare()
+    from laser.config import load_config
+    from laser.core.results import results_file, write_results
+
+    results = results_file(out, inputs=[*pairs, config])
+    parsed = load_config(config, overrides or [])
+    from laser.commands import rewardbench as api
+
+    result = api.rewardbench(parsed, pairs, select=select, learn=learn)
+    console = make_console()
+    console.print(_accuracy_table(result))
+    console.print(_agreement_table(result))
+    for category, shares in result.chosen.items():
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        console.print(f"chosen for {escape(category)}: {escape(listed)}")
+    for name, reason in result.failed.items():
+        console.print(f"left out: {escape(name)}: {escape(reason)}", soft_wrap=True)
+    for name in result.silent:
+        console.print(f"{escape(name)} gave no score", soft_wrap=True)
+    if results is not None:
+        write_results(results, result.as_record())
+        console.print(f"written: {escape(str(results))}", soft_wrap=True)
+
+
+def _accuracy_table(result: BenchResult) -> Table:
+    table = Table("reward model", "accuracy", "95% interval", *map(escape, result.counts), "unscored", "too long")
+    table.title = f"Pairs ordered rightly, of {result.num_pairs}"
+    for name, value in sorted(result.accuracy.items(), key=lambda item: -item[1]):
+        low, high = result.interval[name]
+        numbers = [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+        numbers += [f"{result.by_category[name][category]:.2f}" for category in result.counts]
+        left_out = (str(counts.get(name, "-")) for counts in (result.unscored, result.too_long))
+        table.add_row(escape(name), *(["-"] * len(numbers) if name in result.silent else numbers), *left_out)
+    return table
+
+
+def _agreement_table(result: BenchResult) -> Table:
+    names = list(result.agreement)
+    table = Table("", *map(escape, names), title="Agreement of verdicts (macro F1)")
+    for name in names:
+        values = (result.agreement[name][other] for other in names)
+        table.add_row(escape(name), *("-" if math.isnan(value) else f"{value:.2f}" for value in values))
+    return table
