@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 
+from laser.core.errors import DataWarning
+
 ENVIRONMENT = {
     # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -21,3 +23,16 @@ def prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.formatwarning = _formatted
+
+
+_usual_format = warnings.formatwarning
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of laser's about data without the line of code that gives it; others as usual."""
+    if issubclass(category, DataWarning):
+        return f"warning: {message}\n"
+    return _usual_format(message, category, filename, lineno, line)

@@ -124,17 +124,30 @@ _ANSWER_TYPE = (
 )
 
 
+_PROMPT_FIELD = (
+    "Field with the prompt: text, or chat messages; dots lead into objects. Rows without `prompt` may have `messages`, "
+    "`conversations`, or `instruction`."
+)
+_ANSWER_FIELD = (
+    "Field with the gold answer; dots lead into objects. auto: `answer`, `reward_model.ground_truth` or `answers`, if "
+    "there is one; null: no gold answers."
+)
+_CATEGORY_FIELD = "Field with the category; auto: `category`, if there is one; null: no categories."
+_TEMPLATE = "Text around the user's last message, with {prompt} where it goes."
+_FILE = "JSON Lines, a JSON list, CSV or TSV with a header, Parquet, or a folder that save_to_disk wrote"
+
+
 class JsonlData(Section):
-    """Prompts from local JSON Lines or Parquet files."""
+    """Prompts from local files."""
 
     type: Literal["file"] = "file"
-    train: str = Field(description="Path of the training prompts (.jsonl or .parquet).")
+    train: str = Field(description=f"Path of the training prompts: {_FILE}.")
     dev: str | None = Field(None, description="Path of the development prompts; None: split off `train`.")
     test: str | None = Field(None, description="Path of the test prompts; None: split off `train`.")
-    prompt_field: str = Field("prompt", description="Field with the prompt: text, or a list of chat messages.")
-    answer_field: str | None = Field("answer", description="Field with the gold answer, if the file has one.")
-    category_field: str | None = Field("category", description="Field with the category, if the file has one.")
-    template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+    prompt_field: str = Field("prompt", description=_PROMPT_FIELD)
+    answer_field: str | None = Field("auto", description=_ANSWER_FIELD)
+    category_field: str | None = Field("auto", description=_CATEGORY_FIELD)
+    template: str | None = Field(None, description=_TEMPLATE)
     answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
 
 
@@ -148,10 +161,10 @@ class HubData(Section):
     train_split: str = Field("train", description="Split with the training prompts.")
     dev_split: str | None = Field(None, description="Split with the development prompts; None: split off training.")
     test_split: str | None = Field(None, description="Split with the test prompts; None: split off training.")
-    prompt_field: str = Field("prompt", description="Column with the prompt: text, or a list of chat messages.")
-    answer_field: str | None = Field("answer", description="Column with the gold answer, if there is one.")
-    category_field: str | None = Field("category", description="Column with the category, if there is one.")
-    template: str | None = Field(None, description="Text around the prompt, with {prompt} where it goes.")
+    prompt_field: str = Field("prompt", description=_PROMPT_FIELD)
+    answer_field: str | None = Field("auto", description=_ANSWER_FIELD)
+    category_field: str | None = Field("auto", description=_CATEGORY_FIELD)
+    template: str | None = Field(None, description=_TEMPLATE)
     answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
 
 

@@ -17,6 +17,10 @@ class DataError(LaserError):
     """Prompts or answers cannot be read, or there are too few of them."""
 
 
+class DataWarning(UserWarning):
+    """Rows that were read, but perhaps not as their author meant; the command line prints the sentence alone."""
+
+
 class ModelError(LaserError):
     """A language model, tokenizer or adapter cannot be loaded or used as asked."""
 

@@ -17,8 +17,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-Message = Mapping[str, str]
-"""One chat message, ``{"role": ..., "content": ...}``, as in every Hugging Face chat template."""
+Message = Mapping[str, Any]
+"""One chat message, ``{"role": ..., "content": ...}``, both text, as in every Hugging Face chat template.
+
+It may also have what templates read of tools: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,9 @@ class Prompt:
 
     Attributes:
         id: Unique within its data set.
-        messages: The conversation up to and including the last user message.
+        messages: The conversation up to what the assistant is to answer: a message of the user, or of a tool.
         category: Name of the task or topic; batches may be drawn per category.
-        answer: Gold answer, or None where there is none.
+        answer: Gold answer, or None where there is none; several accepted ones are in `metadata["answers"]`.
         metadata: Whatever else the data set carries; passed to Python reward functions untouched.
     """
 
@@ -41,8 +44,9 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """Content of the last user message."""
-        return self.messages[-1]["content"]
+        """Content of the last message."""
+        text: str = self.messages[-1]["content"]
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,46 @@
-"""Prompts from local JSON Lines and Parquet files."""
+"""Prompts of rows, and of local files of rows."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from laser.core.errors import DataError
+from laser.core.errors import DataError, DataWarning
 from laser.core.types import Message, Prompt
-from laser.data.rows import SourceFile, json_lines, parquet
+from laser.data.conversations import read_text
+from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
+from laser.data.looks import PROMPT, has_field, lookup, read_prompt
+from laser.data.rows import SUFFIXES, SourceFile, read_rows
 from laser.data.store import StoredPrompts, digest
 
+AUTO = "auto"
+
 _PLACE = "{prompt}"
+_ANSWERS = ("answer", "reward_model.ground_truth", "answers")  # where AUTO looks for gold answers, in this order
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which fields of a row hold what.
+    """Which fields of a row hold what; dots lead into objects.
 
     Attributes:
-        prompt: Text, or a list of chat messages that ends with the user's.
-        answer: Gold answer; None, or absent from a row, means there is none.
-        category: Category; None, or absent from a row, means "default".
-        template: Text around a text prompt, with {prompt} where it goes.
+        prompt: Text, or a list of chat messages; see `laser.data.looks` for the forms of rows without `prompt`.
+        answer: Gold answer; "auto": `answer`, verl's `reward_model.ground_truth` or `answers`; None: there is none.
+        category: Category; "auto": `category`; None: none. A row without one is in "default".
+        template: Text around the last message of the user, with {prompt} where it goes.
         answer_type: Written into each prompt's metadata, for `laser.evaluation.answers`; None: nothing is.
     """
 
-    prompt: str = "prompt"
-    answer: str | None = "answer"
-    category: str | None = "category"
+    prompt: str = PROMPT
+    answer: str | None = AUTO
+    category: str | None = AUTO
     template: str | None = None
     answer_type: str | None = None
 
@@ -42,54 +49,125 @@ class Fields:
             raise DataError(f"data.template has no {_PLACE}; put {_PLACE} where the prompt goes")
 
 
-def load_file(path: str | Path, fields: Fields | None = None) -> StoredPrompts:
+@dataclass(slots=True)
+class Census:
+    """What the rows of a data set have and lack, over all of its files."""
+
+    fields: Fields
+    num_rows: int = 0
+    num_null_ids: int = 0
+    num_with_tools: int = 0
+    num_with_answer: int = 0
+    num_with: dict[str, int] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+    digests: bytearray = field(default_factory=bytearray)
+
+    def count(self, row: Mapping[str, Any], prompt: Prompt) -> None:
+        """Count one row and the prompt that it made."""
+        self.num_rows += 1
+        self.num_null_ids += "id" in row and _is_null(row["id"])
+        self.num_with_tools += bool(row.get("tools"))
+        self.num_with_answer += prompt.answer is not None
+        for name in self._named():
+            self.num_with[name] = self.num_with.get(name, 0) + has_field(row, name)
+        if len(self.names) < 100:
+            self.names |= dict.fromkeys(row)
+        self.digests += digest(prompt.messages) + digest([prompt.answer, prompt.metadata.get("answers")])
+
+    def check(self) -> None:
+        """Refuse a named field that no row has, and warn of what some rows lack.
+
+        Raises:
+            DataError: The field of the answer or category is in no row.
+        """
+        for name, setting in self._named().items():
+            number = self.num_with.get(name, 0)
+            if number == 0 and self.num_rows:
+                near = difflib.get_close_matches(name, list(self.names), 1)
+                hint = f"did you mean {near[0]!r:.80}?" if near else f"there are {', '.join(self.names)[:300]}"
+                raise DataError(f"data.{setting} = {name!r}, but no row has this field; {hint}")
+            if number < self.num_rows:
+                _warn(f"{self.num_rows - number} of {self.num_rows} rows have no field {name!r} (data.{setting})")
+        all_have_it = self.num_with.get(str(self.fields.answer), self.num_rows) == self.num_rows
+        if all_have_it and 0 < self.num_with_answer < self.num_rows:
+            _warn(f"{self.num_rows - self.num_with_answer} of {self.num_rows} prompts have no gold answer")
+        if self.num_null_ids:
+            _warn(f"{self.num_null_ids} of {self.num_rows} rows have the id null; their id is the number of the row")
+        if self.num_with_tools:
+            _warn(f"{self.num_with_tools} of {self.num_rows} rows have 'tools', which chat templates do not get to see")
+        warn_of_conflicts(self.digests)
+
+    def _named(self) -> dict[str, str]:
+        """The fields that the user named, and the settings that do."""
+        settings = {self.fields.answer: "answer_field", self.fields.category: "category_field"}
+        return {name: setting for name, setting in settings.items() if name is not None and name != AUTO}
+
+
+def load_file(path: str | Path, fields: Fields | None = None, census: Census | None = None) -> StoredPrompts:
     """Read prompts, one a row, into a temporary file.
 
     Args:
-        path: A ``.jsonl``, ``.json`` (one object a line) or ``.parquet`` file.
+        path: JSON Lines, a JSON list, CSV or TSV with a header, or Parquet, gzipped or not; or a folder that
+            `datasets.Dataset.save_to_disk` wrote.
         fields: Which fields hold what.
+        census: Counts the rows together with those of other files, and is checked by the caller.
 
     Raises:
         DataError: The file is missing, of another kind or malformed, or a row lacks its prompt; names file and row.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file in it (.jsonl or .parquet)")
-    if not path.is_file():
-        raise DataError(f"file {path} does not exist; check the path")
-    if path.suffix not in (".jsonl", ".json", ".parquet"):
-        raise DataError(f"file {path} is neither .jsonl nor .parquet; convert it to one of them")
-    with SourceFile(path).open() as stream:
-        rows = parquet(stream, str(path)) if path.suffix == ".parquet" else json_lines(stream, str(path))
-        prompts = make_prompts(rows, fields or Fields())
+    prompts = make_prompts(table_rows(path), fields or Fields(), census)
     if not prompts:
         raise DataError(f"file {path} holds no rows; add some")
     return prompts
 
 
-def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields) -> StoredPrompts:
+def table_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a file or a saved data set: a place for error messages, and a mapping.
+
+    Raises:
+        DataError: The file is missing, of another kind or malformed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from laser.data.hub import saved_rows
+
+        return saved_rows(path)
+    if not path.exists():
+        raise DataError(f"file {path} does not exist; check the path")
+    source = SourceFile(path)
+    if source.suffix not in SUFFIXES:
+        raise DataError(f"file {path} is none of {', '.join(SUFFIXES)}; convert it to one of them")
+    return read_rows(source, header=True)
+
+
+def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields, census: Census | None = None) -> StoredPrompts:
     """Turn rows into prompts, in memory that does not grow with their text.
 
     Args:
         rows: (where, row): a place for error messages, and a mapping.
         fields: Which fields hold what.
+        census: As in `load_file`.
 
     Raises:
         DataError: A row is not a mapping, lacks its prompt, or repeats an id.
     """
     ids = bytearray()
+    counted = census or Census(fields)
 
     def made() -> Iterator[Prompt]:
         for number, (where, row) in enumerate(rows):
             prompt = make_prompt(where, row, number, fields)
             ids.extend(digest(prompt.id))
+            counted.count(row, prompt)
             yield prompt
 
     prompts = StoredPrompts.write(made())
     _, first, count = np.unique(np.frombuffer(bytes(ids), dtype="S16"), return_index=True, return_counts=True)
     if (count > 1).any():
         twice = prompts[int(first[count > 1].min())]
-        raise DataError(f"two prompts have the id {twice.id!r}; make the field 'id' unique or remove it")
+        raise DataError(f"two prompts have the id {twice.id!r:.100}; make the field 'id' unique or remove it")
+    if census is None:
+        counted.check()
     return prompts
 
 
@@ -103,71 +181,110 @@ def make_prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
         fields: Which fields hold what.
 
     Raises:
-        DataError: It is no mapping, lacks its prompt, or holds what is no text.
+        DataError: It is not a mapping, lacks its prompt, or a field is not understood.
+    """
+    row = check_row(where, row)
+    messages, used = read_prompt(where, row, fields.prompt)
+    if fields.template is not None:
+        messages = _in_template(messages, fields.template)
+    return describe_prompt(where, row, number, fields, messages, used)
+
+
+def check_row(where: str, row: Any) -> Mapping[str, Any]:
+    """The row, if it is a mapping.
+
+    Raises:
+        DataError: It is not.
     """
     if not isinstance(row, Mapping):
         raise DataError(
             f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line"
         )
-    if row.get(fields.prompt) is None:
-        raise DataError(f"{where} has no field {fields.prompt!r}; {_nearest(fields.prompt, row)}")
-    category = row.get(fields.category) if fields.category else None
-    used = {fields.prompt, fields.answer, fields.category, "id"}
-    typed = {} if fields.answer_type is None else {"answer_type": fields.answer_type}
-    prompt = Prompt(
-        id=_text(where, row.get("id", number)),
-        messages=_messages(where, row[fields.prompt], fields.template),
-        category="default" if category is None else _text(where, category),
-        answer=_answer(where, row.get(fields.answer) if fields.answer else None),
-        metadata={name: value for name, value in row.items() if name not in used} | typed,
+    return row
+
+
+def describe_prompt(
+    where: str,
+    row: Mapping[str, Any],
+    number: int,
+    fields: Fields,
+    messages: tuple[Message, ...],
+    used: frozenset[str] = frozenset(),
+) -> Prompt:
+    """A prompt with id, category, gold answers and whatever else its row has.
+
+    Raises:
+        DataError: One of these fields is not understood.
+    """
+    answer_field = _answer_field(row, fields.answer)
+    gold_value = lookup(row, answer_field) if answer_field is not None else None
+    category_field = "category" if fields.category == AUTO else fields.category
+    category = lookup(row, category_field) if category_field is not None else None
+    rest = {name: value for name, value in row.items() if name not in {*used, answer_field, category_field, "id"}}
+    metadata, golds = _checked(where, rest, gold_value, fields.answer_type)
+    return Prompt(
+        id=read_text(where, number if _is_null(row.get("id")) else row["id"]),
+        messages=messages,
+        category="default" if _is_null(category) or category == "" else read_text(where, category),
+        answer=golds[0] if golds else None,
+        metadata=metadata,
     )
-    for message in prompt.messages:
-        _text(where, message["content"])
-    return prompt
 
 
-def _text(where: str, value: Any) -> str:
-    """A value as text that can be written and tokenised."""
-    try:
-        text = str(value)
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half of a surrogate pair, which is no text; mend or remove the row") from error
-    except RecursionError as error:
-        raise DataError(f"{where} is nested too deeply; mend or remove the row") from error
-    return text
+def warn_of_conflicts(digests: bytearray) -> None:
+    """Warn of conversations that occur with different gold answers.
+
+    Args:
+        digests: Of each prompt 16 bytes of its conversation, then 16 of its gold answers.
+    """
+    rows = np.unique(np.frombuffer(bytes(digests), dtype="S32"))
+    conversations = rows.view("S16")[::2]
+    _, answers = np.unique(conversations, return_counts=True)
+    if number := int((answers > 1).sum()):
+        _warn(f"{number} prompts occur several times with different gold answers; only the first of each counts")
 
 
-def _nearest(name: str, row: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(row), n=1)
-    if close:
-        return f"did you mean {close[0]!r}? Set data.prompt_field"
-    return f"it has {', '.join(map(repr, row)) or 'no fields'}; set data.prompt_field"
+def _checked(
+    where: str, metadata: dict[str, Any], gold_value: Any, answer_type: str | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The metadata with its answer type, options and several gold answers as evaluation reads them; and the latter."""
+    golds = read_gold(where, gold_value)
+    if isinstance(metadata.get("answers"), list | tuple):
+        golds = tuple(dict.fromkeys([*golds, *read_gold(where, metadata["answers"])]))
+    if len(golds) > 1:
+        metadata["answers"] = list(golds)
+    if solution_of(gold_value) is not None:
+        metadata.setdefault("solution", solution_of(gold_value))
+    if options := read_options(where, metadata.pop("options", None)):
+        check_letter(where, gold_value, options)
+        metadata["options"] = options
+    named = metadata.pop("answer_type", None)
+    if answer_type is None:
+        check_answer_type(where, named)
+    if kind := answer_type or named:
+        metadata["answer_type"] = kind
+    return metadata, golds
 
 
-def _answer(where: str, value: Any) -> str | None:
-    return None if value is None else _text(where, value)
+def _answer_field(row: Mapping[str, Any], name: str | None) -> str | None:
+    if name != AUTO:
+        return name
+    candidates = _ANSWERS if isinstance(row.get("answers"), list | tuple) else _ANSWERS[:-1]
+    return next((candidate for candidate in candidates if lookup(row, candidate) is not None), None)
 
 
-def _messages(where: str, prompt: Any, template: str | None) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise DataError(f"{where} has an empty prompt; fill or remove it")
-        text = template.replace(_PLACE, prompt) if template is not None else prompt
-        return ({"role": "user", "content": text},)
-    if isinstance(prompt, Sequence) and prompt and all(_is_message(message) for message in prompt):
-        for message in prompt:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z_-]*", message["role"]):
-                raise DataError(f"{where}: {message['role']!r} is no role; use system, user, assistant or tool")
-        if prompt[-1]["role"] != "user":
-            raise DataError(
-                f"{where}: the last message is from {prompt[-1]['role']!r}; a prompt ends with a user message"
-            )
-        if not prompt[-1]["content"].strip():
-            raise DataError(f"{where} has an empty prompt; fill or remove it")
-        return tuple({"role": message["role"], "content": message["content"]} for message in prompt)
-    raise DataError(f"{where}: the prompt is neither text nor a list of messages with 'role' and 'content'")
+def _in_template(messages: tuple[Message, ...], template: str) -> tuple[Message, ...]:
+    """The conversation with the template around the last message of the user."""
+    last = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
+    if last is None:
+        return messages
+    filled = {**messages[last], "content": template.replace(_PLACE, messages[last]["content"])}
+    return (*messages[:last], filled, *messages[last + 1 :])
 
 
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=3)

@@ -8,12 +8,18 @@ from typing import Any
 from urllib.parse import quote
 
 from laser.core.errors import DataError
-from laser.data.files import Fields, make_prompts
+from laser.data.files import Census, Fields, make_prompts
 from laser.data.store import StoredPrompts
 
 
 def load_hub(
-    name: str, split: str, fields: Fields | None = None, *, config: str | None = None, revision: str | None = None
+    name: str,
+    split: str,
+    fields: Fields | None = None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    census: Census | None = None,
 ) -> StoredPrompts:
     """Load one split of a data set.
 
@@ -23,13 +29,15 @@ def load_hub(
         fields: Which columns hold what.
         config: Configuration (subset).
         revision: Hub revision.
+        census: As in `load_file`.
 
     Raises:
-        DataError: The data set or split cannot be had, or a row lacks its prompt.
+        DataError: The data set or split cannot be loaded, or a row lacks its prompt.
     """
     rows = _load(name, split, config, revision)
     where = f"data set {name} split {split}"
-    prompts = make_prompts(((f"{where} row {number}", row) for number, row in enumerate(rows)), fields or Fields())
+    named = ((f"{where} row {number}", row) for number, row in enumerate(rows))
+    prompts = make_prompts(named, fields or Fields(), census)
     if not prompts:
         raise DataError(f"{where} holds no rows; choose another split")
     return prompts
@@ -57,7 +65,7 @@ def stream_hub(
         (where, row) pairs: a place for error messages, and a mapping.
 
     Raises:
-        DataError: The data set or split cannot be had, or breaks off.
+        DataError: The data set or split cannot be loaded, or breaks off.
     """
     where = f"data set {name}{f' ({config})' if config else ''} split {split}"
     rows = _load(name, split, config if files is None else None, revision, files=files, streaming=True)
@@ -65,6 +73,32 @@ def stream_hub(
         yield from ((f"{where} row {number}", row) for number, row in enumerate(rows))
     except OSError as error:
         raise DataError(f"{where} broke off ({error}); try again, or give a local copy as data.path") from error
+
+
+def saved_rows(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a data set that `save_to_disk` wrote, memory-mapped: a place for error messages, and a mapping.
+
+    Raises:
+        DataError: The folder holds something else, or several splits.
+    """
+    if not _is_saved(folder):
+        raise DataError(f"{folder} is a folder; name a file in it, or a folder that datasets' save_to_disk wrote")
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{folder} cannot be loaded ({str(error)[:200]}); save the data set again") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if len(loaded) != 1:
+            raise DataError(f"{folder} holds several splits; name one of them: {folder}/{', '.join(loaded)}")
+        (loaded,) = loaded.values()
+    return ((f"{folder} row {number}", row) for number, row in enumerate(loaded, start=1))
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _load(
@@ -79,14 +113,13 @@ def _load(
     import datasets
 
     folder = Path(name)
-    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
     try:
         if files is not None:
             kind = "parquet" if files.endswith(".parquet") else "json"
             return datasets.load_dataset(
                 kind, data_files={split: _place(folder, revision, files)}, split=split, streaming=streaming
             )
-        if not saved:
+        if not _is_saved(folder):
             return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
         loaded = datasets.load_from_disk(str(folder))
         return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
@@ -100,7 +133,7 @@ def _load(
 
 
 def _place(repository: Path, revision: str | None, files: str) -> str:
-    """Where files of a repository lie: in a local copy, or on the hub."""
+    """Path of a repository's files, in a local copy or on the hub."""
     if repository.is_dir():
         return str(repository / files)
     return f"hf://datasets/{repository}@{quote(revision or 'main', safe='')}/{files}"

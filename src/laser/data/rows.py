@@ -1,4 +1,4 @@
-"""Rows out of files, one at a time: JSON Lines, JSON, CSV and Parquet, gzipped or inside a zip archive.
+"""Rows of files, one at a time: JSON Lines, JSON, CSV, TSV and Parquet, gzipped or inside a zip archive.
 
 Only a file that is one JSON document is read whole; everything else is read row by row, in memory that does not grow
 with the file.
@@ -6,6 +6,7 @@ with the file.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -15,12 +16,16 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from laser.core.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
+_LISTS = ("examples", "data")  # fields of an object under which files keep their list of rows
+_OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's mark begins with UTF-16's
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class SourceFile:
 
     @property
     def name(self) -> PurePosixPath:
-        """Where it lies, as a pattern sees it."""
+        """Its path, as a pattern sees it."""
         return PurePosixPath(self.member if self.member is not None else self.path.as_posix())
 
     def __str__(self) -> str:
@@ -48,8 +53,10 @@ class SourceFile:
         """Open for reading bytes, decompressed.
 
         Raises:
-            DataError: It is missing or cannot be read.
+            DataError: It is missing, not a regular file, or cannot be read.
         """
+        if self.path.exists() and not self.path.is_file():  # opening a FIFO would wait without end
+            raise DataError(f"{self.path} is not a regular file; give a file on disk")
         try:
             if self.member is not None:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
@@ -72,38 +79,66 @@ class SourceFile:
         return name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
 
 
-def read_rows(source: SourceFile) -> Iterator[tuple[str, Any]]:
+def read_rows(source: SourceFile, *, header: bool = False) -> Iterator[tuple[str, Any]]:
     """Read a file.
 
+    Args:
+        source: The file.
+        header: Whether the first row of CSV and TSV names the columns.
+
     Returns:
-        (where, row) pairs: a place for error messages, and a mapping, or a list of cells for CSV.
+        (where, row) pairs: a place for error messages, and a mapping, or a list of cells for CSV without a header.
 
     Raises:
         DataError: It is of another kind, damaged, or not UTF-8; names the line.
     """
     with source.open() as stream:
-        if source.suffix == ".jsonl":
-            yield from json_lines(stream, str(source))
-        elif source.suffix == ".json":
-            yield from _json_document(stream, str(source))
-        elif source.suffix == ".csv":
-            yield from _csv(stream, str(source))
-        elif source.suffix == ".parquet":
-            yield from parquet(stream, str(source))
-        else:
-            raise DataError(f"{source} is none of {', '.join(SUFFIXES)}; convert it to one of them")
+        match source.suffix:
+            case ".jsonl" | ".ndjson" | ".json":
+                yield from _json(stream, str(source))
+            case ".csv":
+                yield from _cells(stream, str(source), ",", header)
+            case ".tsv":
+                yield from _cells(stream, str(source), "\t", header)
+            case ".parquet":
+                yield from _parquet(stream, str(source))
+            case _:
+                raise DataError(f"{source} is none of {', '.join(SUFFIXES)}; convert it to one of them")
 
 
-def json_lines(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, Any]]:
-    """Read JSON Lines; control characters inside strings are let through."""
-    for number, line in enumerate(stream, start=1):
+def _json(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    """JSON Lines, or one document if the first line is the beginning of one; whatever the file is called."""
+    lines = enumerate(stream, start=1)
+    number, first = next(
+        ((number, line) for number, line in lines if line.removeprefix(codecs.BOM_UTF8).strip()), (1, b"")
+    )
+    if first.startswith(_OTHER_ENCODINGS):
+        raise DataError(f"{name} is UTF-16 or UTF-32 text; save it as UTF-8")
+    first = first.removeprefix(codecs.BOM_UTF8)
+    if first.lstrip().startswith(b"[") or first.rstrip().endswith((b"{", b"[", b",")):
+        yield from _json_document(first + stream.read(), name)
+    else:
+        yield from _json_lines(chain([(number, first)], lines), name)
+
+
+def _json_lines(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple[str, Any]]:
+    """A value a line; control characters inside strings are let through."""
+    for number, line in lines:
         if line.strip():
             where = f"{name} line {number}"
-            yield where, _loads(line, where, "mend or remove the line")
+            yield where, _loads(line, where, "fix or remove the line")
 
 
-def parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    """Read Parquet, a row group at a time."""
+def _json_document(content: bytes, name: str) -> Iterator[tuple[str, Any]]:
+    """A list of rows, an object with the list under "examples" or "data", or one row."""
+    value = _loads(content, name, "it may be cut off: get it again, or write one JSON object a line")
+    if isinstance(value, dict):
+        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), [value])
+    yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))
+
+
+def _parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    """Parquet, a row group at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -115,32 +150,27 @@ def parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
                     number += 1
                     yield f"{name} row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a readable Parquet file ({error}); write it again") from error
+        raise DataError(f"{name} is not a readable Parquet file ({str(error)[:200]}); write it again") from error
 
 
-def _json_document(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    """A list of rows, an object with the list under "examples", one row, or JSON Lines under another name."""
-    content = stream.read()
-    first, _, rest = content.lstrip().partition(b"\n")
-    if rest.strip() and first.startswith(b"{") and _is_json(first):
-        yield from json_lines(content.splitlines(), name)
-        return
-    value = _loads(content, name, "it may be cut off: get it again")
-    if isinstance(value, dict):
-        value = value.get("examples", [value])
-    if not isinstance(value, list):
-        raise DataError(f"{name} holds a {type(value).__name__}, not a list of rows; check which file it is")
-    yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))
-
-
-def _csv(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+def _cells(stream: BinaryIO, name: str, delimiter: str, header: bool) -> Iterator[tuple[str, Any]]:
+    """Cells of CSV or TSV, as a list or, with a header, by column; an empty cell is null there."""
+    lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter)
     try:
-        yield from ((f"{name} row {number}", row) for number, row in enumerate(lines, start=1) if row)
+        columns = next(lines, []) if header else []
+        for number, row in enumerate(lines, start=2 if header else 1):
+            if header and row and len(row) != len(columns):
+                raise DataError(f"{name} row {number} has {len(row)} cells, not {len(columns)}; fix or remove the row")
+            if row:
+                yield f"{name} row {number}", _by_column(columns, row) if header else row
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text; save it as UTF-8") from error
     except csv.Error as error:
-        raise DataError(f"{name} line {lines.line_num} is not valid CSV ({error}); mend it") from error
+        raise DataError(f"{name} line {lines.line_num} is not valid CSV ({error}); fix or remove the line") from error
+
+
+def _by_column(columns: list[str], cells: list[str]) -> dict[str, str | None]:
+    return {column: cell or None for column, cell in zip(columns, cells, strict=True)}
 
 
 def _loads(content: bytes, where: str, cure: str) -> Any:
@@ -153,11 +183,3 @@ def _loads(content: bytes, where: str, cure: str) -> Any:
             "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number too long")
         )
         raise DataError(f"{where} is not valid JSON ({detail}); {cure}") from error
-
-
-def _is_json(content: bytes) -> bool:
-    try:
-        json.loads(content, strict=False)
-    except ValueError:
-        return False
-    return True

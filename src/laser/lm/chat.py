@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from laser.core.errors import ModelError
+from laser.core.errors import DataWarning, ModelError
 from laser.core.types import Message
 
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -48,12 +51,13 @@ def encode_prompt(
             f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; "
             "use a chat model, or template = 'plain' for a reward model"
         )
-    conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
+    conversation = [dict(message) for message in messages]
     if system_prompt is not None and conversation[0]["role"] != "system":
         conversation = [{"role": "system", "content": system_prompt}, *conversation]
     for message in conversation:
         if _spells_special_token(tokenizer, message["role"]):
             raise ModelError(f"the role {message['role']!r} spells a control token; use system, user or assistant")
+        _check_tools(tokenizer, message)
     if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
         return _encode_guarded(tokenizer, conversation, generation_prompt)
     return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt))
@@ -91,7 +95,21 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str
     return [token for part in parts for token in part]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool) -> str:
+def _check_tools(tokenizer: PreTrainedTokenizerBase, message: Message) -> None:
+    """Refuse control tokens in the fields next to the content, and warn where the template shows no tool calls."""
+    others = {name: value for name, value in message.items() if name not in ("role", "content")}
+    if others and _spells_special_token(tokenizer, json.dumps(others, ensure_ascii=False)):
+        raise ModelError(f"{', '.join(others)} of a message spells a control token; remove it from the data")
+    if "tool_calls" in others and "tool_calls" not in str(tokenizer.chat_template):
+        warnings.warn(
+            f"the chat template of {tokenizer.name_or_path or 'a tokenizer'} does not show tool_calls, so the model "
+            "reads an empty message instead; use a model that is trained on tools",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], generation_prompt: bool) -> str:
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generation_prompt)
     except Exception as error:  # templates are programs and raise what they like
@@ -118,7 +136,7 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 
 def _encode_guarded(
-    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], generation_prompt: bool
 ) -> list[int]:
     """Render with placeholders of private-use characters, then tokenise template and contents apart."""
     placeholders = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(conversation)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from laser.config import schema
 from laser.core.types import Prompt
 from laser.data.embedded import generate
-from laser.data.files import Fields, load_file
+from laser.data.files import Census, Fields, load_file
 from laser.data.hub import load_hub
 from laser.data.split import Splits, split, split_pools
 from laser.data.task import Classify, Selection, load_task
@@ -25,15 +25,24 @@ def build_splits(config: schema.RunConfig) -> Splits:
             prompts = generate(wanted, categories=categories, seed=config.seed)
             return split(prompts, train=sizes.train, dev=sizes.dev, test=sizes.test, seed=config.seed)
         case schema.JsonlData() as data:
-            fields = _fields(data)
+            fields = prompt_fields(data)
             files = (("dev", data.dev), ("test", data.test))
-            given = {name: load_file(path, fields) for name, path in files if path is not None}
-            return _splits(load_file(data.train, fields), given, config)
+            census = Census(fields)
+            given = {name: load_file(path, fields, census) for name, path in files if path is not None}
+            train = load_file(data.train, fields, census)
+            census.check()
+            return _splits(train, given, config)
         case schema.HubData() as data:
-            read = partial(load_hub, data.name, fields=_fields(data), config=data.config, revision=data.revision)
+            fields = prompt_fields(data)
+            census = Census(fields)
+            read = partial(
+                load_hub, data.name, fields=fields, config=data.config, revision=data.revision, census=census
+            )
             named = (("dev", data.dev_split), ("test", data.test_split))
             given = {name: read(chosen) for name, chosen in named if chosen is not None}
-            return _splits(read(data.train_split), given, config)
+            train = read(data.train_split)
+            census.check()
+            return _splits(train, given, config)
         case schema.TaskData() as data:
             pools = load_task(find_task(data.name), task_selection(data, config.seed)).pools
             return split_pools(
@@ -67,7 +76,10 @@ def _classifier(source: str) -> Classify:
     return lambda texts: load()(texts)
 
 
-def _fields(data: schema.JsonlData | schema.HubData) -> Fields:
+def prompt_fields(data: schema.Data) -> Fields:
+    """Which fields of a row hold what; the defaults for data without rows of the user's."""
+    if not isinstance(data, schema.JsonlData | schema.HubData):
+        return Fields()
     answer_type = None if data.answer_type == "auto" else data.answer_type
     return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type)
 

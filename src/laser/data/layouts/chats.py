@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from laser.core.errors import DataError
+from laser.data.conversations import is_conversation
 from laser.data.files import Fields, make_prompt
 from laser.data.layouts.example import Example, LeftOut, Row
+from laser.data.looks import PROMPT, read_compared
 
 
 def own(row: Row) -> Iterator[Example]:
-    """The project's own format; see `laser.data.files`."""
+    """The project's own format; see `laser.data.files` and `laser.data.looks`."""
     prompt = make_prompt(row.where, row.fields, 0, Fields())
-    known = {"answers", "answer_type", "options", "chosen", "rejected"}
     metadata = prompt.metadata
+    messages, chosen, rejected = prompt.messages, metadata.get("chosen"), metadata.get("rejected")
+    if chosen is not None and rejected is not None and (is_conversation(chosen) or is_conversation(rejected)):
+        compared = read_compared(row.where, row.fields, PROMPT)
+        messages, chosen, rejected = compared.messages, compared.correct[0], compared.incorrect[0]
+    known = {"answers", "answer_type", "options", "chosen", "rejected"}
     yield Example(
-        str(row.get("id") if row.get("id") is not None else row.id),
-        prompt.text if len(prompt.messages) == 1 else prompt.messages,
+        row.id if row.get("id") is None else prompt.id,
+        messages[0]["content"] if len(messages) == 1 else messages,
         prompt.category,
         answer=prompt.answer,
         answers=tuple(metadata.get("answers") or ()),
         answer_type=metadata.get("answer_type"),
         options=metadata.get("options") or {},
-        chosen=_last_text(metadata.get("chosen")),
-        rejected=_last_text(metadata.get("rejected")),
+        chosen=chosen if isinstance(chosen, str) else None,
+        rejected=rejected if isinstance(rejected, str) else None,
         extra={name: value for name, value in metadata.items() if name not in known},
     )
 
@@ -34,13 +41,14 @@ def wildchat(row: Row) -> Iterator[Example | LeftOut]:
         yield LeftOut("not English")
         return
     conversation = row.need("conversation", list)
-    first = next((turn for turn in conversation if turn.get("role") == "user"), None)
+    turns = [turn for turn in conversation if isinstance(turn, Mapping)]
+    first = next((turn for turn in turns if turn.get("role") == "user"), None)
     if first is None or not str(first.get("content") or "").strip():
         yield LeftOut("no user message")
         return
     label = row.get(row.category_field or "category")
     extra = {"language": row.get("language")} if row.get("language") is not None else {}
-    yield Example(row.id, first["content"], "" if label is None else str(label), extra=extra)
+    yield Example(row.id, str(first["content"]), "" if label is None else str(label), extra=extra)
 
 
 def alpaca_eval(row: Row) -> Iterator[Example]:
@@ -59,6 +67,8 @@ def alpaca_eval(row: Row) -> Iterator[Example]:
 def mt_bench(row: Row) -> Iterator[Example]:
     """The first turn; the hub calls the list of turns `prompt`."""
     turns = row.need("turns" if row.get("turns") is not None else "prompt", list)
+    if not turns or not isinstance(turns[0], str):
+        raise DataError(f"{row.where} has no text as its first turn; fix or remove the row")
     yield Example(row.id, turns[0], row.need("category"), extra={"turns": list(turns)})
 
 
@@ -83,10 +93,3 @@ def self_instruct(row: Row) -> Iterator[Example]:
     text = "\n\n".join(part for part in (row.need("instruction"), str(instance.get("input") or "")) if part.strip())
     category = row.get("motivation_app") or "self_instruct"
     yield Example(row.id, text, str(category), extra={"reference": instance.get("output")})
-
-
-def _last_text(value: Any) -> str | None:
-    """Text, or the content of the last of a list of messages."""
-    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
-        value = value[-1].get("content")
-    return value if isinstance(value, str) else None

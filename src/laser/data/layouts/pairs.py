@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from laser.core.errors import DataError
-from laser.core.types import Message
+from laser.data.conversations import read_dialogue
 from laser.data.layouts.example import Example, Row
-
-_SECTIONS = {
-    "Chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
-    "Chat Hard": (
-        "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
-        "llmbar-adver-manual"
-    ),
-    "Safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
-    "Reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
-}
-REWARDBENCH_SECTIONS = {subset: section for section, subsets in _SECTIONS.items() for subset in subsets.split()}
-"""Section of each subset of RewardBench (Lambert et al. 2024)."""
+from laser.data.tasks import REWARDBENCH_SECTIONS
 
 RM_BENCH_STYLES = ("concise", "plain", "markdown")
 """Styles of RM-Bench's three responses, in its order, from the least to the most adorned."""
 
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+_ASSISTANT = "\n\nAssistant:"
 
 
 def rewardbench(row: Row) -> Iterator[Example]:
@@ -74,7 +63,7 @@ def hh_rlhf(row: Row) -> Iterator[Example]:
     chosen, rejected = row.need("chosen"), row.need("rejected")
     shared = _common_prefix(chosen, rejected)
     cut = shared.rfind(_ASSISTANT)
-    messages = _messages(shared[:cut]) if cut >= 0 else ()
+    messages = tuple(read_dialogue(shared[:cut])) if cut >= 0 else ()
     if not messages or messages[-1]["role"] != "user":
         raise DataError(
             f"{row.where}: chosen and rejected do not share a dialogue up to a turn of the assistant; "
@@ -88,18 +77,3 @@ def hh_rlhf(row: Row) -> Iterator[Example]:
 def _common_prefix(first: str, second: str) -> str:
     parts = (position for position, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     return first[: next(parts, min(len(first), len(second)))]
-
-
-def _messages(dialogue: str) -> tuple[Message, ...]:
-    """Turns of a dialogue; empty ones are left out, and turns of one side in a row are joined."""
-    turns: list[dict[str, str]] = []
-    for part in dialogue.split(_HUMAN)[1:]:
-        human, *replies = part.split(_ASSISTANT)
-        for role, text in (("user", human), *(("assistant", reply) for reply in replies)):
-            if not text.strip():
-                continue
-            if turns and turns[-1]["role"] == role:
-                turns[-1]["content"] += f"\n\n{text.strip()}"
-            else:
-                turns.append({"role": role, "content": text.strip()})
-    return tuple(turns)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from laser.core.errors import DataError
+from laser.data.gold import read_options
 from laser.data.layouts.example import Example, LeftOut, Row, with_options
 from laser.data.tasks.latex import last_boxed
 
@@ -97,13 +98,12 @@ def commonsenseqa(row: Row) -> Iterator[Example | LeftOut]:
     if row.get("answerKey") == "":
         yield LeftOut("no gold answer")
         return
-    question: Any = row.fields.get("question")
+    question: Any = row.get("question")
     if isinstance(question, Mapping):
-        stem, choices = question.get("stem"), question.get("choices") or []
-        options = {choice["label"]: choice["text"] for choice in choices}
+        stem, choices = question.get("stem"), question.get("choices")
     else:
         stem, choices = row.need("question"), row.need("choices", dict)
-        options = dict(zip(choices["label"], choices["text"], strict=True))
+    options = read_options(row.where, choices)
     if not isinstance(stem, str) or not options:
         raise DataError(f"{row.where} has no question with stem and choices; check that this is CommonsenseQA")
     letter = row.need("answerKey")

@@ -1,9 +1,11 @@
 """The tasks that the library knows: what each is, where it is from, how the paper used it. Data only, no readers."""
 
 from laser.data.tasks.catalogue import TASKS, find_task
+from laser.data.tasks.preferences import REWARDBENCH_SECTIONS
 from laser.data.tasks.task import AnswerFormat, AnswerType, Hub, Kind, MetricName, Role, Sizes, Task
 
 __all__ = [
+    "REWARDBENCH_SECTIONS",
     "TASKS",
     "AnswerFormat",
     "AnswerType",

@@ -3,6 +3,18 @@
 from laser.data.tasks.prompts import PLAIN
 from laser.data.tasks.task import Hub, Sizes, Task
 
+_SECTIONS = {
+    "Chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
+    "Chat Hard": (
+        "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
+        "llmbar-adver-manual"
+    ),
+    "Safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
+    "Reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
+}
+REWARDBENCH_SECTIONS = {subset: section for section, subsets in _SECTIONS.items() for subset in subsets.split()}
+"""Section of each subset of RewardBench (Lambert et al. 2024)."""
+
 _ALL = Sizes(None, 0, 0)
 
 REWARDBENCH = Task(

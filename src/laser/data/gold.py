@@ -1,0 +1,127 @@
+"""Gold answers, options and answer types of a row, checked when the row is read."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, get_args
+
+from laser.core.errors import DataError
+from laser.data.conversations import read_text
+from laser.data.tasks import AnswerType
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_GSM8K = re.compile(r"(?:(?P<solution>.*)\s)?####[ \t]*(?P<answer>[^\s#][^\n#]*)\s*", re.DOTALL)
+
+
+def read_gold(where: str, value: Any) -> tuple[str, ...]:
+    """The accepted gold answers in a field, as text; empty where there is none.
+
+    Null, NaN and empty text mean that there is none; numbers and truth values become text as they are written (1.0,
+    True); of text that ends in "#### 18" (GSM8K) counts what follows the mark; a list holds several accepted answers;
+    of verl's object counts its `ground_truth`.
+
+    Raises:
+        DataError: The field holds anything else.
+    """
+    if isinstance(value, Mapping) and "ground_truth" in value:
+        value = value["ground_truth"]
+    values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    texts = (_one(where, item) for item in values)
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
+
+
+def solution_of(value: Any) -> str | None:
+    """What comes before the "####" of a gold answer of GSM8K; None if the answer is of another form."""
+    found = _GSM8K.fullmatch(value) if isinstance(value, str) else None
+    return found["solution"] if found is not None else None
+
+
+def read_options(where: str, value: Any) -> dict[str, str]:
+    """Options of a multiple-choice question, text by letter.
+
+    Args:
+        where: A place for error messages.
+        value: Text by letter; a list of texts, with their letters in front or not; a list of {label, text}; an object
+            of two lists, `label` and `text`; JSON of one of these; or null.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise DataError(_refused_options(where)) from None
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and {"label", "text"} <= value.keys() and isinstance(value["label"], Sequence):
+        value = [{"label": label, "text": text} for label, text in zip(value["label"], value["text"], strict=False)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = _lettered(value)
+    if not isinstance(value, Mapping) or not all(isinstance(text, str | int | float | None) for text in value.values()):
+        raise DataError(_refused_options(where))
+    return {read_text(where, letter): read_text(where, text) for letter, text in value.items() if text is not None}
+
+
+def check_answer_type(where: str, value: Any) -> None:
+    """Make sure that a row's `answer_type` is one.
+
+    Raises:
+        DataError: It is not; names the nearest.
+    """
+    known = get_args(AnswerType)
+    if value is not None and value not in known:
+        near = difflib.get_close_matches(str(value)[:60], known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}, or set data.answer_type for all rows"
+        raise DataError(f"{where}: answer_type {value!r:.60} is unknown; {hint}")
+
+
+def check_letter(where: str, value: Any, options: Mapping[str, str]) -> None:
+    """Make sure that the answer to a multiple-choice question is not the index of an option.
+
+    Raises:
+        DataError: It is a number that is neither a letter nor the text of an option.
+    """
+    if options and isinstance(value, int | float) and not {str(value), f"{value:g}"} & {*options, *options.values()}:
+        raise DataError(
+            f"{where}: the answer {value!r:.60} is none of the options {', '.join(options)[:60]}; write the option's "
+            "letter or text"
+        )
+
+
+def _one(where: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        text = read_text(where, value)
+        found = _GSM8K.fullmatch(text)
+        return (found["answer"].strip() if found is not None else text) if text.strip() else None
+    if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    has = f"an object with {', '.join(map(repr, value))[:200]}" if isinstance(value, Mapping) else f"{value!r:.60}"
+    raise DataError(
+        f"{where}: the gold answer is {has}; write text, a number or a list of them, or name the field that holds it "
+        "(data.answer_field = 'outer.inner')"
+    )
+
+
+def _lettered(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Text by letter; letters that the list names win. None if an entry is not understood."""
+    options: dict[str, Any] = {}
+    for letter, value in zip(_LETTERS, values, strict=False):
+        if isinstance(value, Mapping):
+            if not {"label", "text"} <= value.keys():
+                return None
+            options[str(value["label"])] = value["text"]
+        else:
+            options[letter] = re.sub(rf"^\(?{letter}[.):]\s*", "", value) if isinstance(value, str) else value
+    return options if len(options) == len(values) else None
+
+
+def _refused_options(where: str) -> str:
+    return f'{where}: the options are not understood; write texts by letter ({{"A": ...}}) or a list of texts'

@@ -1,0 +1,214 @@
+"""Rows in the forms that trainers write: which fields hold the prompt, and the better and the worse responses."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laser.core.errors import DataError
+from laser.core.types import Message
+from laser.data.conversations import check_prompt, is_conversation, read_messages, read_text, response_text
+
+PROMPT = "prompt"
+"""The field that holds the prompt unless the user names another."""
+
+_CONVERSATIONS = ("messages", "conversations", "conversation", "context_messages")
+_INSTRUCTIONS = ("instruction", "query")
+_QUESTIONS = ("question", "input")  # recognised next to two responses only
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A prompt with correct and incorrect, or better and worse, responses; a pair has one of each."""
+
+    messages: tuple[Message, ...]
+    correct: tuple[str, ...]
+    incorrect: tuple[str, ...]
+
+
+def lookup(row: Row, name: str) -> Any:
+    """The value of a field; dots lead into objects (``reward_model.ground_truth``). None if it is not there."""
+    return _found(row, name)[1]
+
+
+def has_field(row: Row, name: str) -> bool:
+    """Whether a row has a field, null or not."""
+    return _found(row, name)[0]
+
+
+def read_prompt(where: str, row: Row, name: str) -> tuple[tuple[Message, ...], frozenset[str]]:
+    """The prompt of a row, and the names of the fields that hold nothing else.
+
+    In the named field; without a field `prompt`, in the fields of a known form: `messages` or `conversations` (the
+    prompt is what comes before a last answer), `instruction` or `query` with `input`, `system` and `history`, or the
+    shared beginning of `chosen` and `rejected`.
+
+    Raises:
+        DataError: There is no prompt, or one that cannot be used; names the row.
+    """
+    value = lookup(row, name)
+    if value is not None:
+        messages = read_messages(where, value)
+        if name != PROMPT:
+            messages = _before_answer(messages)
+        return check_prompt(where, messages), frozenset({name})
+    found = _by_look(where, row) if name == PROMPT else None
+    if found is not None:
+        return check_prompt(where, _before_answer(found[0])), found[1]
+    if name == PROMPT and is_conversation(row.get("chosen")) and is_conversation(row.get("rejected")):
+        return read_compared(where, row, name).messages, frozenset()
+    raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+
+
+def read_compared(where: str, row: Row, name: str) -> Compared:
+    """The prompt of a row with the responses that it compares.
+
+    `chosen` and `rejected` hold a text, a conversation that ends with the response, or a list of texts (RewardBench 2);
+    ms-swift writes `rejected_response` or `rejected_messages` instead. What both conversations begin with is the
+    prompt, which a field of its own may also give.
+
+    Raises:
+        DataError: A response or the prompt lacks, or the conversations do not differ in their last message alone.
+    """
+    base = _base(where, row, name)
+    chosen, rejected = _responses(where, row)
+    if any(isinstance(value, str) or is_conversation(value) for value in (chosen, rejected)):
+        return _pair(where, base, chosen, rejected, row, name)
+    correct, incorrect = _texts(where, "chosen", chosen), _texts(where, "rejected", rejected)
+    for count, expected in (("num_correct", len(correct)), ("total_completions", len(correct) + len(incorrect))):
+        if isinstance(row.get(count), int) and row[count] != expected:
+            raise DataError(f"{where}: {count} is {row[count]}, but there are {expected}; get the file again")
+    if base is None:
+        raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+    return Compared(check_prompt(where, base), correct, incorrect)
+
+
+def _found(row: Row, name: str) -> tuple[bool, Any]:
+    if name in row:
+        return True, row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False, None
+        value = value[part]
+    return True, value
+
+
+def _base(where: str, row: Row, name: str) -> Sequence[Message] | None:
+    """The prompt that a row gives outside its responses; None if only they have one."""
+    for named in dict.fromkeys((name, PROMPT)):
+        if lookup(row, named) is not None:
+            return read_messages(where, lookup(row, named))
+    found = _by_look(where, row)
+    if found is not None:
+        return _before_answer(found[0])
+    asked = next((row[field] for field in _QUESTIONS if isinstance(row.get(field), str)), None)
+    return None if asked is None else _with_system(where, row, read_messages(where, asked))
+
+
+def _by_look(where: str, row: Row) -> tuple[list[Message], frozenset[str]] | None:
+    """The conversation of a row of a known form, and the fields that hold nothing else; None if it is of none."""
+    for field in _CONVERSATIONS:
+        if is_conversation(row.get(field)):
+            messages = _with_system(where, row, read_messages(where, row[field]))
+            whole = messages[-1]["role"] != "assistant"
+            return messages, frozenset({field, "system"}) if whole else frozenset({"system"})
+    for field in _INSTRUCTIONS:
+        if isinstance(row.get(field), str) and row[field].strip():
+            return _instruction(where, row, row[field]), frozenset({field, "input", "system", "history"})
+    return None
+
+
+def _instruction(where: str, row: Row, instruction: str) -> list[Message]:
+    """Alpaca's, LLaMA-Factory's and ms-swift's older form."""
+    text = "\n".join(part for part in (instruction, row.get("input")) if isinstance(part, str) and part.strip())
+    turns: list[Message] = []
+    for asked, answered in row.get("history") or ():
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return _with_system(where, row, read_messages(where, [*turns, {"role": "user", "content": text}]))
+
+
+def _with_system(where: str, row: Row, messages: list[Message]) -> list[Message]:
+    system = row.get("system")
+    if not isinstance(system, str) or not system.strip() or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": read_text(where, system)}, *messages]
+
+
+def _before_answer(messages: Sequence[Message]) -> list[Message]:
+    """The conversation without a last message of the assistant's."""
+    return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+
+
+def _responses(where: str, row: Row) -> tuple[Any, Any]:
+    """The values that hold the better and the worse responses."""
+    rejected = next(
+        (row[name] for name in ("rejected", "rejected_response", "rejected_messages") if row.get(name) is not None),
+        None,
+    )
+    chosen = row.get("chosen")
+    if chosen is None and row.get("rejected") is None and rejected is not None:
+        chosen = row.get("messages") if row.get("messages") is not None else row.get("response")
+    for name, value in (("chosen", chosen), ("rejected", rejected)):
+        if value is None or value in ("", []):
+            raise DataError(f"{where} has no {name!r} response; it has {_fields(row)}")
+    return chosen, rejected
+
+
+def _pair(where: str, base: Sequence[Message] | None, chosen: Any, rejected: Any, row: Row, name: str) -> Compared:
+    begun, better = _split(f"{where}, chosen", "chosen", chosen)
+    other, worse = _split(f"{where}, rejected", "rejected", rejected)
+    if begun and other and begun != other:
+        raise DataError(
+            f"{where}: chosen and rejected differ before their last message; give both the same conversation up to it, "
+            "or remove the row"
+        )
+    begun = begun or other
+    messages = _joined(base or [], begun)
+    if messages is None:
+        raise DataError(f"{where}: chosen begins with another conversation than the prompt; fix or remove the row")
+    if not messages:
+        raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+    return Compared(check_prompt(where, messages), (better,), (worse,))
+
+
+def _split(where: str, name: str, value: Any) -> tuple[list[Message], str]:
+    """What comes before a response, and its text."""
+    if isinstance(value, str) and not is_conversation(value):
+        if not value.strip():
+            raise DataError(f"{where.rpartition(',')[0]} has no {name!r} response; fill or remove the row")
+        return [], read_text(where, value)
+    turns = read_messages(where, value)
+    return turns[:-1], response_text(where, turns[-1])
+
+
+def _joined(base: Sequence[Message], begun: Sequence[Message]) -> list[Message] | None:
+    """One prompt of the prompt's own field and what the responses begin with; None if they are not one conversation."""
+    if begun and begun[0]["role"] == "assistant":
+        return [*base, *begun]
+    if all(message in begun for message in base):
+        return list(begun)
+    return list(base) if not begun or (all(message in base for message in begun) and base[-1] == begun[-1]) else None
+
+
+def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or not all(isinstance(text, str) and text.strip() for text in value):
+        kind = "a list with something else than text" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+        raise DataError(f"{where}: {name!r} is {kind}; give text, messages, or a list of texts")
+    return tuple(read_text(where, text) for text in value)
+
+
+def _nearest(name: str, row: Row) -> str:
+    close = difflib.get_close_matches(name, list(row), n=1)
+    if close:
+        return f"did you mean {close[0]!r:.80}? Set data.prompt_field"
+    return f"it has {_fields(row)}; set data.prompt_field"
+
+
+def _fields(row: Row) -> str:
+    listed = ", ".join(f"{name!r:.60}" for name in list(row)[:20]) or "no fields"
+    return listed + (", ..." if len(row) > 20 else "")
