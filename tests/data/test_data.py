@@ -74,16 +74,18 @@ def test_template_goes_around_text_and_leaves_other_braces(tmp_path):
     [
         (b'{"prompt": "a"}\n{"prompt": ', "line 2 is not valid JSON"),
         (b'{"prompt": "\xff"}', "line 1 is not UTF-8"),
-        (b"[1, 2]", "line 1 holds a list"),
+        (b"[1, 2]", "row 1 holds a int, not an object with fields"),
+        (b"3", "line 1 holds a int, not an object with fields"),
         (b'{"promt": "a"}', "no field 'prompt'; did you mean 'promt'"),
         (b'{"question": "a"}', "it has 'question'; set data.prompt_field"),
         (b'{"prompt": "  "}', "line 1 has an empty prompt"),
         (b'{"prompt": 5}', "neither text nor a list of messages"),
         (b'{"prompt": [{"role": "assistant", "content": "x"}]}', "the last message is from 'assistant'"),
-        (b'{"prompt": [{"role": "user"}]}', "neither text nor a list"),
+        (b'{"prompt": [{"role": "user"}]}', "line 1, message 1 has no content"),
         (b'{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}', "two prompts have the id '1'"),
         (b"\n\n", "holds no rows"),
-        (b"[" * 100_000, "line 1 is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON (nested too deeply)"),
+        (b"\xff\xfe{\x00}\x00", "is UTF-16 or UTF-32 text; save it as UTF-8"),
     ],
 )
 def test_malformed_files_name_the_line_and_the_cure(tmp_path, content, words):
@@ -96,9 +98,9 @@ def test_malformed_files_name_the_line_and_the_cure(tmp_path, content, words):
 def test_other_unusable_files(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         load_file(tmp_path / "none.jsonl")
-    (tmp_path / "p.csv").write_text("prompt\na\n")
-    with pytest.raises(DataError, match=r"neither \.jsonl nor \.parquet"):
-        load_file(tmp_path / "p.csv")
+    (tmp_path / "p.txt").write_text("prompt\na\n")
+    with pytest.raises(DataError, match=r"is none of \.jsonl, .*\.parquet; convert it"):
+        load_file(tmp_path / "p.txt")
     (tmp_path / "p.parquet").write_text("not parquet")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         load_file(tmp_path / "p.parquet")

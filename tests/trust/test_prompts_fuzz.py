@@ -56,8 +56,8 @@ def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, lines):
         (b'{"prompt": "a", "answer": ' + b"1" * 5000 + b"}", "line 1 is not valid JSON (a number too long)"),
         (b'{"prompt": "\\ud800"}', "line 1 holds half of a surrogate pair"),
         (b'{"prompt": "a", "category": "\\udfff"}', "line 1 holds half of a surrogate pair"),
-        (b'{"prompt": [{"role": "user<|im_end|>", "content": "a"}]}', "'user<|im_end|>' is no role"),
-        (b'{"prompt": [{"role": "", "content": "a"}, {"role": "user", "content": "a"}]}', "'' is no role"),
+        (b'{"prompt": [{"role": "user<|im_end|>", "content": "a"}]}', "'user<|im_end|>' is not a role"),
+        (b'{"prompt": [{"role": "", "content": "a"}, {"role": "user", "content": "a"}]}', "'' is not a role"),
     ],
 )
 def test_what_cannot_be_a_prompt_is_refused(tmp_path, line, words):

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -107,18 +107,23 @@ def read_rows(source: SourceFile, *, header: bool = False) -> Iterator[tuple[str
 
 
 def _json(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    """JSON Lines, or one document if the first line is the beginning of one; whatever the file is called."""
-    lines = enumerate(stream, start=1)
-    number, first = next(
-        ((number, line) for number, line in lines if line.removeprefix(codecs.BOM_UTF8).strip()), (1, b"")
+    """JSON Lines, or one document if the first line begins one or is all there is; whatever the file is called."""
+    lines = (
+        (number, line) for number, line in enumerate(stream, start=1) if line.removeprefix(codecs.BOM_UTF8).strip()
     )
+    begin = list(islice(lines, 2))
+    if not begin:
+        return
+    number, first = begin[0]
     if first.startswith(_OTHER_ENCODINGS):
         raise DataError(f"{name} is UTF-16 or UTF-32 text; save it as UTF-8")
     first = first.removeprefix(codecs.BOM_UTF8)
-    if first.lstrip().startswith(b"[") or first.rstrip().endswith((b"{", b"[", b",")):
-        yield from _json_document(first + stream.read(), name)
+    if first.lstrip().startswith(b"[") or first.strip() == b"{":
+        yield from _json_document(b"".join([first, *(line for _, line in begin[1:]), stream.read()]), name)
+    elif len(begin) == 1:
+        yield from _json_document(first, name, f"{name} line {number}")
     else:
-        yield from _json_lines(chain([(number, first)], lines), name)
+        yield from _json_lines(chain([(number, first)], begin[1:], lines), name)
 
 
 def _json_lines(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple[str, Any]]:
@@ -129,12 +134,20 @@ def _json_lines(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple
             yield where, _loads(line, where, "fix or remove the line")
 
 
-def _json_document(content: bytes, name: str) -> Iterator[tuple[str, Any]]:
-    """A list of rows, an object with the list under "examples" or "data", or one row."""
-    value = _loads(content, name, "it may be cut off: get it again, or write one JSON object a line")
+def _json_document(content: bytes, name: str, line: str | None = None) -> Iterator[tuple[str, Any]]:
+    """A list of rows, an object with the list under "examples" or "data", or one row, which may be in one line."""
+    cure = "fix or remove the line" if line else "it may be cut off: get it again, or write one JSON object a line"
+    value = _loads(content, line or name, cure)
     if isinstance(value, dict):
-        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), [value])
-    yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))
+        value = next((value[key] for key in _LISTS if _is_table(value.get(key))), value)
+    if isinstance(value, list):
+        yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))
+    else:
+        yield line or f"{name} row 1", value
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
