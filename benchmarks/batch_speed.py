@@ -16,18 +16,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from common import device_peak, load_policy, make_prompts, seconds
+from common import batch_config, device_peak, load_policy, make_prompts, seconds
 from laser.bandits.baselines import Fixed
 from laser.bandits.context import ContextPreparer
 from laser.bandits.ensembles import UniformEnsemble
 from laser.bandits.feedback import QuantileFeedback
+from laser.core.types import Batch
 from laser.lm.packing import pad_right
 from laser.lm.sources import load_causal_lm, load_tokenizer
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.pool import Arm, RewardPool
-from laser.training.batch import BatchSettings, Moment, Parts, run_batch, sample
+from laser.training.batch import Parts, run_batch, sample
 from laser.training.learner import Learner
 from laser.training.losses import Objective
 from laser.training.progress import PhaseClock, Silent
@@ -68,10 +69,8 @@ def main() -> None:
     policy = load_policy(options.model)
     generator = TransformersGenerator(policy, max_batch_tokens=options.max_batch_tokens)
     prompts = make_prompts(policy, options.prompts, options.prompt_tokens)
-    settings = BatchSettings(
-        seed=0, num_responses=options.responses, temperature=1.0, top_p=1.0, max_new_tokens=options.new_tokens,
-        pairs_per_prompt=PAIRS,
-    )  # fmt: skip
+    config = batch_config(options.responses, options.new_tokens, PAIRS, temperature=1.0)
+    batch = Batch(0, 0, prompts)
 
     def one_batch(selector, replies) -> tuple[dict[str, float], int]:
         arms = [Arm(str(arm), partial(build_rm, options.model, policy)) for arm in range(ARMS)]
@@ -80,14 +79,14 @@ def main() -> None:
             QuantileFeedback(), NoSignal(), Learner(policy, Objective("nll+dpo"), learning_rate=1e-6),
         )  # fmt: skip
         clock = PhaseClock(Silent(), iteration=0, step=0)
-        record, peak = device_peak(lambda: run_batch(parts, prompts, settings, Moment(0, 0), clock, lambda: replies))
+        record, peak = device_peak(lambda: run_batch(parts, config, batch, clock, replies))
         return record["seconds"], peak
 
     parts = Parts(policy, generator, *[None] * 6)  # type: ignore[arg-type]
     totals: dict[str, list[float]] = {"laser": [], "ensemble": [], "plain": []}
     for repeat in range(options.repeats + 1):
         replies: list = []
-        sampling = seconds(lambda replies=replies: replies.extend(sample(parts, prompts, settings, Moment(0, 0))))
+        sampling = seconds(lambda replies=replies: replies.extend(sample(parts, config, batch)))
         one, peak = one_batch(Fixed(ARMS, 0), replies)
         every, _ = one_batch(UniformEnsemble(ARMS), replies)
         plain, plain_peak = device_peak(

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from laser.config import RunConfig, parse_config
 from laser.core.types import Prompt, Response
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.policy.policy import Policy
@@ -85,3 +86,20 @@ def make_responses(policy: Policy, count: int, per_prompt: int, num_tokens: int,
         ids = [(*policy.tokenizer(one).input_ids, policy.tokenizer.eos_token_id) for one in texts]
         rows.append([Response(tuple(i), one, (0.0,) * len(i), True) for i, one in zip(ids, texts, strict=True)])
     return rows
+
+
+def batch_config(num_responses: int, max_new_tokens: int, pairs_per_prompt: int, *, temperature: float) -> RunConfig:
+    """The configuration of one batch whose models are made by hand."""
+    return parse_config(
+        {
+            "policy": {"model": "made by hand"},
+            "data": {"type": "embedded"},
+            "rewards": {"models": [{"type": "function", "name": "made by hand", "function": "none.py:none"}]},
+            "generation": {
+                "num_responses": num_responses,
+                "max_new_tokens": max_new_tokens,
+                "temperature": temperature,
+            },
+            "training": {"pairs_per_prompt": pairs_per_prompt},
+        }
+    )

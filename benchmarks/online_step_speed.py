@@ -26,16 +26,17 @@ from peft import LoraConfig
 from transformers import PrinterCallback
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-from common import load_policy, make_prompts, seconds
+from common import batch_config, load_policy, make_prompts, seconds
 from laser.bandits.baselines import Fixed
 from laser.bandits.context import ContextPreparer
 from laser.bandits.feedback import QuantileFeedback
+from laser.core.types import Batch
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
-from laser.training.batch import BatchSettings, Moment, Parts, run_batch, sample
+from laser.training.batch import Parts, run_batch
 from laser.training.learner import Learner
 from laser.training.losses import Objective
 from laser.training.progress import PhaseClock, Silent
@@ -56,15 +57,12 @@ def ours(policy: Policy, prompts, options: argparse.Namespace, responses: int, p
         ContextPreparer(policy.context_dim), Fixed(1, 0), QuantileFeedback(), NoSignal(),
         Learner(policy, Objective("dpo", beta=BETA), learning_rate=RATE, reference="initial"),
     )  # fmt: skip
-    settings = BatchSettings(
-        seed=0, num_responses=responses, temperature=0.9, top_p=1.0, max_new_tokens=options.new_tokens,
-        pairs_per_prompt=pairs,
-    )  # fmt: skip
-    at, records = Moment(0, step), []
+    config = batch_config(responses, options.new_tokens, pairs, temperature=0.9)
+    records = []
 
     def work() -> None:
         clock = PhaseClock(Silent(), iteration=0, step=step)
-        records.append(run_batch(parts, prompts, settings, at, clock, lambda: sample(parts, prompts, settings, at)))
+        records.append(run_batch(parts, config, Batch(0, step, prompts), clock))
 
     spent = seconds(work)
     return spent, records[0]["pairs"], records[0]["tokens"]["sampled"]

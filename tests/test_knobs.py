@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from laser.bandits.context import ContextPreparer
 from laser.config import parse_config, rewards, schema, selection, tracking
-from laser.wiring import build, build_plan, build_selector
+from laser.training.loop import draw_batches
+from laser.wiring import build, build_selector
 from tiny import make_model, make_tokenizer, save_model
 
 ROOT = Path(schema.__file__).parents[1]
@@ -16,6 +17,7 @@ READERS = "".join(
     path.read_text()
     for path in (
         *(ROOT / "wiring").glob("*.py"),
+        *(ROOT / "training").glob("*.py"),
         ROOT / "commands/plan.py",
         ROOT / "commands/best_of_n.py",
         ROOT / "config/presets.py",
@@ -75,33 +77,6 @@ def with_value(table, path, value):
     return parse_config({**table, section: {**table.get(section, {}), name: value}})
 
 
-PLAN = {
-    "training.iterations": (7, lambda plan: plan.iterations),
-    "training.sampling": ("per_iteration", lambda plan: plan.sampling),
-    "training.reference": ("initial", lambda plan: plan.reference),
-    "training.granularity": ("per_prompt", lambda plan: plan.batch.granularity),
-    "training.bandit_loss": ("decrease", lambda plan: plan.batch.bandit_loss),
-    "training.pairs_per_prompt": (2, lambda plan: plan.batch.pairs_per_prompt),
-    "training.convergence_threshold": (0.7, lambda plan: plan.convergence_threshold),
-    "training.convergence_patience": (5, lambda plan: plan.convergence_patience),
-    "generation.num_responses": (9, lambda plan: plan.batch.num_responses),
-    "generation.temperature": (0.3, lambda plan: plan.batch.temperature),
-    "generation.top_p": (0.4, lambda plan: plan.batch.top_p),
-    "generation.max_new_tokens": (3, lambda plan: plan.batch.max_new_tokens),
-    "evaluation.every": (4, lambda plan: plan.evaluate_every),
-    "checkpoint.every": (6, lambda plan: plan.checkpoint_every),
-    "checkpoint.keep": (8, lambda plan: plan.keep_checkpoints),
-    "seed": (11, lambda plan: plan.batch.seed),
-}
-
-
-@pytest.mark.parametrize("path", PLAN)
-def test_plan_knobs(table, path):
-    value, read = PLAN[path]
-    default = read(build_plan(parse_config(table), []))
-    assert read(build_plan(with_value(table, path, value), [])) == value != default
-
-
 @pytest.mark.parametrize(
     ("path", "value"),
     [("training.batch_size", 2), ("training.batches_per_iteration", 5), ("split.batching", "by_category")],
@@ -110,8 +85,8 @@ def test_batch_knobs(table, path, value):
     from laser.data.embedded import generate
 
     prompts = generate(40)
-    default = build_plan(parse_config(table), prompts).draw_batches(0)
-    assert build_plan(with_value(table, path, value), prompts).draw_batches(0) != default
+    default = draw_batches(parse_config(table), prompts, 0)
+    assert draw_batches(with_value(table, path, value), prompts, 0) != default
 
 
 @pytest.mark.parametrize(
@@ -153,7 +128,7 @@ def learner_state(config):
     learner = build(config).parts.learner
     public = (learner._learning_rate, learner._warmup_steps, learner._max_grad_norm, learner._epochs)
     decay = learner._optimizer.param_groups[0]["weight_decay"]
-    return (*public, learner._optimizer_steps, learner._max_batch_tokens, decay)
+    return (*public, learner._optimizer_steps, learner._budget.tokens, decay)
 
 
 @pytest.mark.parametrize("path", LEARNER)

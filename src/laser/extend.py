@@ -7,6 +7,7 @@ from __future__ import annotations
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
 from laser.bandits.base import Feedback, Selector
 from laser.core.types import (
+    Batch,
     BoolArray,
     FloatArray,
     IntArray,
@@ -24,10 +25,11 @@ from laser.rewards.families.backbone import head_tensors, hidden_states, linear,
 from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, PairModel, Row, pad_of, window_of
 from laser.rewards.pool import RewardPool
 from laser.training.charges import Charge
-from laser.training.signals import Signal, SignalInput, Stateless
+from laser.training.signals import Signal, Stateless
 
 __all__ = [
     "ArmSelector",
+    "Batch",
     "BoolArray",
     "Charge",
     "Checkpoint",
@@ -52,7 +54,6 @@ __all__ = [
     "Selection",
     "Selector",
     "Signal",
-    "SignalInput",
     "StateDict",
     "Stateless",
     "TransformersGenerator",

@@ -1,4 +1,4 @@
-"""What a choice earns beside the loss, and who is charged for which pairs."""
+"""What a choice earns besides the loss, and which pairs a charge holds."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,18 @@ import pytest
 from laser.bandits.baselines import UniformRandom
 from laser.bandits.feedback import ZScoreFeedback
 from laser.bandits.linucb import LinUCB
+from laser.config.schema import GenerationConfig
+from laser.config.selection import ProbeSignal
 from laser.core.state import load_state, save_state
-from laser.core.types import Pair, Prompt, Response, Selection
+from laser.core.types import Batch, Pair, Prompt, Response, Selection
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
 from laser.training.pairs import Candidates, orient_by_agreement
-from laser.training.probe import Probe, ProbeSettings
-from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, SignalInput, mixed
+from laser.training.probe import Probe
+from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, mixed
 
 IS_RIGHT = answer_check("whole")
 PROMPTS = [
@@ -44,13 +46,13 @@ def make_pool():
 
 
 def given(charges, step=0, iteration=0):
-    return SignalInput(iteration, step, PROMPTS, REPLIES, charges)
+    return Batch(iteration, step, PROMPTS), REPLIES, charges
 
 
 def test_accuracy_gap_is_plus_one_for_right_over_wrong():
     right, wrong, neither = Pair(0, 0, 1, 1, 0), Pair(0, 1, 0, 1, 0), Pair(0, 1, 2, 1, 0)
     charges = [Charge(0, (0,), pairs, True) for pairs in ((right,), (wrong,), (neither,), (right, neither), ())]
-    values = AccuracyGap(IS_RIGHT).measure(given(charges))
+    values = AccuracyGap(IS_RIGHT).measure(*given(charges))
     np.testing.assert_allclose(values[:4], [1.0, 0.0, 0.5, 0.75])
     assert np.isnan(values[4])
 
@@ -68,19 +70,9 @@ class Replies:
 
 
 def make_probe(pool, generator, **changes):
-    settings = {
-        "labels": "gold",
-        "warm_start": False,
-        "refresh": 0,
-        "num_responses": 3,
-        "temperature": 1.0,
-        "max_new_tokens": 4,
-        "gold_format": "{answer}",
-        "seed": 0,
-    }
-    return Probe(
-        pool, generator, {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}, IS_RIGHT, ProbeSettings(**settings | changes)
-    )
+    section = ProbeSignal(**{"labels": "gold", "warm_start": False, "num_responses": 3} | changes)
+    prompts = {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}
+    return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, prompts, IS_RIGHT, seed=0)
 
 
 def contexts(prompts):
@@ -95,17 +87,17 @@ def test_a_probe_is_the_pair_accuracy_in_the_categories_chosen_for(tmp_path):
     probe = make_probe(pool, generator)
     probe.prepare(0, UniformRandom(3), contexts)
     # "yes" is right; against "no" (shorter) and "maybe not" (longer), the longer wins one of two
-    np.testing.assert_allclose(probe.measure(given(CHARGES)), [1.0, 0.0, 1 / 3, 0.5])
+    np.testing.assert_allclose(probe.measure(*given(CHARGES)), [1.0, 0.0, 1 / 3, 0.5])
     asked = pool.num_scored()
     assert asked == {"long": 6, "short": 0, "knows_even": 12}, "asked only for what was chosen"
     probe.prepare(5, UniformRandom(3), contexts)
-    probe.measure(given(CHARGES, step=1))
+    probe.measure(*given(CHARGES, step=1))
     assert (pool.num_scored(), generator.calls) == (asked, 2), "measured once"
     save_state(tmp_path / "probe", probe.state_dict())
     again = make_probe(pool, generator)
     again.load_state_dict(load_state(tmp_path / "probe"))
     again.prepare(5, UniformRandom(3), contexts)
-    np.testing.assert_array_equal(again.measure(given(CHARGES)), probe.measure(given(CHARGES)))
+    np.testing.assert_array_equal(again.measure(*given(CHARGES)), probe.measure(*given(CHARGES)))
     assert (pool.num_scored(), generator.calls) == (asked, 2)
 
 
@@ -115,7 +107,7 @@ def test_a_refresh_measures_again():
     calls = []
     for iteration in range(5):
         probe.prepare(iteration, UniformRandom(3), contexts)
-        probe.measure(given(CHARGES))
+        probe.measure(*given(CHARGES))
         calls.append(generator.calls)
     assert calls == [2, 2, 4, 4, 6]
     assert pool.num_scored()["long"] == 3 * 6
@@ -148,7 +140,7 @@ def test_a_reward_model_that_was_away_is_measured_and_taught_once_it_is_back(lab
     probe.prepare(0, selector, contexts)
     assert selector.pulls_K.tolist() == [4, 0]
     charges = [Charge(1, (0,), (), True)]
-    assert np.isnan(probe.measure(given(charges))).all()
+    assert np.isnan(probe.measure(*given(charges))).all()
     away[0] = False
     save_state(tmp_path / "probe", probe.state_dict())
     probe = make_probe(pool, Replies(), warm_start=True, labels=labels)
@@ -157,7 +149,7 @@ def test_a_reward_model_that_was_away_is_measured_and_taught_once_it_is_back(lab
         quarantine.next_batch()
         probe.prepare(0, selector, contexts)
     assert selector.pulls_K.tolist() == [4, 4]
-    assert probe.measure(given(charges)) > 0.4
+    assert probe.measure(*given(charges)) > 0.4
 
 
 def test_consensus_is_the_order_of_the_summed_scores():
@@ -166,32 +158,32 @@ def test_consensus_is_the_order_of_the_summed_scores():
     probe = make_probe(pool, Replies(), labels="consensus")
     probe.prepare(0, UniformRandom(3), contexts)
     charges = [Charge(arm, (0,), (), True) for arm in range(3)]
-    np.testing.assert_allclose(probe.measure(given(charges)), [0.5, 0.5, 1.0])
+    np.testing.assert_allclose(probe.measure(*given(charges)), [0.5, 0.5, 1.0])
     assert pool.num_scored() == {"long": 6, "short": 6, "knows_even": 6}
 
 
 def test_pool_agreement_is_the_share_of_others_that_order_alike():
     signal = PoolAgreement(make_pool(), every=2)
     longer_first = (Pair(0, 2, 0, 9, 3), Pair(0, 0, 1, 3, 2))  # as "long" orders them
-    values = signal.measure(given([Charge(0, (0,), longer_first, True), Charge(0, (0,), (), True)]))
+    values = signal.measure(*given([Charge(0, (0,), longer_first, True), Charge(0, (0,), (), True)]))
     # "short" disagrees twice; "knows_even" prefers "yes": against the first pair, for the second
     assert values[0] == pytest.approx(1 / 4)
     assert np.isnan(values[1])
-    assert np.isnan(signal.measure(given([Charge(0, (0,), longer_first, True)], step=1)))[0]
+    assert np.isnan(signal.measure(*given([Charge(0, (0,), longer_first, True)], step=1)))[0]
 
 
 def test_dev_gain_credits_the_change_since_the_last_look():
     readings = iter([0.5, 0.55, 0.3])
     signal = DevGain(lambda: next(readings), every=1, span=0.1)
     charge = [Charge(0, (0,), (), True)]
-    values = [signal.measure(given(charge))[0] for _ in range(3)]
+    values = [signal.measure(*given(charge))[0] for _ in range(3)]
     assert np.isnan(values[0])
     np.testing.assert_allclose(values[1:], [0.75, 0.0])
 
 
 def test_mixing_leaves_the_loss_where_there_is_no_signal():
     assert mixed(np.array([0.2, 0.4]), np.array([1.0, np.nan]), 0.75).tolist() == [0.8, 0.4]
-    nothing = NoSignal().measure(given([Charge(0, (0,), (), True)] * 2))
+    nothing = NoSignal().measure(*given([Charge(0, (0,), (), True)] * 2))
     assert mixed(np.array([0.2, 0.4]), nothing, 0.0).tolist() == [0.2, 0.4]
 
 
@@ -199,7 +191,7 @@ def test_a_chosen_model_answers_for_the_pairs_trained_on_and_an_ensembles_member
     candidates = Candidates((((0, 1),), ((0, 1),)), 0, 0, 0)
     scores = [np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([[3.0, 1.0], [1.0, 1.0]])]
     trained = [Pair(0, 1, 0, 2, 1), Pair(1, 0, 1, 3, 1)]
-    one_hot = Selection(0, np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 2)), np.zeros((2, 2)))
+    one_hot = Selection(0, np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros((2, 2)), np.zeros((2, 2)), ((0, 0), (1, 0)))
     charges = make_charges(one_hot, candidates, scores, trained)
     assert [(c.arm, c.prompts, c.pairs) for c in charges] == [(0, (0,), (trained[0],)), (0, (1,), (trained[1],))]
     shared = Selection(0, np.array([[0.5, 0.5]]), np.zeros((1, 2)), np.zeros((1, 2)), ((0, 0), (0, 1)))

@@ -140,7 +140,8 @@ class ArmSelector(ABC):
         selection_id = self._open.add(contexts_MD, arms_M, drawn_M)
         if judgement.memo is not None:
             self._memos[selection_id] = judgement.memo
-        return Selection(selection_id, self._one_hot_KK[arms_M], probabilities_MK, judgement.values_MK)
+        charged_E = tuple(enumerate(arms_M.tolist()))
+        return Selection(selection_id, self._one_hot_KK[arms_M], probabilities_MK, judgement.values_MK, charged_E)
 
     @final
     def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:

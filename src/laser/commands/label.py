@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,12 @@ from laser.config.load import parse_config
 from laser.core.errors import ConfigError, RewardModelError, RunDirectoryError
 from laser.core.files import atomic_write, read_json, to_json, write_json
 from laser.core.state import load_state, save_state
-from laser.core.types import Prompt
-from laser.training.batch import Judged, Moment, Parts, choose, judge_batch, sample
+from laser.core.types import Batch, FloatArray, Responses, Selection
+from laser.training.batch import Parts, draw_candidates, embed, orient, prepare_contexts, sample, score, select
+from laser.training.pairs import Candidates, OrientedPairs
 from laser.training.progress import PhaseClock, Progress, Silent
-from laser.wiring import Built, build
+from laser.training.records import category_of
+from laser.wiring import build
 
 Format = Literal["jsonl", "parquet"]
 
@@ -133,11 +134,12 @@ def label(
     num_done = sum(part.is_done() for part in parts)
     progress.started(iterations=1, batches_per_iteration=len(parts), iteration=0, step=num_done)
     for part, begin in zip(parts, starts, strict=True):
-        batch, clock = prompts[begin : begin + size], PhaseClock(progress, iteration=0, step=part.step)
+        batch = Batch(0, part.step, prompts[begin : begin + size])
+        clock = PhaseClock(progress, iteration=0, step=part.step)
         if part.is_done():
-            _pass_over(built, batch, part, clock)
+            _pass_over(built.parts, config, batch, part, clock)
         else:
-            progress.batch(_label_batch(built, batch, part, clock))
+            progress.batch(_label_batch(built.parts, config, batch, part, clock))
     report = summarize_labels(out, format)
     with _writing(out):
         write_json(out / _SUMMARY, _summary(report, len(prompts)))
@@ -172,18 +174,22 @@ def summarize_labels(out: Path, format: Format) -> LabelReport:
     return LabelReport(out, chosen.total(), len(prompts), dict(sorted(chosen.items())), dict(left_out), totals, failed)
 
 
-def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: PhaseClock) -> dict[str, Any]:
+def _label_batch(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock: PhaseClock) -> dict[str, Any]:
     """Write the pairs of a batch and what it left out; returns what a progress display shows of it."""
-    parts, settings, at = built.parts, built.plan.batch, Moment(0, part.step)
-    before = parts.pool.usage()
-    judged = judge_batch(parts, prompts, settings, at, clock, partial(sample, parts, prompts, settings, at))
-    selection = judged.selection
+    before, names = parts.pool.usage(), parts.pool.names
+    contexts_MD, selection = _choose(parts, config, batch, clock)
+    with clock("sample"):
+        responses = sample(parts, config, batch)
+    candidates = draw_candidates(config, batch, responses)
+    with clock("score"):
+        selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
+        oriented = orient(config, candidates, scores_BKN, selection)
     parts.selector.expire(selection.id)
-    rows = list(_rows(parts, prompts, judged))
-    failed = parts.pool.quarantine.fresh(parts.pool.names)
+    rows = list(_rows(batch, selection, responses, oriented, names))
+    failed = parts.pool.quarantine.fresh(names)
     record = {
         "pairs": len(rows),
-        "left_out": _left_out(prompts, judged, settings.pairs_per_prompt),
+        "left_out": _left_out(batch, candidates, oriented, config.training.pairs_per_prompt),
         "usage": {
             name: {key: count - before[name][key] for key, count in counts.items()}
             for name, counts in parts.pool.usage().items()
@@ -197,11 +203,10 @@ def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: Ph
         if failed:
             save_state(part.selector, parts.selector.state_dict())
         write_json(part.record, record)
-    names, categories = parts.pool.names, {prompt.category for prompt in prompts}
     return {
-        "iteration": 0,
-        "step": part.step,
-        "category": categories.pop() if len(categories) == 1 else "mixed",
+        "iteration": batch.iteration,
+        "step": batch.step,
+        "category": category_of(batch.prompts),
         "selection": {"reward_models": [names[arm] for arm in selection.arms_M], "weights": selection.weights_MK},
         "pairs": len(rows),
         "loss": None,
@@ -210,26 +215,38 @@ def _label_batch(built: Built, prompts: Sequence[Prompt], part: _Part, clock: Ph
     }
 
 
-def _pass_over(built: Built, prompts: Sequence[Prompt], part: _Part, clock: PhaseClock) -> None:
-    """Leave selector and pool as a batch that is done left them."""
-    parts, record = built.parts, read_json(part.record)
-    selection = choose(parts, prompts, built.plan.batch, Moment(0, part.step), clock)[1]
+def _choose(parts: Parts, config: RunConfig, batch: Batch, clock: PhaseClock) -> tuple[FloatArray, Selection]:
+    """Contexts and selection of a batch, as the training loop makes them."""
+    parts.pool.quarantine.next_batch()
+    with clock("probe"):
+        parts.signal.prepare(batch.iteration, parts.selector, lambda prompts: parts.contexts(embed(parts, prompts)))
+    with clock("embed"):
+        contexts_MD = prepare_contexts(parts, config, batch.prompts)
+    with clock("select"):
+        selection = select(parts, contexts_MD)
+        parts.pool.prefetch(selection.used_arms)
+    return contexts_MD, selection
+
+
+def _pass_over(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock: PhaseClock) -> None:
+    """Bring selector and pool to the state in which a finished batch left them."""
+    record = read_json(part.record)
+    _, selection = _choose(parts, config, batch, clock)
     parts.selector.expire(selection.id)
     if record["failed"]:
         parts.selector.load_state_dict(load_state(part.selector))
     parts.pool.load_state_dict(record["quarantine"])
 
 
-def _left_out(prompts: Sequence[Prompt], judged: Judged, pairs_per_prompt: int) -> dict[str, int]:
-    candidates, oriented = judged.candidates, judged.oriented
-    cut = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in prompts]
+def _left_out(batch: Batch, candidates: Candidates, oriented: OrientedPairs, pairs_per_prompt: int) -> dict[str, int]:
+    cut = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in batch.prompts]
     return {
         "ties": oriented.num_ties,
         "unscored": oriented.num_unscored,
         "missing_pairs": sum(max(0, pairs_per_prompt - len(pairs)) for pairs in candidates.pairs),
         "empty_responses": candidates.num_empty,
         "duplicate_responses": candidates.num_duplicates,
-        "prompts_without_pairs": len(prompts) - len({pair.prompt for pair in oriented.pairs}),
+        "prompts_without_pairs": len(batch.prompts) - len({pair.prompt for pair in oriented.pairs}),
         "prompts_cut": sum(count > 0 for count in cut),
         "tokens_cut": sum(cut),
     }
@@ -283,19 +300,20 @@ def _claim(config: RunConfig, out: Path, format: Format) -> None:
         raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
 
 
-def _rows(parts: Parts, prompts: Sequence[Prompt], judged: Judged) -> Iterator[dict[str, Any]]:
-    arms, probabilities_MK = judged.selection.arms_M, judged.selection.probabilities_MK
-    for pair in judged.oriented.pairs:
-        row = pair.prompt if len(arms) > 1 else 0
-        prompt, responses = prompts[pair.prompt], judged.responses[pair.prompt]
+def _rows(
+    batch: Batch, selection: Selection, responses: Responses, oriented: OrientedPairs, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for pair in oriented.pairs:
+        row = selection.row_of(pair.prompt)
+        arm, prompt, texts = selection.arms_M[row], batch.prompts[pair.prompt], responses[pair.prompt]
         yield {
             "prompt": [dict(message) for message in prompt.messages],
-            "chosen": [{"role": "assistant", "content": responses[pair.chosen].text}],
-            "rejected": [{"role": "assistant", "content": responses[pair.rejected].text}],
+            "chosen": [{"role": "assistant", "content": texts[pair.chosen].text}],
+            "rejected": [{"role": "assistant", "content": texts[pair.rejected].text}],
             "chosen_score": pair.chosen_score,
             "rejected_score": pair.rejected_score,
-            "reward_model": parts.pool.names[arms[row]],
-            "probability": float(probabilities_MK[row, arms[row]]),
+            "reward_model": names[arm],
+            "probability": float(selection.probabilities_MK[row, arm]),
             "category": prompt.category,
             "prompt_id": prompt.id,
         }

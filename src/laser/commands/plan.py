@@ -23,7 +23,8 @@ from laser.lm.footprint import SAMPLED, TRAINED, Footprint, attention_widths, fo
 from laser.lm.sharding import layers_of
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
 from laser.training.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
-from laser.wiring import build_plan, build_splits, build_tokenizer, check_dev, check_reward_model
+from laser.training.loop import draw_batches
+from laser.wiring import build_splits, build_tokenizer, check_dev, check_reward_model
 from laser.wiring.checks import check_used, nothing_to_choose
 
 _FLOAT32 = 4  # bytes
@@ -284,7 +285,7 @@ def _source(section: reward_sections.RewardModelConfig) -> str:
 
 def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
     training = config.training
-    drawn = build_plan(config, splits.train).draw_batches(0)
+    drawn = draw_batches(config, splits.train, 0)
     batches, prompts = len(drawn), training.iterations * sum(map(len, drawn))
     steps = training.iterations * batches * training.epochs * training.optimizer_steps
     table = Table("what", "how many", title="Plan")
@@ -311,7 +312,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
     ensemble = config.selector.type in ("ensemble", "online_ensemble")
     from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
     return BatchSize(
-        prompts=max(map(len, build_plan(config, splits.train).draw_batches(0))),
+        prompts=max(map(len, draw_batches(config, splits.train, 0))),
         responses=config.generation.num_responses,
         pairs=config.training.pairs_per_prompt,
         prompt_tokens=_prompt_tokens(config.policy, splits.train),

@@ -83,7 +83,7 @@ def train(
         path = ranks.broadcast(Path(out) if out is not None else default_out())
         _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
         built = build(config, on_tokens=progress.tokens, ranks=ranks)
-        provenance = {**_provenance(config), "prompts": built.prompts}
+        provenance = {**_provenance(config), "prompts": built.num_prompts}
         stored = config.model_dump(mode="json")
         run = _on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
         return _finish(config, built, run or RunDirectory.follow(path), progress, stop)
@@ -159,7 +159,7 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
     try:
         tracking = build_tracking(config, run, progress)
         try:
-            run_loop(built.parts, built.splits.train, built.plan, run, tracking, built.evaluate, stop)
+            run_loop(built.parts, config, built.splits.train, run, tracking, built.evaluate, stop)
         finally:
             tracking.finish()
         if run.writes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -214,6 +214,7 @@ class NoSignal(Section):
     """The loss alone (paper)."""
 
     type: Literal["none"] = "none"
+    weight: ClassVar[float] = 0.0
 
 
 class AccuracyGapSignal(Section):

@@ -1,4 +1,4 @@
-"""Records that cross the borders between packages. Standard library and numpy only.
+"""Records that packages exchange. Standard library and numpy only.
 
 Shape letters at the end of array names: B prompts, N responses per prompt, P pairs, T tokens, K arms, D context
 features, M rows of a selection (1 per batch, or B with per-prompt selection).
@@ -67,6 +67,23 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """The prompts of one training step and its place in the run.
+
+    `iteration`, `step` and the row of a prompt address every random draw of the batch.
+
+    Attributes:
+        iteration: Number m of the iteration, from 0.
+        step: Number t of the batch in its iteration, from 0.
+        prompts: The B prompts.
+    """
+
+    iteration: int
+    step: int
+    prompts: Sequence[Prompt]
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """What a selector chose for M rows of contexts.
 
@@ -77,15 +94,15 @@ class Selection:
         probabilities_MK: Propensities, the probability with which each arm would have been chosen for the row (with
             ties broken uniformly); for a deterministic ensemble equal to the weights.
         values_MK: The selector's own value of each arm (LinUCB: the upper confidence bound of Eq. 1).
-        charges_E: The (row, arm) entries for which the selector wants a bandit reward, E of them; None: the arm of
-            every row, E = M. An ensemble that learns is charged for each of its arms, one that does not for none.
+        charged_E: The E entries (row, arm) that get a bandit reward: for a bandit the chosen arm of every row, for an
+            ensemble that learns each of its arms, for one that does not learn none.
     """
 
     id: int
     weights_MK: FloatArray
     probabilities_MK: FloatArray
     values_MK: FloatArray
-    charges_E: tuple[tuple[int, int], ...] | None = None
+    charged_E: tuple[tuple[int, int], ...]
 
     @property
     def arms_M(self) -> IntArray:
@@ -93,11 +110,17 @@ class Selection:
         return np.asarray(self.weights_MK.argmax(axis=1), dtype=np.int64)
 
     @property
-    def charged_E(self) -> tuple[tuple[int, int], ...]:
-        """`charges_E` with the default filled in."""
-        if self.charges_E is not None:
-            return self.charges_E
-        return tuple((row, int(arm)) for row, arm in enumerate(self.arms_M))
+    def used_arms(self) -> list[int]:
+        """Arms with weight in some row, ascending."""
+        return [int(arm) for arm in np.flatnonzero(self.weights_MK.any(axis=0))]
+
+    def row_of(self, prompt: int) -> int:
+        """The row that chose for a prompt of the batch: its own, or the one row of the batch."""
+        return prompt if len(self.weights_MK) > 1 else 0
+
+    def weights_BK(self, num_prompts: int) -> FloatArray:
+        """The weights of every prompt, shape (B, K), also where one row chose for the whole batch."""
+        return np.broadcast_to(self.weights_MK, (num_prompts, self.weights_MK.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)

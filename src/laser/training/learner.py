@@ -1,4 +1,4 @@
-"""Fine-tuning on the pairs of one batch: micro-batches, gradients, optimizer steps (Algorithm 1, step 4).
+"""Fine-tune on the pairs of one batch: micro-batches, gradients, optimizer steps (Algorithm 1, step 4).
 
 A response goes through the policy once, however many pairs it is in: pairs index into the batch's responses.
 Micro-batches hold whole prompts, so that a loss over two responses of a prompt never straddles two graphs.
@@ -6,8 +6,9 @@ Micro-batches hold whole prompts, so that a loss over two responses of a prompt 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,12 +16,26 @@ from torch import Tensor
 
 from laser.core.errors import TrainingError, diverged
 from laser.core.types import FloatArray, Pair, Responses, StateDict
-from laser.parallel.memory import is_out_of_memory, let_go
+from laser.parallel.memory import Budget
 from laser.parallel.ranks import Alone, Ranks
 from laser.policy.policy import Policy, Which
+from laser.training.charges import Charge
 from laser.training.losses import Objective, PairLogps
-from laser.training.work import TokenIds, Work, collect, group_by_prompt, num_tokens_of, split_by_prompt
+from laser.training.used_responses import (
+    TokenIds,
+    UsedResponses,
+    collect,
+    group_by_prompt,
+    micro_batches,
+    split_by_prompt,
+)
 
+BanditLoss = Literal["train", "post_update", "decrease"]
+
+_OUT_OF_MEMORY = TrainingError(
+    "the device is out of memory with one prompt's responses in a micro-batch; lower generation.num_responses or "
+    "generation.max_new_tokens, or set training.gradient_checkpointing = true, and resume"
+)
 _TOLERANCE = 1e-3  # nats per token, between log-probs of sampling and of scoring; rounding in float32 is 1e-5
 _TOLERANCE_HALF = 0.02  # the same in bfloat16
 
@@ -35,6 +50,7 @@ class LearnResult:
         grad_norm: Largest gradient norm before clipping over the optimizer steps; 0 where nothing was trained.
         num_tokens: Prompt and response tokens that went forward and backward.
         num_optimizer_steps: Optimizer steps made.
+        bandit_losses_E: Mean loss over the pairs of each charge, NaN for a charge without pairs, shape (E,), in nats.
     """
 
     losses_B: FloatArray
@@ -42,6 +58,7 @@ class LearnResult:
     grad_norm: float
     num_tokens: int
     num_optimizer_steps: int
+    bandit_losses_E: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 class Learner:
@@ -57,11 +74,13 @@ class Learner:
         max_grad_norm: Gradients are clipped to this norm.
         epochs: Passes over a batch's pairs.
         optimizer_steps: Optimizer steps per pass; the prompts with pairs are split evenly.
-        max_batch_tokens: Budget of a micro-batch; one prompt is the least that a micro-batch holds. Where memory runs
-            out, it is halved, and stays so. None: what suits the device (`laser.lm.footprint`).
-        sampled_by_reference: The responses were sampled from the reference, so that its log-probs are those of
-            sampling; checked on one prompt a batch, and computed where they differ.
-        ranks: The processes of the run; each goes through its share of the prompts, gradients are added up.
+        max_batch_tokens: Budget of a micro-batch, which holds at least one prompt. Halved, for good, where memory runs
+            out. None: what suits the device (`laser.lm.footprint`).
+        bandit_loss: The loss the bandit is fed: that of training, that after the update, or the latter minus that
+            before the update ("decrease", negative where the update lowered the loss).
+        sampled_by_reference: The responses were sampled from the reference, so its log-probs are those of sampling;
+            checked on one prompt per batch, and computed where they differ.
+        ranks: The processes of the run; each trains on its share of the prompts, and gradients are summed.
     """
 
     def __init__(
@@ -77,6 +96,7 @@ class Learner:
         epochs: int = 1,
         optimizer_steps: int = 1,
         max_batch_tokens: int | None = None,
+        bandit_loss: BanditLoss = "train",
         sampled_by_reference: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
@@ -90,24 +110,49 @@ class Learner:
         self._max_grad_norm = max_grad_norm
         self._epochs = epochs
         self._optimizer_steps = optimizer_steps
-        self._max_batch_tokens = max_batch_tokens or policy.training_tokens
+        self._budget = Budget(max_batch_tokens or policy.training_tokens, _OUT_OF_MEMORY)
+        self._bandit_loss = bandit_loss
         self._parameters = list(policy.trainable_parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=learning_rate, betas=(0.9, 0.999), weight_decay=weight_decay, foreach=True
         )
         self._num_steps = 0
 
-    def learn(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> LearnResult:
-        """Train on the pairs of one batch.
+    def learn(
+        self,
+        prompt_ids: Sequence[TokenIds],
+        responses: Responses,
+        pairs: Sequence[Pair],
+        charges: Sequence[Charge] = (),
+    ) -> LearnResult:
+        """Train on the pairs of one batch, and measure the loss of each charge.
+
+        The members of an ensemble orient the pairs their own way, so the loss of theirs is measured before the update.
 
         Args:
             prompt_ids: Rendered prompts, B sequences of token ids.
             responses: Responses of each prompt.
-            pairs: Oriented pairs; may be empty, and then nothing is trained.
+            pairs: Oriented pairs; without any, nothing is trained.
+            charges: Reward models that earn a bandit reward, and their pairs.
 
         Raises:
             TrainingError: The loss, its gradient or the weights after a step are not finite.
         """
+        if not all(charge.trained for charge in charges):
+            losses_EB = self.measure_each(prompt_ids, responses, [charge.pairs for charge in charges])
+            learned = self._train(prompt_ids, responses, pairs)
+        else:
+            decrease = self._bandit_loss == "decrease" and len(charges) > 0
+            before_B = self.measure(prompt_ids, responses, pairs) if decrease else 0.0
+            learned = self._train(prompt_ids, responses, pairs)
+            losses_B = learned.losses_B
+            if self._bandit_loss != "train" and charges:
+                losses_B = self.measure(prompt_ids, responses, pairs) - before_B
+            losses_EB = [losses_B] * len(charges)
+        means = [mean_over_pairs(losses_B, charge.pairs) for losses_B, charge in zip(losses_EB, charges, strict=True)]
+        return replace(learned, bandit_losses_E=np.array(means, dtype=np.float64))
+
+    def _train(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> LearnResult:
         trained: list[tuple[Pair, dict[str, float]]] = []
         grad_norms, num_tokens = [0.0], 0
         reference = self._reference_logps(prompt_ids, responses, pairs)
@@ -117,7 +162,13 @@ class Learner:
                 trained.extend(zip(chunk, parts, strict=True))
                 grad_norms.append(norm)
                 num_tokens += tokens
-        return _summarise(trained, len(prompt_ids), max(grad_norms), num_tokens, len(grad_norms) - 1)
+        return LearnResult(
+            losses_B=_mean_losses(trained, len(prompt_ids)),
+            parts=_mean_parts([parts for _, parts in trained]),
+            grad_norm=max(grad_norms),
+            num_tokens=num_tokens,
+            num_optimizer_steps=len(grad_norms) - 1,
+        )
 
     def measure(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> FloatArray:
         """Loss of each prompt's pairs under the policy as it is, without training.
@@ -135,15 +186,15 @@ class Learner:
         union = list(dict.fromkeys(pair for pairs in pair_sets for pair in pairs))
         reference = self._reference_logps(prompt_ids, responses, union)
         kl = self._kl(prompt_ids, responses, union)
-        work = collect(prompt_ids, responses, union)
-        logps = self._logps(work.prompt_ids, work.response_ids, "policy") if union else None
+        used = collect(prompt_ids, responses, union)
+        logps = self._logps(used.prompt_ids, used.response_ids, "policy") if union else None
         losses = []
         for pairs in pair_sets:
             measured: list[tuple[Pair, dict[str, float]]] = []
             if pairs and logps is not None:
-                parts = self.objective.parts(self._pair_logps(pairs, work, responses, logps, reference), kl)
+                parts = self.objective.parts(_pair_logps(pairs, used, responses, logps, reference), kl)
                 measured = list(zip(pairs, _rows(parts), strict=True))
-            losses.append(_summarise(measured, len(prompt_ids), 0.0, 0, 0).losses_B)
+            losses.append(_mean_losses(measured, len(prompt_ids)))
         return losses
 
     def state_dict(self) -> StateDict:
@@ -152,8 +203,8 @@ class Learner:
         for index, parameter in enumerate(self._parameters):
             moments = self._optimizer.state.get(parameter)
             if moments:
-                state[f"exp_avg.{index}"] = moments["exp_avg"].cpu().numpy()
-                state[f"exp_avg_sq.{index}"] = moments["exp_avg_sq"].cpu().numpy()
+                state[f"exp_avg.{index}"] = moments["exp_avg"].cpu().numpy().copy()
+                state[f"exp_avg_sq.{index}"] = moments["exp_avg_sq"].cpu().numpy().copy()
         return state
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -165,8 +216,8 @@ class Learner:
                 continue
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(self._num_steps)),
-                "exp_avg": _like(parameter, state[f"exp_avg.{index}"]),
-                "exp_avg_sq": _like(parameter, state[f"exp_avg_sq.{index}"]),
+                "exp_avg": _moments_like(parameter, state[f"exp_avg.{index}"]),
+                "exp_avg_sq": _moments_like(parameter, state[f"exp_avg_sq.{index}"]),
             }
 
     def _optimizer_step(
@@ -182,7 +233,10 @@ class Learner:
 
         def go_through(part: slice) -> list[tuple[list[dict[str, float]], int]]:
             mine = [pair for group in groups[part] for pair in group]
-            done = self._backward_that_fits(prompt_ids, responses, mine, reference, kl, len(pairs))
+            done = self._budget.spend(
+                lambda tokens: self._backward(prompt_ids, responses, mine, reference, kl, len(pairs), tokens),
+                least=max(collect(prompt_ids, responses, group).num_tokens for group in groups[part]),
+            )
             return [done, *[([], 0)] * (part.stop - part.start - 1)]
 
         done = self._ranks.together(go_through, len(groups))
@@ -190,33 +244,6 @@ class Learner:
         parts = [row for rows, _ in done for row in rows]
         parts_of = dict(zip((pair for group in groups for pair in group), parts, strict=True))
         return [parts_of[pair] for pair in pairs], self._apply_gradients(), sum(tokens for _, tokens in done)
-
-    def _backward_that_fits(
-        self,
-        prompt_ids: Sequence[TokenIds],
-        responses: Responses,
-        pairs: Sequence[Pair],
-        reference: Mapping[tuple[int, int], float],
-        kl: Tensor,
-        num_pairs: int,
-    ) -> tuple[list[dict[str, float]], int]:
-        """`_backward`, with micro-batches of half the tokens whenever memory runs out; the half is kept."""
-        while True:
-            try:
-                return self._backward(prompt_ids, responses, pairs, reference, kl, num_pairs)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._optimizer.zero_grad(set_to_none=True)
-                smallest = min(num_tokens_of(collect(prompt_ids, responses, row)) for row in group_by_prompt(pairs))
-                if self._max_batch_tokens <= smallest:
-                    raise TrainingError(
-                        "the device is out of memory with one prompt's responses in a micro-batch; lower "
-                        "generation.num_responses or generation.max_new_tokens, or set "
-                        "training.gradient_checkpointing = true, and resume"
-                    ) from error
-                self._max_batch_tokens //= 2
-            let_go()
 
     def _backward(
         self,
@@ -226,22 +253,24 @@ class Learner:
         reference: Mapping[tuple[int, int], float],
         kl: Tensor,
         num_pairs: int,
+        max_batch_tokens: int,
     ) -> tuple[list[dict[str, float]], int]:
         """Accumulate the gradient of the sum of losses over `num_pairs`; returns each pair's parts, and tokens."""
+        self._optimizer.zero_grad(set_to_none=True)  # of a try that ran out of memory
         rows: list[dict[str, float]] = []
         num_tokens = 0
-        for micro in self._micro_batches(prompt_ids, responses, pairs):
-            work = collect(prompt_ids, responses, micro)
+        for micro in micro_batches(prompt_ids, responses, pairs, max_batch_tokens):
+            used = collect(prompt_ids, responses, micro)
             logps = self.policy.trainable_logps(
-                work.prompt_ids, work.response_ids, moment=(self._num_steps, micro[0].prompt)
+                used.prompt_ids, used.response_ids, moment=(self._num_steps, micro[0].prompt)
             )
-            parts = self.objective.parts(self._pair_logps(micro, work, responses, logps, reference), kl)
+            parts = self.objective.parts(_pair_logps(micro, used, responses, logps, reference), kl)
             loss = torch.stack([part.sum() for part in parts.values()]).sum() / num_pairs
             if not torch.isfinite(loss):
                 raise diverged(f"the loss became {loss.item()}")
             loss.backward()  # type: ignore[no-untyped-call]
             rows.extend(_rows(parts))
-            num_tokens += num_tokens_of(work)
+            num_tokens += used.num_tokens
         return rows, num_tokens
 
     def _add_gradients(self) -> None:
@@ -285,20 +314,20 @@ class Learner:
         """Reference log-prob of every response in a pair, once per response; empty if the loss needs none."""
         if not (self.objective.needs_reference and pairs):
             return {}
-        work = collect(prompt_ids, responses, pairs)
+        used = collect(prompt_ids, responses, pairs)
         if self._sampled_by_reference:
-            sampled = {(prompt, index): sum(responses[prompt][index].sampling_logps) for prompt, index in work.slots}
-            if self._agrees(work, sampled):
+            sampled = {(prompt, index): sum(responses[prompt][index].sampling_logps) for prompt, index in used.numbers}
+            if self._agrees(used, sampled):
                 return sampled
-        logps = self._logps(work.prompt_ids, work.response_ids, self._reference).tolist()
-        return {key: logps[slot] for key, slot in work.slots.items()}
+        logps = self._logps(used.prompt_ids, used.response_ids, self._reference).tolist()
+        return {key: logps[number] for key, number in used.numbers.items()}
 
-    def _agrees(self, work: Work, sampled: Mapping[tuple[int, int], float]) -> bool:
+    def _agrees(self, used: UsedResponses, sampled: Mapping[tuple[int, int], float]) -> bool:
         """Whether the sampler's log-probs of the first prompt's responses are the reference's, up to rounding."""
-        first = [key for key in work.slots if key[0] == work.prompts[0]]
-        own = self.policy.logps(work.prompt_ids[:1], work.response_ids[:1], which=self._reference)[0].tolist()
-        num_tokens = sum(map(len, work.response_ids[0]))
-        gap = sum(abs(value - sampled[key]) for value, key in zip(own, first, strict=True))
+        first = [key for key in used.numbers if key[0] == used.prompts[0]]
+        computed = self.policy.logps(used.prompt_ids[:1], used.response_ids[:1], which=self._reference)[0].tolist()
+        num_tokens = sum(map(len, used.response_ids[0]))
+        gap = sum(abs(value - sampled[key]) for value, key in zip(computed, first, strict=True))
         tolerance = _TOLERANCE if self.policy.model.dtype == torch.float32 else _TOLERANCE_HALF
         return bool(gap <= tolerance * num_tokens)
 
@@ -313,52 +342,40 @@ class Learner:
         zero = torch.zeros((), device=self.policy.device)
         if not (self.objective.needs_kl and pairs):
             return zero
-        work = collect(prompt_ids, responses, pairs)
-        if len(work.prompts) < 2:
+        used = collect(prompt_ids, responses, pairs)
+        if len(used.prompts) < 2:
             return zero
-        moved = work.response_ids[1:] + work.response_ids[:1]
-        policy = self._logps(work.prompt_ids, moved, "policy")
-        reference = self._logps(work.prompt_ids, moved, self._reference)
+        moved = used.response_ids[1:] + used.response_ids[:1]
+        policy = self._logps(used.prompt_ids, moved, "policy")
+        reference = self._logps(used.prompt_ids, moved, self._reference)
         return (policy - reference).mean().clamp(min=0)
 
-    def _micro_batches(
-        self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]
-    ) -> Iterator[list[Pair]]:
-        """Pairs of whole prompts, up to the token budget."""
-        micro: list[Pair] = []
-        used = 0
-        for of_prompt in group_by_prompt(pairs):
-            work = collect(prompt_ids, responses, of_prompt)
-            needed = num_tokens_of(work)
-            if micro and used + needed > self._max_batch_tokens:
-                yield micro
-                micro, used = [], 0
-            micro = micro + of_prompt
-            used += needed
-        if micro:
-            yield micro
 
-    def _pair_logps(
-        self,
-        pairs: Sequence[Pair],
-        work: Work,
-        responses: Responses,
-        logps: Tensor,
-        reference: Mapping[tuple[int, int], float],
-    ) -> PairLogps:
-        chosen = [(pair.prompt, pair.chosen) for pair in pairs]
-        rejected = [(pair.prompt, pair.rejected) for pair in pairs]
+def mean_over_pairs(losses_B: FloatArray, pairs: Sequence[Pair]) -> float:
+    """Mean over pairs of the losses of their prompts; NaN without pairs."""
+    return float(np.mean([losses_B[pair.prompt] for pair in pairs])) if pairs else float("nan")
 
-        def constant(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=logps.dtype, device=logps.device)
 
-        return PairLogps(
-            policy_chosen=logps[[work.slots[key] for key in chosen]],
-            policy_rejected=logps[[work.slots[key] for key in rejected]],
-            reference_chosen=constant([reference.get(key, 0.0) for key in chosen]),
-            reference_rejected=constant([reference.get(key, 0.0) for key in rejected]),
-            chosen_lengths=constant([len(responses[prompt][index].token_ids) for prompt, index in chosen]),
-        )
+def _pair_logps(
+    pairs: Sequence[Pair],
+    used: UsedResponses,
+    responses: Responses,
+    logps: Tensor,
+    reference: Mapping[tuple[int, int], float],
+) -> PairLogps:
+    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+    rejected = [(pair.prompt, pair.rejected) for pair in pairs]
+
+    def constant(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=logps.dtype, device=logps.device)
+
+    return PairLogps(
+        policy_chosen=logps[[used.numbers[key] for key in chosen]],
+        policy_rejected=logps[[used.numbers[key] for key in rejected]],
+        reference_chosen=constant([reference.get(key, 0.0) for key in chosen]),
+        reference_rejected=constant([reference.get(key, 0.0) for key in rejected]),
+        chosen_lengths=constant([len(responses[prompt][index].token_ids) for prompt, index in chosen]),
+    )
 
 
 def _rows(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:
@@ -367,28 +384,20 @@ def _rows(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _summarise(
-    trained: Sequence[tuple[Pair, Mapping[str, float]]],
-    num_prompts: int,
-    grad_norm: float,
-    num_tokens: int,
-    num_steps: int,
-) -> LearnResult:
+def _mean_losses(trained: Sequence[tuple[Pair, Mapping[str, float]]], num_prompts: int) -> FloatArray:
+    """Mean loss of each prompt's pairs, NaN for a prompt without pairs, shape (B,)."""
     losses: list[list[float]] = [[] for _ in range(num_prompts)]
     for pair, parts in trained:
         losses[pair.prompt].append(sum(parts.values()))
-    names = trained[0][1].keys() if trained else ()
-    return LearnResult(
-        losses_B=np.array([np.mean(row) if row else np.nan for row in losses], dtype=np.float64),
-        parts={name: float(np.mean([parts[name] for _, parts in trained])) for name in names},
-        grad_norm=grad_norm,
-        num_tokens=num_tokens,
-        num_optimizer_steps=num_steps,
-    )
+    return np.array([np.mean(row) if row else np.nan for row in losses], dtype=np.float64)
 
 
-def _like(parameter: Tensor, moments: object) -> Tensor:
+def _mean_parts(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
+
+
+def _moments_like(parameter: Tensor, moments: object) -> Tensor:
     tensor = torch.as_tensor(moments)
     if tensor.shape != parameter.shape:
         raise ValueError(f"optimizer state has shape {tuple(tensor.shape)}, the adapter {tuple(parameter.shape)}")
-    return tensor.to(device=parameter.device, dtype=parameter.dtype)
+    return tensor.to(device=parameter.device, dtype=parameter.dtype, copy=True)

@@ -1,11 +1,11 @@
-"""The probe: what the reward models are worth on a handful of prompts, before and while they are chosen.
+"""The probe: how good the reward models are on a handful of prompts, before and during training.
 
-The policy answers the probe prompts; its responses to one prompt make labelled pairs, and a reward model's accuracy on
-them is its bandit reward. Labels come from gold answers ("gold": right over wrong) or, where there are none, from the
-pool itself ("consensus": the order of the summed raw scores; a reward model that knows a category has the strongest
-opinions in it, so it also dominates the sum). At the start every reward model is tested on every probe prompt and the
-selector is taught the result, as if it had chosen each of them there: it begins with K observations per prompt for a
-few scores each, and no batch has been trained on by a reward model that was only being tried.
+The policy answers the probe prompts. Its responses to one prompt make labelled pairs, and a reward model's accuracy on
+them is its bandit reward. Labels come from gold answers ("gold": a right response above a wrong one) or, without any,
+from the pool itself ("consensus": the order of the summed raw scores; a reward model that knows a category has the
+widest scores there, so it dominates the sum). At the start every reward model is tested on every probe prompt, and the
+selector learns the results as if it had chosen each of them there. So it begins with K observations per prompt for a
+few scores each, and no batch is spent on a reward model only to try it.
 """
 
 from __future__ import annotations
@@ -13,50 +13,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from laser.bandits.base import Selector
+from laser.config.schema import GenerationConfig
+from laser.config.selection import ProbeSignal
 from laser.core.seeding import stream_seed
-from laser.core.types import FloatArray, Prompt, StateDict
+from laser.core.types import Batch, FloatArray, Prompt, Responses, StateDict
 from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.training.charges import Charge
-from laser.training.signals import Prepare, SignalInput
-
-Labels = Literal["gold", "consensus"]
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeSettings:
-    """How a probe is done.
-
-    Attributes:
-        labels: Where the labels of pairs come from.
-        warm_start: Teach the selector what every reward model is worth before it first chooses.
-        refresh: Iterations between fresh answers, and with them fresh measurements; 0: once, at the start.
-        num_responses: Responses sampled per probe prompt.
-        temperature: Sampling temperature.
-        max_new_tokens: Longest response.
-        gold_format: A right response made from a gold answer, for prompts the policy never gets right.
-        seed: The run's seed.
-    """
-
-    labels: Labels
-    warm_start: bool
-    refresh: int
-    num_responses: int
-    temperature: float
-    max_new_tokens: int
-    gold_format: str
-    seed: int
+from laser.training.signals import Prepare
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A probe prompt with distinct responses to it, the right ones first; with consensus labels none is known."""
+    """A probe prompt with distinct responses, the right ones first; with consensus labels `num_right` is 0."""
 
     prompt: Prompt
     responses: tuple[str, ...]
@@ -66,46 +40,54 @@ class _Item:
 class Probe:
     """Tests reward models on probe prompts, by category; see the module.
 
-    An accuracy is measured once per reward model and category until the next refresh, when first asked for: at most
-    K x prompts x responses scores in all, which the steps count like any others.
+    The accuracy of a reward model in a category is measured when first needed and kept until the next refresh: at most
+    K x prompts x responses scores, which the steps count like any others.
 
     Args:
+        section: How it is done; its labels are "gold" or "consensus".
+        sampling: How the policy samples.
         pool: The reward models.
         generator: Samples the answers.
         prompts: Probe prompts, by category; with gold answers if the labels are gold.
-        is_right: Whether a response answers a prompt rightly.
-        settings: How it is done.
+        is_right: Whether a response answers a prompt correctly.
+        gold_format: A right response made from a gold answer, for prompts that the policy always gets wrong.
+        seed: The run's seed.
     """
 
     def __init__(
         self,
+        section: ProbeSignal,
+        sampling: GenerationConfig,
         pool: RewardPool,
         generator: Generator,
         prompts: Mapping[str, Sequence[Prompt]],
         is_right: IsRight,
-        settings: ProbeSettings,
+        *,
+        gold_format: str = "{answer}",
+        seed: int,
     ) -> None:
-        self._pool, self._generator, self._is_right, self._settings = pool, generator, is_right, settings
+        self._section, self._sampling, self._gold_format, self._seed = section, sampling, gold_format, seed
+        self._pool, self._generator, self._is_right = pool, generator, is_right
         self._prompts = {prompt.id: prompt for of_category in prompts.values() for prompt in of_category}
         self._categories = dict(prompts)
         self._iteration = -1  # of the answers; -1: none yet
         self._items: dict[str, list[_Item]] = {}
         self._known: dict[str, list[float]] = {}  # "arm:category" -> accuracy on each item, NaN where it has none
-        self._untaught: list[int] = []  # arms the selector has not been told about, as they could not be asked
+        self._untaught: list[int] = []  # arms that could not be tested yet
 
     def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
-        """Sample answers where they are due, and teach the selector what the reward models are worth on them."""
-        refresh = self._settings.refresh
+        """Sample fresh answers if they are due, and teach the selector how good the reward models are on them."""
+        refresh = self._section.refresh
         if self._iteration < 0 or (refresh and iteration >= self._iteration + refresh):
             self._iteration, self._known = iteration, {}
             self._items = {category: self._answered(prompts) for category, prompts in self._categories.items()}
-            teach = self._settings.warm_start and any(self._items.values())
+            teach = self._section.warm_start and any(self._items.values())
             self._untaught = list(range(len(self._pool.names))) if teach else []
         self._teach(selector, contexts)
 
-    def measure(self, given: SignalInput) -> FloatArray:
-        """Pair accuracy of each charge's reward model, weighted by how many prompts are of which category."""
-        return np.array([self._of_charge(given, charge) for charge in given.charges], dtype=np.float64)
+    def measure(self, batch: Batch, responses: Responses, charges: Sequence[Charge]) -> FloatArray:
+        """Pair accuracy of each charge's reward model, a mean over the categories of the charge's prompts."""
+        return np.array([self._of_charge(batch, charge) for charge in charges], dtype=np.float64)
 
     def _teach(self, selector: Selector, contexts: Prepare) -> None:
         arms = [arm for arm in self._untaught if self._pool.available_K[arm]]
@@ -119,8 +101,8 @@ class Probe:
                 selector.update(selection.id, np.array(accuracies))
                 self._untaught.remove(arm)
 
-    def _of_charge(self, given: SignalInput, charge: Charge) -> float:
-        counts = Counter(given.prompts[prompt].category for prompt in charge.prompts)
+    def _of_charge(self, batch: Batch, charge: Charge) -> float:
+        counts = Counter(batch.prompts[prompt].category for prompt in charge.prompts)
         total, weight = 0.0, 0
         for category, count in counts.items():
             known = [value for value in self._accuracies(charge.arm, category) if not np.isnan(value)]
@@ -130,28 +112,28 @@ class Probe:
         return total / weight if weight else float("nan")
 
     def _accuracies(self, arm: int, category: str) -> list[float]:
-        """Accuracy on each item of a category; NaN, and asked for again later, where it could not be asked."""
+        """Accuracy on each item of a category; NaN, and measured later, if the reward model cannot score now."""
         key, items = f"{arm}:{category}", self._items.get(category, [])
         if key not in self._known:
-            if self._settings.labels == "gold":
+            if self._section.labels == "gold":
                 scores = self._scores(arm, items)
                 if scores is not None:
                     self._known[key] = [_order(row, item.num_right) for row, item in zip(scores, items, strict=True)]
             else:
-                self._ask_everyone(category, items)
+                self._score_all(category, items)
         return self._known.get(key, [float("nan")] * len(items))
 
-    def _ask_everyone(self, category: str, items: Sequence[_Item]) -> None:
-        """Consensus labels need all scores, so all reward models are measured at once."""
-        asked = {arm: self._scores(arm, items) for arm in range(len(self._pool.names))}
-        heard = {arm: scores for arm, scores in asked.items() if scores is not None}
-        sums = [np.sum([scores[index] for scores in heard.values()], axis=0) for index in range(len(items))]
-        for arm, scores in heard.items():
+    def _score_all(self, category: str, items: Sequence[_Item]) -> None:
+        """Measure all reward models at once, because consensus labels need all scores."""
+        scores_of = {arm: self._scores(arm, items) for arm in range(len(self._pool.names))}
+        scored = {arm: scores for arm, scores in scores_of.items() if scores is not None}
+        sums = [np.sum([scores[index] for scores in scored.values()], axis=0) for index in range(len(items))]
+        for arm, scores in scored.items():
             agreements = [_agreement(row, total) for row, total in zip(scores, sums, strict=True)]
             self._known[f"{arm}:{category}"] = agreements
 
     def _scores(self, arm: int, items: Sequence[_Item]) -> list[FloatArray] | None:
-        """Scores of the items' responses; None from a reward model that is in quarantine or gave not a single one."""
+        """Scores of the items' responses; None if the reward model is in quarantine or gave no score at all."""
         if not items:
             return []
         try:
@@ -161,14 +143,13 @@ class Probe:
         return scores if any(np.isfinite(row).any() for row in scores) else None
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
-        settings = self._settings
         replies = self._generator.generate(
             prompts,
-            num_responses=settings.num_responses,
-            temperature=settings.temperature,
+            num_responses=self._section.num_responses,
+            temperature=self._sampling.temperature,
             top_p=1.0,
-            max_new_tokens=settings.max_new_tokens,
-            seeds=[stream_seed(settings.seed, "probe", self._iteration, row) for row in range(len(prompts))],
+            max_new_tokens=self._sampling.max_new_tokens,
+            seeds=[stream_seed(self._seed, "probe", self._iteration, row) for row in range(len(prompts))],
         )
         items = [
             self._item(prompt, sorted({response.text for response in row if response.text.strip()}))
@@ -177,15 +158,15 @@ class Probe:
         return [item for item in items if len(item.responses) > max(1, item.num_right)]
 
     def _item(self, prompt: Prompt, texts: Sequence[str]) -> _Item:
-        if self._settings.labels == "consensus":
+        if self._section.labels == "consensus":
             return _Item(prompt, tuple(texts), 0)
         right = [text for text in texts if self._is_right(prompt, text)]
         wrong = [text for text in texts if text not in right]
-        right = right or [self._settings.gold_format.format(answer=prompt.answer)]
+        right = right or [self._gold_format.format(answer=prompt.answer)]
         return _Item(prompt, (*right, *wrong), len(right))
 
     def state_dict(self) -> StateDict:
-        """The answers and what is known of the reward models."""
+        """The answers and the accuracies measured so far."""
         items = {
             category: [[item.prompt.id, list(item.responses), item.num_right] for item in of_category]
             for category, of_category in self._items.items()
@@ -207,12 +188,12 @@ class Probe:
 
 
 def _order(scores_N: FloatArray, num_right: int) -> float:
-    """Share of (right, wrong) pairs with the right response scored higher, ties half; NaN without a finite pair."""
+    """Share of (right, wrong) pairs with the right response scored higher, a tie counting half; NaN without a pair."""
     return _share(np.subtract.outer(scores_N[:num_right], scores_N[num_right:]).ravel())
 
 
 def _agreement(scores_N: FloatArray, reference_N: FloatArray) -> float:
-    """Share of pairs that two sets of scores order alike, ties of the first half; NaN without such a pair."""
+    """Share of pairs that two sets of scores order alike, ties of the first counting half; NaN without such a pair."""
     first, second = np.triu_indices(len(scores_N), 1)
     direction = np.sign(reference_N[first] - reference_N[second])
     gaps = (scores_N[first] - scores_N[second]) * direction

@@ -1,4 +1,4 @@
-"""The only place where configuration becomes objects: one match per union, plain arguments to every constructor."""
+"""The only place where configuration becomes objects: one match per union, one function per role."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from laser.bandits.context import ContextPreparer
 from laser.config import schema
 from laser.core.seeding import stream_seed
 from laser.core.types import Prompt
-from laser.data.batches import Batching, batches
 from laser.data.split import Splits
 from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.evaluation.metrics import check_gold
@@ -25,16 +24,16 @@ from laser.policy.policy import Policy
 from laser.policy.sharded_generation import ShardedGenerator
 from laser.policy.vllm_generation import VllmGenerator
 from laser.serving.endpoint import Endpoint
-from laser.training.batch import BatchSettings, Parts
+from laser.training.batch import Parts
 from laser.training.learner import Learner
-from laser.training.loop import Plan
+from laser.training.loop import draw_batches
 from laser.training.losses import Objective
 from laser.wiring.checks import check_answers
 from laser.wiring.custom import custom_generator
 from laser.wiring.data import build_splits
 from laser.wiring.fitting import make_room
 from laser.wiring.rewards import build_pool, check_reward_model, reward_fingerprints
-from laser.wiring.selection import build_feedback, build_selector, build_signal, signal_weight, split_off_probe
+from laser.wiring.selection import build_feedback, build_selector, build_signal, split_off_probe
 from laser.wiring.tracking import build_tracking, check_tracking
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "build_contexts",
     "build_feedback",
     "build_generator",
-    "build_plan",
     "build_policy",
     "build_pool",
     "build_selector",
@@ -57,13 +55,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Everything `laser.training.loop.train` needs."""
+    """A configuration as objects.
+
+    Attributes:
+        parts: The objects of Algorithm 1.
+        splits: Training, development and test prompts.
+        evaluate: Measures the dev metric; None where there is none to measure.
+        num_prompts: Counts of prompts by split, for run.json.
+    """
 
     parts: Parts
     splits: Splits
-    plan: Plan
     evaluate: Callable[[], Accuracy] | None
-    prompts: dict[str, int]
+    num_prompts: dict[str, int]
 
 
 def build(
@@ -73,11 +77,11 @@ def build(
 
     Args:
         config: The resolved configuration.
-        on_tokens: Told how many tokens were sampled, while sampling.
+        on_tokens: Called with the number of tokens sampled, while sampling.
         ranks: The processes of the run; None: this one alone.
 
     Raises:
-        LaserError: Something named in the configuration cannot be had.
+        LaserError: Something named in the configuration is missing or cannot be used.
     """
     check_tracking(config)
     splits = build_splits(config)
@@ -93,14 +97,13 @@ def build(
     if ranks.size > 1:
         generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
     contexts = build_contexts(config, dim=policy.context_dim)
-    plan = build_plan(config, splits.train)
     evaluate = build_evaluation(config, generator, splits.dev)
     parts = Parts(
         policy=policy,
         generator=generator,
         pool=pool,
         contexts=contexts,
-        selector=build_selector(config, contexts, batches_per_iteration=len(plan.draw_batches(0))),
+        selector=build_selector(config, contexts, batches_per_iteration=len(draw_batches(config, splits.train, 0))),
         feedback=build_feedback(config.feedback),
         signal=build_signal(
             config, pool, generator, room.probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
@@ -108,11 +111,11 @@ def build(
         learner=build_learner(config.training, policy, ranks),
         ranks=ranks,
     )
-    return Built(parts, splits, plan, evaluate, room.as_record())
+    return Built(parts, splits, evaluate, room.as_record())
 
 
 def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
-    """Make the preparation of embeddings of `dim` features."""
+    """Make the context preparer for embeddings of `dim` features."""
     section = config.context
     return ContextPreparer(
         dim,
@@ -124,7 +127,7 @@ def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
 
 
 def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:
-    """Load the policy and put adapters on it; with `policy.shard`, the processes of a run hold it between them."""
+    """Load the policy and add its adapters; with `policy.shard`, each process of the run holds a shard of it."""
     section = config.policy
     device = choose_device(section.device)
     model = load_causal_lm(
@@ -150,7 +153,7 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
 
 
 def build_tokenizer(section: schema.PolicyConfig) -> PreTrainedTokenizerBase:
-    """Load the policy's tokenizer, with the chat template that the configuration wants."""
+    """Load the policy's tokenizer with the configured chat template."""
     tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     if section.chat_template != "own":
         tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
@@ -160,7 +163,7 @@ def build_tokenizer(section: schema.PolicyConfig) -> PreTrainedTokenizerBase:
 def build_generator(
     section: schema.GenerationConfig, policy: Policy, on_tokens: Callable[[int], None] | None = None
 ) -> Generator:
-    """Make what samples with the policy."""
+    """Make the generator of `generation.engine`."""
     if section.engine == "transformers":
         return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
     if section.engine == "python":
@@ -196,65 +199,14 @@ def build_learner(section: schema.TrainingConfig, policy: Policy, ranks: Ranks |
         epochs=section.epochs,
         optimizer_steps=section.optimizer_steps,
         max_batch_tokens=section.max_batch_tokens,
+        bandit_loss=section.bandit_loss,
         sampled_by_reference=section.sampling == "per_iteration" and section.reference == "previous_iteration",
         ranks=ranks,
     )
 
 
-def build_plan(config: schema.RunConfig, train: Sequence[Prompt]) -> Plan:
-    """Lengths and intervals of the loop."""
-    training = config.training
-    draw = partial(
-        _draw,
-        train,
-        batch_size=training.batch_size,
-        num_batches=training.batches_per_iteration,
-        batching=config.split.batching,
-        seed=config.seed,
-    )
-    return Plan(
-        iterations=training.iterations,
-        draw_batches=draw,
-        batch=BatchSettings(
-            seed=config.seed,
-            num_responses=config.generation.num_responses,
-            temperature=config.generation.temperature,
-            top_p=config.generation.top_p,
-            max_new_tokens=config.generation.max_new_tokens,
-            pairs_per_prompt=training.pairs_per_prompt,
-            granularity=training.granularity,
-            bandit_loss=training.bandit_loss,
-            combination=config.rewards.combine,
-            candidate_pairs=config.rewards.candidate_pairs,
-            signal_weight=signal_weight(config.signal),
-            log_contexts=config.checkpoint.log_contexts,
-        ),
-        sampling=training.sampling,
-        reference=training.reference,
-        evaluate_every=config.evaluation.every,
-        convergence_threshold=training.convergence_threshold,
-        convergence_patience=training.convergence_patience,
-        checkpoint_every=config.checkpoint.every,
-        keep_checkpoints=config.checkpoint.keep,
-    )
-
-
-def _draw(
-    prompts: Sequence[Prompt],
-    iteration: int,
-    *,
-    batch_size: int,
-    num_batches: int | None,
-    batching: Batching,
-    seed: int,
-) -> list[list[int]]:
-    return batches(
-        prompts, batch_size=batch_size, num_batches=num_batches, batching=batching, seed=seed, iteration=iteration
-    )
-
-
 def check_dev(dev: Sequence[Prompt]) -> None:
-    """Raises DataError where only some of the dev prompts have gold answers; without any nothing is measured."""
+    """Raise DataError if only some dev prompts have gold answers; if none has one, nothing is measured."""
     if any(prompt.answer is not None for prompt in dev):
         check_gold(dev, "accuracy", "dev")
 
@@ -262,7 +214,7 @@ def check_dev(dev: Sequence[Prompt]) -> None:
 def build_evaluation(
     config: schema.RunConfig, generator: Generator, dev: Sequence[Prompt]
 ) -> Callable[[], Accuracy] | None:
-    """Accuracy of answers on the dev prompts; None where there are none or they have no gold answers."""
+    """A function that measures accuracy on the dev prompts; None without prompts or gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):
         return None
     longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.baselines import Fixed, Sequential, UniformRandom
@@ -26,7 +27,7 @@ from laser.evaluation.accuracy import Accuracy
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
-from laser.training.probe import Labels, Probe, ProbeSettings
+from laser.training.probe import Probe
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
@@ -126,11 +127,6 @@ def build_feedback(section: selection.Feedback) -> Feedback:
             return custom_feedback(factory)
 
 
-def signal_weight(section: selection.SignalConfig) -> float:
-    """Share of the signal in the bandit reward."""
-    return 0.0 if isinstance(section, selection.NoSignal) else section.weight
-
-
 def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, Sequence[Prompt]]]:
     """Set training prompts with gold answers aside for a probe, by category; nothing for other signals.
 
@@ -161,8 +157,8 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Sp
     return Splits(train=pick(splits.train, rest), dev=splits.dev, test=splits.test), probe
 
 
-def probe_labels(section: selection.ProbeSignal, splits: Splits) -> Labels:
-    """Where a probe's labels come from: gold answers if any training prompt has one, unless the configuration says."""
+def probe_labels(section: selection.ProbeSignal, splits: Splits) -> Literal["gold", "consensus"]:
+    """The probe's labels: as configured; for "auto", gold answers if any training prompt has one."""
     if section.labels != "auto":
         return section.labels
     return "gold" if any(prompt.answer is not None for prompt in splits.train) else "consensus"
@@ -197,16 +193,15 @@ def build_signal(
                 raise DataError("signal.type = 'dev_gain' needs dev prompts with gold answers; raise split.dev")
             return DevGain(lambda: evaluate().overall, every=every, span=span)
         case selection.ProbeSignal() as section:
-            whole = config.evaluation.answer == "whole"
             has_gold = all(prompt.answer is not None for prompts in probe.values() for prompt in prompts)
-            settings = ProbeSettings(
-                labels="gold" if section.labels != "consensus" and has_gold else "consensus",
-                warm_start=section.warm_start,
-                refresh=section.refresh,
-                num_responses=section.num_responses,
-                temperature=config.generation.temperature,
-                max_new_tokens=config.generation.max_new_tokens,
-                gold_format="{answer}" if whole else "Final answer: {answer}",
+            labels = "gold" if section.labels != "consensus" and has_gold else "consensus"
+            return Probe(
+                section.model_copy(update={"labels": labels}),
+                config.generation,
+                pool,
+                generator,
+                probe,
+                is_right,
+                gold_format="{answer}" if config.evaluation.answer == "whole" else "Final answer: {answer}",
                 seed=config.seed,
             )
-            return Probe(pool, generator, probe, is_right, settings)

@@ -5,7 +5,7 @@ import pytest
 
 import laser
 from laser.core.types import Pair, Response, Selection
-from laser.training.describe import describe_scores
+from laser.training.records import describe_scores
 from runs import make_table, steps
 
 LAST = {"training": {"iterations": 1, "batches_per_iteration": 2}, "split": {"dev": 0}}
@@ -16,14 +16,15 @@ def test_distributions_are_quantiles_of_the_scores_and_of_the_margins():
     weights = np.array([[1.0, 0.0], [0.5, 0.5]])
     scores = [np.array([[1.0, 2.0, nan], [nan, nan, nan]]), np.array([[4.0, 8.0, nan], [5.0, 6.0, nan]])]
     pairs = [Pair(0, 1, 0, 2.0, 1.0), Pair(1, 1, 0, 7.0, 4.5)]
+    selection = Selection(0, weights, weights, weights, ((0, 0), (1, 1)))
     row = [Response((1,), text, (logp, -1.0), True) for text, logp in (("x", -3.0), ("y", -0.5), ("z", -9.0))]
-    record = describe_scores(Selection(0, weights, weights, weights), scores, pairs, [row, row], ("a", "b"))
+    record = describe_scores(selection, scores, pairs, [row, row], ("a", "b"))
     assert record["scores"][0]["count"] == 4
     assert record["scores"][0]["deciles"] == pytest.approx(np.quantile([1, 2, 4, 8], np.arange(11) / 10))
     assert record["scores"][1]["deciles"] == pytest.approx(np.quantile([5, 6], np.arange(11) / 10))
     assert [(one["reward_model"], one["deciles"][5]) for one in record["margins"]] == [("a", 1.0), (None, 2.5)]
     assert record["logp_margins"] == {"count": 2, "deciles": [2.5] * 11}
-    empty = describe_scores(Selection(0, weights, weights, weights), scores, [], [row, row], ("a", "b"))
+    empty = describe_scores(selection, scores, [], [row, row], ("a", "b"))
     assert empty["logp_margins"] is None
     assert empty["margins"] == []
 
