@@ -114,7 +114,7 @@ def test_hidden_states_that_are_not_finite_name_the_policy_and_a_cure(tmp_path, 
 def test_a_fixed_reward_model_in_quarantine_is_named_while_others_are_left(tmp_path):
     table = faulty_table(tmp_path, 0, "first", "healthy", rate=1.1)
     table["selector"] = {"type": "fixed", "arm": "first"}
-    with pytest.raises(TrainingError, match=r"are left: the fixed arm is not available \(.*first.*mend them"):
+    with pytest.raises(TrainingError, match=r"are left: the fixed arm is not available \(.*first.*fix them"):
         laser.train(table, tmp_path / "run")
 
 
