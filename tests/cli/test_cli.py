@@ -209,7 +209,7 @@ def test_a_mended_reward_function_goes_on_where_one_says_so(project, tmp_path, m
     arguments += ["--set", "selector={type='fixed', arm='vowels'}", "--out", out]
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert code == 2
-    assert "mend them and resume, with --changed-rewards" in " ".join(err.split())
+    assert "fix them and resume, with --changed-rewards" in " ".join(err.split())
     function.write_text("def score(prompts, responses):\n    return [len(text) for text in responses]\n")
     code, _, err = run(monkeypatch, capsys, "train", "--resume", out)
     assert code == 2

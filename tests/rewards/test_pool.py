@@ -5,7 +5,7 @@ import pytest
 
 from laser.core.errors import RewardModelError
 from laser.rewards.combine import combine_scores
-from laser.rewards.pool import Arm, RewardPool, score_selection
+from laser.rewards.pool import Arm, RewardPool
 from tiny import make_prompt
 
 PROMPTS = [make_prompt(str(index), id=str(index)) for index in range(4)]
@@ -65,7 +65,7 @@ def test_least_recently_used_order():
 def test_one_hot_rows_group_prompts_by_model_and_keep_raw_scores():
     pool, diary = make_pool(max_resident=3)
     weights = np.eye(3)[[0, 2, 0, 2]]
-    scores = score_selection(pool, weights, PROMPTS, RESPONSES)
+    scores = pool.score_selection(weights, PROMPTS, RESPONSES)
     combined = [combine_scores(scores_KN, row) for scores_KN, row in zip(scores, weights, strict=True)]
     assert [row.tolist() for row in combined] == [[1, 2], [9], [], [3, 6, 9]]
     assert np.isnan(scores[0][1:]).all()  # models that were not asked
@@ -75,7 +75,7 @@ def test_one_hot_rows_group_prompts_by_model_and_keep_raw_scores():
 def test_several_weights_give_the_weighted_mean():
     pool, _ = make_pool(max_resident=3)
     weights = np.tile([0.5, 0.25, 0.25], (4, 1))
-    scores = score_selection(pool, weights, PROMPTS, RESPONSES)
+    scores = pool.score_selection(weights, PROMPTS, RESPONSES)
     np.testing.assert_allclose(combine_scores(scores[0], weights[0]), [1.75, 3.5])
 
 

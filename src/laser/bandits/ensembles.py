@@ -14,7 +14,7 @@ _STATE_VERSION = 1
 class UniformEnsemble:
     """Every available reward model with the same weight: RM Score Ensemble, RM Agreement Ensemble.
 
-    How their scores are combined is the pool's business (`score_selection`).
+    `laser.rewards.combine` says how their scores become one.
 
     Args:
         num_arms: K.

@@ -15,7 +15,7 @@ from laser.core.seeding import stream_seed
 from laser.core.types import BoolArray, FloatArray, Message, Prompt, Response, Selection
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
-from laser.rewards.pool import RewardPool, score_selection
+from laser.rewards.pool import RewardPool
 from laser.wiring import build_pool
 from laser.wiring.trained import build_frozen, build_streaming_generator, build_trained_policy, read_run
 
@@ -180,7 +180,7 @@ class _Scorer:
                     raise
                 break  # a fixed selector has nobody to turn to
             try:
-                scores_KN = score_selection(self._pool, weights_K[None], [prompt], [texts])[0]
+                scores_KN = self._pool.score_selection(weights_K[None], [prompt], [texts])[0]
             except RewardModelError as error:
                 notes.append(str(error))
                 available_K &= weights_K == 0

@@ -82,6 +82,7 @@ class Policy:
         self._max_batch_tokens = max_batch_tokens
         self._budget = Budget(max_batch_tokens, _OUT_OF_MEMORY)
         self._system_prompt = system_prompt
+        self._rendered: dict[int, tuple[Prompt, list[int]]] = {}  # by identity, which holds while the prompt is here
         _silence(model)
         self._seed, self._has_dropout = seed, lora_dropout > 0
         self._layout = choose_layout(model)
@@ -121,8 +122,13 @@ class Policy:
         return len(weight)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Render prompts with the chat template, the assistant's turn opened; B sequences of token ids."""
-        return [encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt) for prompt in prompts]
+        """Render prompts with the chat template, the assistant's turn opened; B sequences of token ids.
+
+        The prompts of the last call are remembered: a batch is embedded, sampled and trained on, and rendered once.
+        """
+        known = self._rendered
+        self._rendered = {id(prompt): known.get(id(prompt)) or (prompt, self._render(prompt)) for prompt in prompts}
+        return [list(self._rendered[id(prompt)][1]) for prompt in prompts]
 
     def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
         """Make sure that every prompt leaves room for a response.
@@ -216,9 +222,9 @@ class Policy:
         return list(self._adapter("policy").values())
 
     def state_dict(self) -> StateDict:
-        """Both adapters, as float32 arrays."""
+        """Both adapters, as float32 arrays of their own."""
         return {
-            f"{which}.{name}": parameter.detach().float().cpu().numpy()
+            f"{which}.{name}": parameter.detach().float().cpu().numpy().copy()
             for which in _ADAPTERS
             for name, parameter in self._adapter(which).items()
         }
@@ -263,6 +269,9 @@ class Policy:
                 f"the adapter in {path} is of another model or other target_modules; policy.model and policy.lora must "
                 "be those of its run"
             )
+
+    def _render(self, prompt: Prompt) -> list[int]:
+        return encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt)
 
     @contextmanager
     def _dropout_of(self, moment: Sequence[int]) -> Iterator[None]:

@@ -198,6 +198,32 @@ class RewardPool:
             self._overlap.add(arm, prompts, responses, scores)
         return scores
 
+    def score_selection(
+        self, weights_BK: FloatArray, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
+    ) -> list[FloatArray]:
+        """Score each prompt's responses with the reward models that have weight for it.
+
+        Each reward model runs once, for all of its prompts; one without weight is neither loaded nor called.
+
+        Args:
+            weights_BK: Non-negative weights of each prompt, rows summing to 1.
+            prompts: B prompts.
+            responses: Responses of each prompt.
+
+        Returns:
+            B float64 arrays of shape (K, number of responses): raw scores, NaN where a model did not score.
+
+        Raises:
+            RewardModelError: As for `score`.
+        """
+        scores_BKN = [np.full((weights_BK.shape[1], len(row)), np.nan) for row in responses]
+        for arm in np.flatnonzero(weights_BK.any(axis=0)):
+            rows = np.flatnonzero(weights_BK[:, arm]).tolist()
+            given = self.score(int(arm), [prompts[row] for row in rows], [responses[row] for row in rows])
+            for row, scores_N in zip(rows, given, strict=True):
+                scores_BKN[row][arm] = scores_N
+        return scores_BKN
+
     def observe(self) -> Overlap:
         """Begin to keep all scores, for a comparison of the models; what was kept before is let go."""
         self._overlap = Overlap(self.names)
@@ -323,28 +349,3 @@ def _as_scores(row: object) -> FloatArray:
     if words or array.dtype.kind not in "fiubO":
         raise TypeError(f"an array of {array.dtype}")
     return array.astype(np.float64)
-
-
-def score_selection(
-    pool: RewardPool, weights_BK: FloatArray, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
-) -> list[FloatArray]:
-    """Score each prompt's responses by the reward models its row of weights names.
-
-    Prompts are grouped by reward model, so that each runs once; models without weight are neither loaded nor called.
-
-    Args:
-        pool: The reward models.
-        weights_BK: Non-negative weights of each prompt, rows summing to 1.
-        prompts: B prompts.
-        responses: Responses of each prompt.
-
-    Returns:
-        B float64 arrays of shape (K, number of responses): raw scores, NaN where a model was not asked or has none.
-    """
-    scores_BKN = [np.full((weights_BK.shape[1], len(row)), np.nan) for row in responses]
-    for arm in np.flatnonzero(weights_BK.any(axis=0)):
-        rows = np.flatnonzero(weights_BK[:, arm]).tolist()
-        given = pool.score(int(arm), [prompts[row] for row in rows], [responses[row] for row in rows])
-        for row, scores_N in zip(rows, given, strict=True):
-            scores_BKN[row][arm] = scores_N
-    return scores_BKN

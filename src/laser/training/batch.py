@@ -18,7 +18,7 @@ from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
-from laser.rewards.pool import QuarantinedError, RewardPool, score_selection
+from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.training.charges import arms_of, make_charges
 from laser.training.learner import Learner
 from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
@@ -197,7 +197,7 @@ def score(
     texts = [[row[index].text for index in indices] for row, indices in zip(responses, needed, strict=True)]
     while True:
         try:
-            given = score_selection(parts.pool, selection.weights_BK(len(prompts)), prompts, texts)
+            given = parts.pool.score_selection(selection.weights_BK(len(prompts)), prompts, texts)
             break
         except QuarantinedError:
             parts.selector.expire(selection.id)
