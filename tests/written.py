@@ -47,7 +47,8 @@ def step(number, names=NAMES, *, chosen=0, category="maths", reward=0.5, text="w
     return {**record, **changed}
 
 
-def evaluation(batches, right, total=40, category="maths"):
+def evaluation(batches, right, total=40, category="maths", *, correct=None):
+    """A line of evaluations.jsonl; `correct` are the prompts answered correctly, where their outcomes are kept."""
     from laser.core.statistics import wilson_interval
 
     share = right / total
@@ -57,6 +58,7 @@ def evaluation(batches, right, total=40, category="maths"):
         "by_category": {category: share},
         "num_prompts": total,
         "interval": list(wilson_interval(share * total, total)),
+        **({} if correct is None else {"correct": {f"p{number}": int(number in correct) for number in range(total)}}),
     }
 
 

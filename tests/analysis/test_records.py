@@ -1,13 +1,14 @@
 """Records of runs as they are found on disk: whole, half-written, damaged; and text that must not act."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laser.analysis.records import parse_evaluation, parse_step, read_run
+from laser.analysis.records import parse_evaluation, parse_step, read_run, read_summary
 from laser.analysis.shown import markup, one_line, visible
 from laser.core.errors import RunDirectoryError
 from written import NAMES, evaluation, step, typical, write_run
@@ -40,7 +41,7 @@ def test_a_damaged_line_is_named_left_out_and_leaves_a_gap(tmp_path):
     assert run.batches == (1, 3, 5, 7, 9)
     assert [(one.file, one.line) for one in run.damage] == [("steps.jsonl", line) for line in (2, 4, 6, 8)]
     assert [one.why for one in run.damage][:3] == ["not UTF-8", "not JSON", "loss: field required"]
-    assert "is no reward model of config.json" in run.damage[3].why
+    assert "is not a reward model of config.json" in run.damage[3].why
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_damaged_line_is_named_left_out_and_leaves_a_gap(tmp_path):
         ({"selection": {"weights": [[1.0]], "categories": [{}], "charged": []}}, "does not have 2 reward models"),
         ({"selection": {"weights": [[1.0, 0]], "categories": [], "charged": []}}, "differ in length"),
         ({"bandit_rewards": []}, "selection.charged and bandit_rewards differ in length"),
-        ({"quarantined": {"ugly": "x"}}, "'ugly' is no reward model"),
+        ({"quarantined": {"ugly": "x"}}, "'ugly' is not a reward model"),
         ({"example": 3}, "example"),
     ],
 )
@@ -89,14 +90,51 @@ def test_a_damaged_configuration_is_a_sentence(tmp_path, config):
         read_run(tmp_path)
 
 
-def test_a_damaged_summary_is_no_obstacle(tmp_path):
+SUMMARY = {
+    "num_batches": 2,
+    "metric_before": None,
+    "metric_after": 0.5,
+    "scored": {"good": 3},
+    "tokens": {},
+    "seconds": {"train": 1.5},
+    "reward_models": {"good": {"calls": 3}},
+}
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", *(json.dumps({**SUMMARY, key: "many"}) for key in SUMMARY), "[" * 100_000]
+)
+def test_a_damaged_summary_is_a_sentence_where_it_is_needed_and_left_out_elsewhere(tmp_path, content):
     write_run(tmp_path, typical(2))
-    for content in ("{", "[]", '{"reward_models": 3}'):
-        (tmp_path / "summary.json").write_text(content)
-        assert read_run(tmp_path).usage == {}
-    (tmp_path / "summary.json").write_text('{"reward_models": {"good": {"calls": 3}}}')
+    (tmp_path / "summary.json").write_text(content)
     run = read_run(tmp_path)
-    assert (run.usage, run.finished) == ({"good": {"calls": 3}}, True)
+    assert (run.usage, run.finished) == ({}, True)
+    with pytest.raises(RunDirectoryError, match=r"summary\.json"):
+        read_summary(tmp_path)
+
+
+def test_a_summary_says_what_reward_models_were_used_for(tmp_path):
+    (write_run(tmp_path, typical(2)) / "summary.json").write_text(json.dumps(SUMMARY))
+    assert read_run(tmp_path).usage == {"good": {"calls": 3}}
+    assert read_summary(tmp_path) == SUMMARY
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "evaluations.jsonl", "config.json", "summary.json"])
+@pytest.mark.parametrize("kind", ["link", "FIFO", "folder"])
+def test_links_fifos_and_folders_in_a_run_are_refused_at_once(tmp_path, name, kind):
+    """A FIFO without a writer would hold a reader forever; a link would show a file that is not part of the run."""
+    path = write_run(tmp_path / "run", typical(2), [evaluation(0, 1)])
+    (path / "summary.json").write_text(json.dumps(SUMMARY))
+    whole = path / name
+    whole.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        whole.symlink_to(tmp_path / "elsewhere")
+    elif kind == "FIFO":
+        os.mkfifo(whole)
+    else:
+        whole.mkdir()
+    with pytest.raises(RunDirectoryError, match=name.replace(".", r"\.")):
+        read_summary(path) if name == "summary.json" else read_run(path)
 
 
 def test_control_sequences_and_direction_marks_are_written_out():

@@ -155,13 +155,13 @@ def test_pictures_have_names_descriptions_and_numbers(page):
 
 def test_pictures_take_the_colours_of_the_page_and_hatches_tell_them_apart(tmp_path):
     pictures = run_page(read_run(rich(tmp_path))).pictures()
-    svgs = {picture.name: as_svg(picture, "p") for picture in pictures if picture.name.startswith("utilisation")}
+    svgs = {picture.name: as_svg(picture, "p") for picture in pictures if picture.name.startswith("utilization")}
     for svg in svgs.values():
         assert "currentColor" in svg
         assert "#010203" not in svg
         assert "<metadata" not in svg
-    assert "<pattern" in svgs["utilisation"]
-    assert "#0072b2" in svgs["utilisation"].lower()
+    assert "<pattern" in svgs["utilization"]
+    assert "#0072b2" in svgs["utilization"].lower()
 
 
 def test_the_same_run_gives_the_same_page_and_pictures(tmp_path, page):
@@ -175,7 +175,7 @@ def test_pngs_are_written_where_asked(tmp_path):
     written = write_report(rich(tmp_path / "run"), pictures=tmp_path / "png")
     assert set(written.pictures) == set((tmp_path / "png").iterdir())
     assert {path.stem for path in written.pictures} == {
-        "bandit-reward", "utilisation", "utilisation-over-time", "loss", "dev-metric", "agreement", "distributions",
+        "bandit-reward", "utilization", "utilization-over-time", "loss", "dev-metric", "agreement", "distributions",
         "time",
     }  # fmt: skip
     for path in written.pictures:

@@ -154,7 +154,7 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
     assert [one.file for one in written.damage] == ["maths/random/seed-0/steps.jsonl"]
     assert "maths/random/seed-0/steps.jsonl line 9" in page
     names = {path.name for path in written.pictures}
-    assert {"results-maths.png", "accuracy-against-time-maths.png", "utilisation-maths.png"} <= names
+    assert {"results-maths.png", "accuracy-against-time-maths.png", "utilization-maths.png"} <= names
 
 
 def test_a_suite_without_run_directories_of_its_own_has_its_table(suite):

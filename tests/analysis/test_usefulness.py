@@ -6,26 +6,27 @@ from scipy import stats
 
 from laser.analysis.records import read_run
 from laser.analysis.report.words import lead, p_value
+from laser.analysis.summary import summarize
 from laser.analysis.usefulness import (
     MIXED,
     by_category,
-    change,
     charged_rewards,
     elapsed,
     pooled,
     seconds_until,
     spells,
     total_agreement,
+    unpaired_change,
 )
-from laser.core.statistics import wilson_interval
-from written import evaluation, step, typical, write_run
+from laser.core.statistics import paired_change, wilson_interval
+from written import NAMES, evaluation, step, typical, write_run
 
 
 def test_the_interval_of_a_change_is_newcombes():
     """Newcombe (1998), Table II (a): 56/70 against 48/80 is 0.2000 with 0.0524 to 0.3339 by method 10."""
-    gain, (low, high) = change(evaluation(0, 48, 80), evaluation(1, 56, 70))
+    gain, (low, high) = unpaired_change(evaluation(0, 48, 80), evaluation(1, 56, 70))
     assert (gain, low, high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
-    back, (low2, high2) = change(evaluation(0, 56, 70), evaluation(1, 48, 80))
+    back, (low2, high2) = unpaired_change(evaluation(0, 56, 70), evaluation(1, 48, 80))
     assert (back, low2, high2) == pytest.approx((-gain, -high, -low))
 
 
@@ -164,7 +165,9 @@ def words(tmp_path, *arguments, **options):
 
 def test_words_name_the_useful_one_and_how_sure_that_is(tmp_path):
     said = words(tmp_path, typical(24), [evaluation(0, 10), evaluation(24, 30)])
-    assert "Dev accuracy went from 25.0% to 75.0%: +50.0 points, 95% interval +28.5 to +65.3 on 40 prompts" in said
+    assert (
+        "before 25.0%, after 75.0%, change +50.0 points, 95% interval +28.5 to +65.3 (not paired, 40 prompts)" in said
+    )
     assert "a gain beyond chance" in said
     assert (
         "For maths, good earned the highest bandit rewards (0.82 ± 0.01, 12 of them; the reward models differ" in said
@@ -186,6 +189,23 @@ def test_words_say_when_nothing_can_be_told(tmp_path):
     worse = words(tmp_path, typical(4), [evaluation(0, 30), evaluation(4, 10)])
     assert "\u221250.0 points" in worse
     assert "a loss beyond chance" in worse
+
+
+def test_a_change_on_the_same_prompts_is_compared_prompt_by_prompt(tmp_path):
+    before = evaluation(0, 10, correct=set(range(10)))
+    after = evaluation(4, 20, correct={*range(2, 10), *range(20, 32)})
+    said = words(tmp_path / "paired", typical(4), [before, evaluation(2, 1), after])
+    paired = paired_change(before["correct"], after["correct"])
+    assert (paired.num_gained, paired.num_lost) == (12, 2)
+    interval = f"95% interval {100 * paired.low:+.1f} to {100 * paired.high:+.1f} (paired, 40 prompts"
+    change = f"change +25.0 points, {interval}: 12 gained, 2 lost); a gain beyond chance"
+    assert f"Dev accuracy: before 25.0%, after 50.0%, {change}." in said
+    separate = words(tmp_path / "not", typical(4), [evaluation(0, 10), evaluation(4, 20)])
+    assert "(not paired, 40 prompts)" in separate
+    summary = summarize(typical(4), [before, after], NAMES)
+    assert summary.as_record()["metric_change"] == paired.as_record()
+    assert summarize(typical(4), [before, evaluation(4, 20)], NAMES).metric_change is None
+    assert summarize(typical(4), [before], NAMES).metric_change is None
 
 
 def test_words_do_not_read_usefulness_into_a_selector_that_does_not_learn(tmp_path):

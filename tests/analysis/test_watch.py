@@ -15,9 +15,9 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from laser.analysis.follow import Lines, State, Watch, latest, num_planned
+from laser.analysis.follow import State, Watch, latest, num_planned
 from laser.analysis.frame import frame, sparkline
-from laser.analysis.records import parse_evaluation, read_run
+from laser.analysis.records import Lines, parse_evaluation, read_run
 from laser.analysis.report import write_report
 from laser.analysis.server import LiveServer
 from laser.cli.progress import batch_cells

@@ -3,88 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from laser.analysis.records import (
-    Damage,
-    EvaluationRecord,
-    Run,
-    StepRecord,
-    is_run,
-    parse_evaluation,
-    parse_step,
-    read_config,
-    reward_model_names,
-)
+from laser.analysis.records import Run, RunReader, StepRecord, is_run
 from laser.analysis.shown import duration
 from laser.analysis.suites import is_suite
 from laser.core.errors import RunDirectoryError
 
-Row = TypeVar("Row")
-
-_REMEMBERED = 256  # bytes before the place reached, to notice a file that was cut back and written anew
 _LATEST = 8  # batches that a table of the latest ones shows
 _STILL = 120.0  # seconds without a record that are worth a word
 _PACE = 10  # batches whose time says how long the rest will take
 _BEGUN = {".lock", "run.json"}  # what a run writes before its configuration
-
-
-class Lines(Generic[Row]):
-    """The usable lines of a file that grows; begins again where the file was replaced or cut back.
-
-    Args:
-        path: A JSON Lines file; it need not exist yet.
-        parse: Turns a line into a row; raises ValueError with a clause that says what is wrong.
-    """
-
-    def __init__(self, path: Path, parse: Callable[[bytes], Row]) -> None:
-        self._path, self._parse = path, parse
-        self._forget()
-
-    def poll(self) -> bool:
-        """Read what is new; returns whether anything has changed."""
-        try:
-            with self._path.open("rb") as file:
-                begun_again = not self._continues(file)
-                if begun_again:
-                    self._forget()
-                file.seek(self._offset)
-                content = file.read()
-        except FileNotFoundError:
-            changed = self._offset > 0
-            self._forget()
-            return changed
-        except OSError as error:
-            raise RunDirectoryError(f"cannot read {self._path} ({error.strerror}); check its permissions") from error
-        *complete, _being_written = content.split(b"\n")
-        for line in complete:
-            self._take(line)
-        return begun_again or bool(complete)
-
-    def _forget(self) -> None:
-        self._offset, self._number, self._tail = 0, 0, b""
-        self.rows: list[tuple[int, Row]] = []
-        self.damage: list[Damage] = []
-
-    def _continues(self, file: Any) -> bool:
-        """Whether the file still holds what was read last, where it was read."""
-        file.seek(self._offset - len(self._tail))
-        return bool(file.read(len(self._tail)) == self._tail)
-
-    def _take(self, line: bytes) -> None:
-        self._offset += len(line) + 1
-        self._number += 1
-        self._tail = (self._tail + line + b"\n")[-_REMEMBERED:]
-        try:
-            self.rows.append((self._number, self._parse(line)))
-        except ValueError as error:
-            self.damage.append(Damage(self._path.name, self._number, str(error)))
 
 
 class State(StrEnum):
@@ -145,9 +79,7 @@ class Watch:
         check_watchable(path)
         self.path = path
         self._stamp: tuple[int, int] | None = None
-        self._run: Run | None = None
-        self._steps: Lines[StepRecord] | None = None
-        self._evaluations: Lines[EvaluationRecord] | None = None
+        self._reader: RunReader | None = None
         self._problem = ""
 
     def look(self) -> View:
@@ -157,14 +89,10 @@ class Watch:
             RunDirectoryError: Files cannot be read.
         """
         self._look_at_config()
-        if self._run is None or self._steps is None or self._evaluations is None:
+        if self._reader is None:
             return View(self.path, State.waiting, problem=self._problem)
-        finished = (self.path / "summary.json").is_file()
-        changed = [lines.poll() for lines in (self._steps, self._evaluations)]
-        if any(changed) or finished != self._run.finished:
-            self._run = _updated(self._run, self._steps, self._evaluations, finished)
-        run = self._run
-        state = State.finished if finished else State.running if run.steps else State.starting
+        run = self._reader.read()
+        state = State.finished if run.finished else State.running if run.steps else State.starting
         return View(self.path, state, run, "", num_planned(run), self._age(), pace(run.steps))
 
     def _look_at_config(self) -> None:
@@ -173,20 +101,16 @@ class Watch:
             status = (self.path / "config.json").stat()
             stamp = (status.st_ino, status.st_mtime_ns)
         except OSError:
-            self._stamp, self._run, self._problem = None, None, ""
+            self._stamp, self._reader, self._problem = None, None, ""
             return
         if stamp == self._stamp:
             return
         try:
-            config = read_config(self.path)
-            names = reward_model_names(self.path, config)
+            self._reader = RunReader(self.path)
         except RunDirectoryError as error:
-            self._run, self._problem = None, str(error)
-            return
-        self._stamp, self._problem = stamp, ""
-        self._steps = Lines(self.path / "steps.jsonl", lambda line: parse_step(line, names))
-        self._evaluations = Lines(self.path / "evaluations.jsonl", parse_evaluation)
-        self._run = Run(self.path, config, names, (), (), (), (), False, {})
+            self._reader, self._problem = None, str(error)
+        else:
+            self._stamp, self._problem = stamp, ""
 
     def _age(self) -> float | None:
         times = []
@@ -228,20 +152,6 @@ def pace(steps: Sequence[StepRecord]) -> float | None:
     """Mean seconds of the latest batches."""
     latest = [sum(step["seconds"].values()) for step in steps[-_PACE:]]
     return float(np.mean(latest)) if latest else None
-
-
-def _updated(run: Run, steps: Lines[StepRecord], evaluations: Lines[EvaluationRecord], finished: bool) -> Run:
-    return Run(
-        path=run.path,
-        config=run.config,
-        names=run.names,
-        steps=tuple(step for _, step in steps.rows),
-        batches=tuple(number for number, _ in steps.rows),
-        evaluations=tuple(row for _, row in evaluations.rows),
-        damage=(*steps.damage, *evaluations.damage),
-        finished=finished,
-        usage={},
-    )
 
 
 LATEST_HEAD = ("batch", "category", "chosen", "pairs", "loss", "bandit reward", "seconds")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, BinaryIO, Generic, NotRequired, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from laser.core.errors import RunDirectoryError
+from laser.core.files import open_regular, read_json
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Row = TypeVar("Row")
 
@@ -113,10 +114,26 @@ class EvaluationRecord(TypedDict):
     by_category: dict[str, Share]
     num_prompts: Count
     interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    correct: NotRequired[dict[str, Annotated[int, Field(ge=0, le=1)]]]
+
+
+class SummaryRecord(TypedDict):
+    """summary.json, as far as anything reads it."""
+
+    __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
+    num_batches: Count
+    metric_before: Share | None
+    metric_after: Share | None
+    scored: dict[str, Count]
+    tokens: dict[str, Count]
+    seconds: dict[str, Seconds]
+    reward_models: NotRequired[dict[str, dict[str, Count]]]
 
 
 _STEP = TypeAdapter(StepRecord)
 _EVALUATION = TypeAdapter(EvaluationRecord)
+_SUMMARY = TypeAdapter(SummaryRecord)
+_REMEMBERED = 256  # bytes before the place reached, to notice a file that was cut back and written again
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,27 +187,53 @@ class Run:
         return value
 
 
-def read_run(path: Path) -> Run:
-    """Read a run directory, whatever state it is in.
+class RunReader:
+    """Reads a run directory, whatever state it is in, and after the first time only what is new.
+
+    Args:
+        path: The run directory.
 
     Raises:
         RunDirectoryError: There is no run, or its configuration cannot be read.
     """
-    config = read_config(path)
-    names = reward_model_names(path, config)
-    steps, step_damage = _parsed(path / "steps.jsonl", lambda line: parse_step(line, names))
-    evaluations, evaluation_damage = _parsed(path / "evaluations.jsonl", parse_evaluation)
-    return Run(
-        path=path,
-        config=config,
-        names=names,
-        steps=tuple(step for _, step in steps),
-        batches=tuple(number for number, _ in steps),
-        evaluations=tuple(row for _, row in evaluations),
-        damage=(*step_damage, *evaluation_damage),
-        finished=(path / "summary.json").is_file(),
-        usage=_usage(path / "summary.json"),
-    )
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._config = path, read_config(path)
+        self._names = names = reward_model_names(path, self._config)
+        self._steps = Lines(path / "steps.jsonl", lambda line: parse_step(line, names))
+        self._evaluations = Lines(path / "evaluations.jsonl", parse_evaluation)
+        self._run: Run | None = None
+
+    def read(self) -> Run:
+        """The run at this moment; the same object as before where nothing has changed.
+
+        Raises:
+            RunDirectoryError: A file cannot be read.
+        """
+        changed = [lines.poll() for lines in (self._steps, self._evaluations)]
+        finished = is_finished(self._path)
+        if self._run is None or any(changed) or finished != self._run.finished:
+            self._run = Run(
+                path=self._path,
+                config=self._config,
+                names=self._names,
+                steps=tuple(step for _, step in self._steps.rows),
+                batches=tuple(number for number, _ in self._steps.rows),
+                evaluations=tuple(row for _, row in self._evaluations.rows),
+                damage=(*self._steps.damage, *self._evaluations.damage),
+                finished=finished,
+                usage=_usage(self._path),
+            )
+        return self._run
+
+
+def read_run(path: Path) -> Run:
+    """A run directory, whatever state it is in.
+
+    Raises:
+        RunDirectoryError: There is no run, or its configuration cannot be read.
+    """
+    return RunReader(path).read()
 
 
 def is_run(path: Path) -> bool:
@@ -198,7 +241,12 @@ def is_run(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def read_config(path: Path) -> Mapping[str, Any]:
+def is_finished(path: Path) -> bool:
+    """Whether the run in the folder has written its summary."""
+    return (path / "summary.json").is_file()
+
+
+def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run.
 
     Raises:
@@ -208,10 +256,22 @@ def read_config(path: Path) -> Mapping[str, Any]:
         raise RunDirectoryError(
             f"{path} holds no run (config.json is missing); give a directory that laser train wrote"
         )
-    config = _loaded(path / "config.json")
-    if not isinstance(config, Mapping):
-        raise RunDirectoryError(f"{path / 'config.json'} holds no JSON object; restore it, or start a new run")
-    return config
+    return read_json(path / "config.json")
+
+
+def read_summary(path: Path) -> SummaryRecord:
+    """The summary of a finished run.
+
+    Raises:
+        RunDirectoryError: There is none, or it is damaged.
+    """
+    content = read_json(path / "summary.json")
+    try:
+        return _SUMMARY.validate_python(content, strict=True)
+    except ValidationError as error:
+        raise RunDirectoryError(
+            f"{path / 'summary.json'} is damaged ({_first(error)}); remove it and resume the run, which writes it again"
+        ) from error
 
 
 def reward_model_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -241,7 +301,7 @@ def parse_step(line: bytes, names: Sequence[str]) -> StepRecord:
         raise ValueError("selection.charged and bandit_rewards differ in length")
     for name in (*selection["charged"], *step["scored"], *step.get("quarantined", {})):
         if name not in names:
-            raise ValueError(f"{name!r} is no reward model of config.json")
+            raise ValueError(f"{name!r} is not a reward model of config.json")
     return step
 
 
@@ -250,12 +310,65 @@ def parse_evaluation(line: bytes) -> EvaluationRecord:
     return _checked(_EVALUATION, line)
 
 
+class Lines(Generic[Row]):
+    """The usable lines of a file that grows; begins again where the file was replaced or cut back.
+
+    A last line without an end is still being written, and waits for the next poll.
+
+    Args:
+        path: A JSON Lines file; it need not exist yet.
+        parse: Turns a line into a row; raises ValueError with a clause that says what is wrong.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Row]) -> None:
+        self._path, self._parse = path, parse
+        self._forget()
+
+    def poll(self) -> bool:
+        """Read what is new; returns whether anything has changed."""
+        try:
+            with open_regular(self._path) as file:
+                begun_again = not self._continues(file)
+                if begun_again:
+                    self._forget()
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            changed = self._offset > 0
+            self._forget()
+            return changed
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {self._path} ({error.strerror}); restore the file") from error
+        *complete, _being_written = content.split(b"\n")
+        for line in complete:
+            self._take(line)
+        return begun_again or bool(complete)
+
+    def _forget(self) -> None:
+        self._offset, self._number, self._tail = 0, 0, b""
+        self.rows: list[tuple[int, Row]] = []
+        self.damage: list[Damage] = []
+
+    def _continues(self, file: BinaryIO) -> bool:
+        """Whether the file still holds what was read last, where it was read."""
+        file.seek(self._offset - len(self._tail))
+        return file.read(len(self._tail)) == self._tail
+
+    def _take(self, line: bytes) -> None:
+        self._offset += len(line) + 1
+        self._number += 1
+        self._tail = (self._tail + line + b"\n")[-_REMEMBERED:]
+        try:
+            self.rows.append((self._number, self._parse(line)))
+        except ValueError as error:
+            self.damage.append(Damage(self._path.name, self._number, str(error)))
+
+
 def _usage(path: Path) -> Mapping[str, Mapping[str, int]]:
     """What the summary says about reward models; nothing where it is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes())
-        return TypeAdapter(dict[str, dict[str, Count]]).validate_python(value["reward_models"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return read_summary(path).get("reward_models", {}) if is_finished(path) else {}
+    except RunDirectoryError:
         return {}
 
 
@@ -267,38 +380,14 @@ def _checked(adapter: TypeAdapter[Row], line: bytes) -> Row:
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg'].lower()}" if where else str(first["msg"]).lower()) from error
+        raise ValueError(_first(error)) from error
 
 
-def _parsed(path: Path, parse: Any) -> tuple[list[tuple[int, Any]], list[Damage]]:
-    """Complete lines with their numbers, and what is wrong with the others; a line without end is being written."""
-    rows, damage = [], []
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            rows.append((number, parse(line)))
-        except ValueError as error:
-            damage.append(Damage(path.name, number, str(error)))
-    return rows, damage
-
-
-def _lines(path: Path) -> list[bytes]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path} ({error.strerror}); check its permissions") from error
-    return content.split(b"\n")[:-1]
-
-
-def _loaded(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path} ({error.strerror}); check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is not valid JSON; restore it, or start a new run") from error
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, in a clause."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = str(first["msg"])
+    return f"{where}: {message[0].lower()}{message[1:]}" if where else message.lower()

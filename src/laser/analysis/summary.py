@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from laser.core.statistics import PairedChange, paired_change
+
 Record = Mapping[str, Any]
 
 
@@ -18,6 +20,8 @@ class RunSummary:
         num_batches: Batches done.
         metric_before: Dev metric before training in [0, 1], or None.
         metric_after: Dev metric at the last check, or None.
+        metric_change: How it changed on the same prompts, with a 95% interval in [-1, 1]; None with fewer than two
+            checks, or where the records do not hold the outcome of each prompt.
         metric_by_category: For each category, the dev metric before and after.
         num_evaluated: Prompts of one dev check.
         num_unparseable: Answers of the first and of the last dev check that could not be read, and count as wrong.
@@ -34,6 +38,7 @@ class RunSummary:
     num_batches: int
     metric_before: float | None
     metric_after: float | None
+    metric_change: PairedChange | None
     metric_by_category: dict[str, tuple[float, float]]
     num_evaluated: int
     num_unparseable: tuple[int, int]
@@ -51,7 +56,7 @@ class RunSummary:
 
 
 def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Sequence[str]) -> RunSummary:
-    """Summarise the records of a run.
+    """What the records of a run say in a few numbers.
 
     Args:
         steps: Lines of steps.jsonl.
@@ -64,6 +69,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         num_batches=len(steps),
         metric_before=first.get("accuracy"),
         metric_after=last.get("accuracy"),
+        metric_change=metric_change(evaluations),
         metric_by_category={name: (before[name], after[name]) for name in before},
         num_evaluated=last.get("num_prompts", 0),
         num_unparseable=(first.get("num_unparseable", 0), last.get("num_unparseable", 0)),
@@ -75,6 +81,13 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         tokens=_totals(step["tokens"] for step in steps),
         seconds={name: round(value, 3) for name, value in _totals(step["seconds"] for step in steps).items()},
     )
+
+
+def metric_change(evaluations: Sequence[Record]) -> PairedChange | None:
+    """How the dev metric changed from the first check to the last, prompt by prompt; None where that is unknown."""
+    if len(evaluations) < 2:
+        return None
+    return paired_change(evaluations[0].get("correct", {}), evaluations[-1].get("correct", {}))
 
 
 def _utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, float]]:

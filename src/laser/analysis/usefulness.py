@@ -152,18 +152,14 @@ def _differ(rewards: Mapping[str, Sequence[float]]) -> float | None:
     return float(stats.kruskal(*groups).pvalue)
 
 
-def change(before: EvaluationRecord, after: EvaluationRecord) -> tuple[float, Interval]:
-    """How the dev metric moved, with a 95% interval.
+def unpaired_change(before: EvaluationRecord, after: EvaluationRecord) -> tuple[float, Interval]:
+    """Change of the dev metric with a 95% interval, where the records do not hold the outcome of each prompt.
 
-    Source: Newcombe, Statist. Med. 17 (1998), method 10, from the Wilson intervals of both checks. It takes them for
-    independent samples; they are the same prompts, whose outcomes go together, so that the interval errs to the wide
-    side.
+    Source: Newcombe, Statist. Med. 17 (1998), method 10, from the Wilson intervals of both checks. It assumes
+    independent samples. Both checks measure the same prompts, so the interval is too wide rather than too narrow.
     """
-    (first, second), (low1, high1), (low2, high2) = (
-        (before["accuracy"], after["accuracy"]),
-        before["interval"],
-        after["interval"],
-    )
+    first, second = before["accuracy"], after["accuracy"]
+    (low1, high1), (low2, high2) = before["interval"], after["interval"]
     gain = second - first
     below = math.hypot(second - low2, high1 - first)
     above = math.hypot(high2 - second, first - low1)

@@ -136,11 +136,14 @@ def _fresh_out(config_path: Path | None) -> Path:
 def _print_result(result: RunResult, console: Console) -> None:
     """Print the dev metric before and after, who was chosen where, and what to do next."""
     from laser.analysis.report import write_report
+    from laser.analysis.report.words import change_in_words
 
     summary = result.summary
     console.print()
     if summary.metric_before is not None:
         console.print(_metric_table(summary, _temperature(result)))
+        if summary.metric_change is not None:
+            console.print(change_in_words(summary.metric_change))
         before, after = summary.num_unparseable
         if before or after:
             console.print(f"answers that could not be read, counted as wrong: {before} before, {after} after")
@@ -157,18 +160,18 @@ def _print_result(result: RunResult, console: Console) -> None:
 
 def _next_step(result: RunResult) -> str:
     """The one command to run next: after the demo a run of one's own, after that the model itself."""
-    from laser.core.files import read_json
+    from laser.analysis.records import read_config
 
-    if read_json(result.path / "config.json")["data"]["type"] == "embedded":
+    if read_config(result.path)["data"]["type"] == "embedded":
         return "laser init my-run   (prompts, reward functions and a configuration to make yours)"
     return f"laser chat {escape(str(result.path))}   (talk to the trained model)"
 
 
 def _temperature(result: RunResult) -> float:
     """At which the answers of the run's dev checks were decoded."""
-    from laser.core.files import read_json
+    from laser.analysis.records import read_config
 
-    return float(read_json(result.path / "config.json")["evaluation"]["temperature"])
+    return float(read_config(result.path)["evaluation"]["temperature"])
 
 
 def _metric_table(summary: RunSummary, temperature: float) -> Table:

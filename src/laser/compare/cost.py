@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from laser.analysis.records import is_finished, read_summary
 from laser.compare.cells import Cell, Key
 from laser.config import RunConfig
-from laser.core.files import read_json
 
 _ENSEMBLES = ("ensemble", "online_ensemble")
 
@@ -69,10 +69,10 @@ def seconds_left(cells: Sequence[Cell], out: Path) -> dict[Key, float]:
     unfinished = []
     for cell in cells:
         folder = cell.key.folder(out)
-        if not (folder / "summary.json").is_file():
+        if not is_finished(folder):
             unfinished.append(cell)
             continue
-        summary = read_json(folder / "summary.json")
+        summary = read_summary(folder)
         if summary["num_batches"]:
             pace = sum(summary["seconds"].values()) / summary["num_batches"]
             for which in (cell.key.method, None):

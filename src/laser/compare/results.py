@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from laser.analysis.records import read_summary
 from laser.compare.cells import BEST_OF_N, Cell, Key
 from laser.compare.state import State, standing
 from laser.config.suite import MethodConfig, SuiteConfig
@@ -138,7 +139,7 @@ def _read(cell: Cell, out: Path) -> dict[str, Measured]:
             name: Measured(one["value"], before=results[ONE_SAMPLE]["value"], calls=one["scored"])
             for name, one in results.items()
         }
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
     value, before = summary["metric_after"], summary["metric_before"]
     if cell.measurement is not None:
         measured = read_json(folder / cell.measurement.file)

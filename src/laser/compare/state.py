@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from laser.analysis.records import is_finished, is_run, read_config
 from laser.compare.cells import BEST_OF_N, Cell, Key, Measurement
 from laser.config import parse_config
 from laser.config.compare import first_difference
@@ -40,10 +41,10 @@ class Standing:
 def standing(cell: Cell, out: Path) -> Standing:
     """Look at a cell's directory; changes nothing."""
     folder = cell.key.folder(out)
-    if not (folder / "config.json").is_file():
+    if not is_run(folder):
         return _unfinished(cell.key, out, State.missing)
     try:
-        stored = parse_config(dict(read_json(folder / "config.json")), source=str(folder / "config.json"))
+        stored = parse_config(read_config(folder), source=str(folder / "config.json"))
     except (ConfigError, RunDirectoryError) as error:
         return Standing(State.different, str(error))
     difference = first_difference(stored, cell.config)
@@ -58,7 +59,7 @@ def standing(cell: Cell, out: Path) -> Standing:
 def _is_finished(cell: Cell, folder: Path) -> bool:
     if cell.key.method == BEST_OF_N:
         return (folder / METHODS).is_file() and read_json(folder / METHODS) == methods_record(cell)
-    trained = (folder / "summary.json").is_file()
+    trained = is_finished(folder)
     return trained and (cell.measurement is None or is_measured(folder, cell.measurement))
 
 

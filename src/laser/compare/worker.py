@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from laser.analysis.records import is_finished, is_run
 from laser.cli.progress import PlainProgress
 from laser.cli.terminal import make_console, say
 from laser.compare.cells import Measurement
@@ -44,8 +45,8 @@ def run_cell(order: dict[str, Any], progress: Progress) -> None:
         return
     from laser.commands import train as api
 
-    if not (folder / "summary.json").is_file():
-        if (folder / "config.json").is_file():
+    if not is_finished(folder):
+        if is_run(folder):
             api.resume(folder, config=config, progress=progress)
         else:
             api.train(config, folder, progress=progress)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -44,6 +46,24 @@ def write_json(path: Path, value: Record) -> None:
     atomic_write(path, (json.dumps(to_json(value), indent=2, allow_nan=False) + "\n").encode())
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a link, FIFO or device is refused at once.
+
+    Raises:
+        OSError: It cannot be read, or is another kind of file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -51,11 +71,14 @@ def read_json(path: Path) -> dict[str, Any]:
         RunDirectoryError: The file is missing, cannot be read or is damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read())
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is missing; the run is damaged, start a new one") from error
     except OSError as error:
-        raise RunDirectoryError(f"cannot read {path} ({error.strerror}); mend its permissions") from error
+        raise RunDirectoryError(
+            f"cannot read {path} ({error.strerror}); restore the file or its permissions"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is not valid JSON ({error}); the run is damaged, start a new one") from error
     if not isinstance(value, dict):

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from laser.analysis.records import is_run, read_config
 from laser.bandits.base import Selector, StateVersionError
 from laser.bandits.baselines import Frozen
 from laser.bandits.classifier import QueryClassifier
@@ -177,9 +178,9 @@ def load_frozen(
     Raises:
         LaserError: There is no such state, or it is about other arms or contexts.
     """
-    if not (run / "config.json").is_file():
+    if not is_run(run):
         raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
-    theirs = parse_config(read_json(run / "config.json"), source=str(run / "config.json"))
+    theirs = parse_config(read_config(run), source=str(run / "config.json"))
     _check_frozen(config, theirs, run)
     folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
     if folder is None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from laser.analysis.records import read_config
 from laser.bandits.base import Selector
 from laser.bandits.context import ContextPreparer
 from laser.config import RunConfig, parse_config
@@ -30,9 +31,7 @@ def read_run(path: Path, *, sections: Sequence[str], trust: bool) -> RunConfig:
     Raises:
         RunDirectoryError: There is no run, or it is somebody else's and the sections do more than compute.
     """
-    if not (path / "config.json").is_file():
-        raise RunDirectoryError(f"{path} holds no run (config.json is missing); give a folder that laser train wrote")
-    stored = read_json(path / "config.json")
+    stored = read_config(path)
     does = powers({name: stored.get(name) for name in sections})
     if does and not trust and not is_ours(stored, read_json(path / "run.json")):
         raise RunDirectoryError(

@@ -153,7 +153,7 @@ def utilization(categories: Sequence[Category], names: Sequence[str]) -> Picture
         for category in shown
     ]
     return Picture(
-        "utilisation",
+        "utilization",
         "Who was chosen for what",
         "Share of the prompts of each category that each reward model was chosen for, over the whole run; the prompts "
         "of an ensemble are divided by its weights.",
@@ -187,7 +187,7 @@ def over_time(run: Run) -> Picture:
         for stretch in stretches(run)
     ]
     return Picture(
-        "utilisation-over-time",
+        "utilization-over-time",
         "Who was chosen when",
         "Share of each batch's prompts that each reward model was chosen for, as a mean over the latest "
         f"{window_of(run)} batches.",

@@ -100,7 +100,7 @@ def useful(run: Run, categories: Sequence[Category]) -> tuple[Block, ...]:
 
 
 def chosen(run: Run, categories: Sequence[Category]) -> tuple[Block, ...]:
-    """Utilisation by category and over time."""
+    """Utilization by category and over time."""
     return charts.utilization(categories, run.names), charts.over_time(run)
 
 

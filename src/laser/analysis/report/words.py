@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from laser.analysis.records import Run
 from laser.analysis.shown import one_line
-from laser.analysis.usefulness import MIXED, Category, change, spells
+from laser.analysis.summary import metric_change
+from laser.analysis.usefulness import MIXED, Category, spells, unpaired_change
+from laser.core.statistics import PairedChange
 
 _UNLEARNING = {
     "fixed": "always takes the same reward model",
@@ -38,17 +40,19 @@ def dev_metric(run: Run) -> str:
             f"Dev accuracy is {after['accuracy']:.1%} (95% interval {low:.1%} to {high:.1%}, {after['num_prompts']} "
             "prompts), measured once."
         )
-    gain, (low, high) = change(before, after)
-    if low > 0:
-        verdict = "a gain beyond chance"
-    elif high < 0:
-        verdict = "a loss beyond chance"
+    paired = metric_change(run.evaluations)
+    if paired is not None:
+        change = change_in_words(paired)
     else:
-        verdict = "not distinguishable from no change"
-    return (
-        f"Dev accuracy went from {before['accuracy']:.1%} to {after['accuracy']:.1%}: {_signed(gain)} points, 95% "
-        f"interval {_signed(low)} to {_signed(high)} on {after['num_prompts']} prompts, {verdict}."
-    )
+        gain, interval = unpaired_change(before, after)
+        change = _change(gain, interval, f"not paired, {after['num_prompts']} prompts")
+    return f"Dev accuracy: before {before['accuracy']:.1%}, after {after['accuracy']:.1%}, {change}."
+
+
+def change_in_words(paired: PairedChange) -> str:
+    """How a metric changed on the same prompts, in a clause with its interval and a verdict."""
+    how = f"paired, {paired.num_prompts} prompts: {paired.num_gained} gained, {paired.num_lost} lost"
+    return _change(paired.value, (paired.low, paired.high), how)
 
 
 def usefulness(run: Run, categories: Sequence[Category]) -> str:
@@ -140,6 +144,14 @@ def _most(category: Category) -> str:
         f"{_name(name)} for {_name(category.name)} ({choice.share:.0%} of {category.num_prompts} prompts, 95% interval "
         f"{low:.0%} to {high:.0%})"
     )
+
+
+def _change(gain: float, interval: tuple[float, float], how: str) -> str:
+    low, high = interval
+    verdict = "not distinguishable from no change"
+    if low > 0 or high < 0:
+        verdict = "a gain beyond chance" if low > 0 else "a loss beyond chance"
+    return f"change {_signed(gain)} points, 95% interval {_signed(low)} to {_signed(high)} ({how}); {verdict}"
 
 
 def _signed(share: float) -> str:
