@@ -120,6 +120,26 @@ def test_the_expected_number_of_needed_responses_is_that_of_drawn_pairs():
     assert BatchSize(1, 4, 6, 1, 1).needed == 4
 
 
+def test_an_agreement_ensemble_scores_the_responses_of_all_candidate_pairs(tmp_path, config):
+    """2 of 28 pairs per prompt are trained on, but 28 candidates need every response scored."""
+    changes = {
+        "generation": {"num_responses": 8},
+        "training": {"pairs_per_prompt": 2},
+        "selector": {"type": "ensemble"},
+    }
+    table = config.model_dump(mode="json") | changes
+    models = table["rewards"]["models"]
+    raw, agreeing = (
+        parse_config({**table, "rewards": {"models": models, "combine": combine, "candidate_pairs": 28}})
+        for combine in ("raw", "agreement")
+    )
+    few, all_of_them = (batch_size(one, build_splits(one)) for one in (raw, agreeing))
+    assert few.scored == few.needed == all_of_them.needed < all_of_them.scored == 8
+    one, other = (batch_costs(LM, LM, size) for size in (few, all_of_them))
+    assert one["train"] == other["train"]
+    assert one["score"].flops < other["score"].flops
+
+
 def test_a_matrix_only_model_costs_two_operations_per_weight_and_token():
     """Without attention and head: 2 W per token forward, 4 W trained, prompts computed once."""
     lm = LmShape(linear=1000, head=0, layers=1, width=0, kv_width=0, bytes_each=4)

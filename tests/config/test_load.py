@@ -181,3 +181,11 @@ def test_every_field_of_every_section_has_a_description():
     undocumented = [row for row in rows if row.rstrip().endswith("|  |") and "section" not in row]
     assert undocumented == []
     assert set(RunConfig.model_fields) <= {row.split("`")[1] for row in rows}
+
+
+@pytest.mark.parametrize("given", ["adapters", "./adapters", "../adapters"])
+def test_a_relative_adapter_folder_starts_at_the_configurations_folder(tmp_path, minimal, given, monkeypatch):
+    minimal.write_text(f'{MINIMAL}\n[generation.server]\nadapter_folder = "{given}"\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(minimal).generation.server.adapter_folder == str(tmp_path / given)

@@ -164,6 +164,20 @@ def test_system_prompt_is_put_first():
     assert text.startswith("<|im_start|>system be brief<|im_end|><|im_start|>user 2+2=")
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("modules", "culprit"),
+    [(["q_proj", "lm_head"], "lm_head"), (r".*(q_proj|lm_head)", "lm_head"), (["embed_tokens"], "model.embed_tokens")],
+)
+def test_an_adapter_that_would_not_be_trained_is_refused(modules, culprit, tied):
+    model = make_model()
+    if tied:
+        model.config.tie_word_embeddings = True
+        model.lm_head.weight = model.model.embed_tokens.weight
+    with pytest.raises(ModelError, match=f"an adapter on {culprit}, which laser cannot train; leave out"):
+        Policy(model, make_tokenizer(), target_modules=modules)
+
+
 def test_unknown_target_modules_are_named():
     with pytest.raises(ModelError, match=r"names no layer.*q_proj"):
         make_policy(target_modules=["qproj"])

@@ -12,6 +12,7 @@ import pytest
 from peft import PeftModel
 
 import laser
+from laser.config.schema import TrainingConfig
 from laser.core.errors import ConfigError, RunDirectoryError
 from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
 from tiny import make_model
@@ -109,6 +110,7 @@ def test_the_bandit_can_be_fed_other_losses(tmp_path, bandit_loss):
     for record in steps(tmp_path / "run"):
         fed, trained = record["bandit_losses"][0], record["loss"]
         assert fed < trained if bandit_loss == "post_update" else fed < 0
+    assert "after minus before" in TrainingConfig.model_fields["bandit_loss"].description
 
 
 @pytest.mark.parametrize("name", ["silent", "constant", "broken"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from laser.lm.chat import encode_prompt
 from laser.lm.footprint import SAMPLED, TRAINED, Footprint, attention_widths, footprint
 from laser.lm.sharding import layers_of
 from laser.lm.sources import choose_device, choose_dtype, load_model_config
+from laser.training.batch import num_candidates
 from laser.training.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.training.loop import draw_batches
 from laser.wiring import build_splits, build_tokenizer, check_dev, check_reward_model
@@ -294,10 +296,15 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
         ("iterations x batches", f"{training.iterations} x {batches}"),
         ("optimizer steps, at most", str(steps)),
         ("responses sampled, at most", str(prompts * config.generation.num_responses)),
-        ("pairs, at most", str(prompts * training.pairs_per_prompt)),
+        ("pairs scored, at most", str(prompts * min(num_candidates(config), _possible_pairs(config)))),
+        ("pairs trained on, at most", str(prompts * training.pairs_per_prompt)),
     ):
         table.add_row(name, value)
     return table
+
+
+def _possible_pairs(config: schema.RunConfig) -> int:
+    return math.comb(config.generation.num_responses, 2)
 
 
 def _machine(config: schema.RunConfig, name: str) -> Machine:
@@ -315,6 +322,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
         prompts=max(map(len, draw_batches(config, splits.train, 0))),
         responses=config.generation.num_responses,
         pairs=config.training.pairs_per_prompt,
+        candidates=num_candidates(config),
         prompt_tokens=_prompt_tokens(config.policy, splits.train),
         response_tokens=config.generation.max_new_tokens,
         chunk_tokens=config.generation.max_batch_tokens or SAMPLED,
@@ -362,7 +370,7 @@ def _time_table(
     table.add_row("all", f"{sum(cost.flops for cost in costs.values()) / 1e12:.3g}", f"{total:.3g}", style="bold")
     table.caption = (
         f"prompts of about {size.prompt_tokens} tokens, responses of {size.response_tokens} (the longest allowed), "
-        f"{size.needed:.1f} of {size.responses} scored and trained on; loading reward models not counted"
+        f"{size.scored:.1f} of {size.responses} scored, {size.needed:.1f} trained on; loading reward models not counted"
     )
     return table
 

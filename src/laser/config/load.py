@@ -195,6 +195,11 @@ def absolute_paths(table: Table, base_dir: Path) -> None:
     for section in ("selector", "feedback", "signal", "generation"):
         if isinstance(table.get(section), dict):
             table[section] = _with_function(table[section], "factory", base_dir)
+    generation = table.get("generation")
+    if isinstance(generation, dict) and isinstance(server := generation.get("server"), dict):
+        if "adapter_folder" in server:
+            server = {**server, "adapter_folder": _join(base_dir, server["adapter_folder"])}
+        table["generation"] = {**generation, "server": server}
     rewards = table.get("rewards")
     if isinstance(rewards, dict) and isinstance(rewards.get("models"), list | tuple):
         models = [_reward_paths(model, base_dir) for model in rewards["models"]]

@@ -274,8 +274,9 @@ class TrainingConfig(Section):
     convergence_patience: PositiveInt = Field(2, description="Checks in a row below the threshold before stopping.")
     bandit_loss: Literal["train", "post_update", "decrease"] = Field(
         "train",
-        description="The loss the bandit is fed: while training, after the update, or before minus after. A learning "
-        "ensemble's members are always fed the loss before the update.",
+        description="The loss the bandit is fed: while training, after the update, or after minus before the update "
+        "(negative where the update lowered the loss). A learning ensemble's members always get the loss before the "
+        "update.",
     )
 
 

@@ -327,8 +327,23 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
             f"policy.lora.target_modules = {lora.target_modules!r} names no layer of the model; "
             f"it has {', '.join(linear)}"
         ) from error
+    _check_trainable(model)
     peft.set_requires_grad("reference", False)
     return peft.eval()
+
+
+def _check_trainable(model: PreTrainedModel) -> None:
+    """Refuse adapters that the policy would neither train nor save: on the output head, and on embeddings.
+
+    Log-probs come from hidden states and the weights of the head (`laser.lm.logps`), past an adapter on it.
+    """
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and (module is head or getattr(module, "lora_embedding_A", None)):
+            raise ModelError(
+                f"policy.lora.target_modules puts an adapter on {name}, which laser cannot train; leave out the output "
+                "head and the embeddings, as 'all-linear' does"
+            )
 
 
 def _silence(model: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""What a batch costs: floating-point operations and bytes of every phase, and seconds on a given machine.
+"""Cost of a batch: floating-point operations and bytes of every phase, and seconds on a given machine.
 
 Counts, not measurements: a token costs two operations per weight it passes through; attention costs four per pair of
 positions and feature, over whole packed rows as the kernels compute them; a decoding step reads all weights once. The
@@ -100,13 +100,14 @@ class BatchSize:
     Attributes:
         prompts: B.
         responses: n.
-        pairs: P.
+        pairs: P, trained on.
         prompt_tokens: Length of a prompt.
         response_tokens: Length of a response.
         chunk_tokens: `generation.max_batch_tokens`, as it applies on the device.
         micro_tokens: `training.max_batch_tokens`, likewise.
         needs_reference: Whether reference log-probs take a pass of their own.
-        asked: Reward models asked: 1, or K for an ensemble.
+        asked: Reward models that score: 1, or K for an ensemble.
+        candidates: Pairs drawn and scored; 0: those that are trained on.
     """
 
     prompts: int
@@ -118,15 +119,24 @@ class BatchSize:
     micro_tokens: int = TRAINED
     needs_reference: bool = True
     asked: int = 1
+    candidates: int = 0
 
     @property
     def needed(self) -> float:
-        """Expected number of a prompt's responses that are in at least one of its pairs."""
+        """Expected number of a prompt's responses in at least one pair that is trained on."""
+        return self._in_pairs(self.pairs)
+
+    @property
+    def scored(self) -> float:
+        """Expected number of a prompt's responses in at least one pair that is drawn."""
+        return self._in_pairs(self.candidates or self.pairs)
+
+    def _in_pairs(self, pairs: int) -> float:
         possible = math.comb(self.responses, 2)
         without = math.comb(self.responses - 1, 2)
-        if self.pairs > without:
+        if pairs > without:
             return float(self.responses)
-        return self.responses * (1 - math.comb(without, self.pairs) / math.comb(possible, self.pairs))
+        return self.responses * (1 - math.comb(without, pairs) / math.comb(possible, pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +186,9 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
     row = prompt + size.needed * (response - 1)
     tokens, predicted = b * row, b * size.needed * response
 
-    def forward(lm: LmShape) -> PhaseCost:
+    def forward(lm: LmShape, responses: float) -> PhaseCost:
+        row = prompt + responses * (response - 1)
+        tokens, predicted = b * row, b * responses * response
         flops = 2 * lm.linear * tokens + 4 * lm.width * lm.layers * row * tokens + 2 * lm.head * predicted
         return PhaseCost(flops, lm.weight_bytes, tokens / _SCORED + 1, lm.layers, _FORWARD)
 
@@ -191,12 +203,12 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
         "sample": _sampling(policy, size),
     }
     if reward is not None:
-        one = forward(reward)
+        one = forward(reward, size.scored)
         costs["score"] = PhaseCost(
             size.asked * one.flops, size.asked * one.num_bytes, size.asked * one.passes, one.layers, _FORWARD
         )
     if size.needs_reference:
-        costs["reference"] = forward(policy)
+        costs["reference"] = forward(policy, size.needed)
     # Backward: gradients of activations only, the base is frozen; attention's takes twice its forward pass.
     train = 4 * policy.linear * tokens + 12 * policy.width * policy.layers * row * tokens + 4 * policy.head * predicted
     passes = tokens / size.micro_tokens + 1
