@@ -1,8 +1,6 @@
 """The suites that ship: all of them are valid, and ask for what the paper and the laboratory ask."""
 
 import io
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,7 @@ from rich.console import Console
 from laser.cli.compare import _print_plan, compare
 from laser.compare.cells import make_cells
 from laser.compare.lab.build import POOLS
-from laser.compare.lab.methods import METHODS, method_config
-from laser.config import load_config, parse_config
+from laser.config import load_config
 from laser.config.judge import load_judge
 from laser.config.suite import load_suite
 
@@ -110,23 +107,74 @@ def test_no_key_is_in_a_config_and_the_judge_reads_one_from_the_environment():
     assert not any("sk-" in path.read_text() for path in (*SUITES, *RUNS))
 
 
-def plain(value):
-    """A nested value whose paths are without ``..``."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return os.path.normpath(value) if isinstance(value, str) and value.startswith("/") else value
+def lab_cells(tmp_path):
+    cells = make_cells(load_suite(CONFIGS / "lab" / "studies.toml", ["seeds=[3]"]), tmp_path)
+    return {(cell.key.task, cell.key.method): cell for cell in cells}
 
 
-def test_the_suite_of_all_pools_is_the_laboratorys_own_list_of_methods(tmp_path):
-    lab, out = CONFIGS.parent / "lab", tmp_path / "out"
-    cells = {(c.key.task, c.key.method): c.config for c in cells_of(CONFIGS / "lab" / "pools.toml", tmp_path)}
-    assert {method for _, method in cells} >= set(METHODS)
-    for (pool, method), config in cells.items():
-        wanted = parse_config(method_config(lab, pool, method, 0, runs=out))
-        assert plain(json.loads(config.model_dump_json())) == plain(json.loads(wanted.model_dump_json())), (
-            pool,
-            method,
-        )
-    assert {pool for pool, _ in cells} == set(POOLS)
+def test_the_laboratory_has_every_method_on_every_pool_and_study(tmp_path):
+    cells = lab_cells(tmp_path)
+    tasks, methods = {task for task, _ in cells}, {method for _, method in cells}
+    assert {task.partition("+")[0] for task in tasks} == set(POOLS)
+    assert (len(tasks), len(methods)) == (3 * 18, 28)
+    assert len(cells) == len(tasks) * len(methods)
+
+
+def differing(one, other):
+    """Fields in which two configurations differ, as dotted paths."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            yield from (f"{key}.{path}".rstrip(".") for path in differing(one.get(key), other.get(key)))
+    elif one != other:
+        yield ""
+
+
+def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_path):
+    cells = lab_cells(tmp_path)
+
+    def config(method, study=""):
+        return cells[f"confident{study}", method].config
+
+    def changed(one, other):
+        return set(differing(one.model_dump(mode="json"), other.model_dump(mode="json")))
+
+    laser, loss = config("laser"), config("laser-loss")
+    assert changed(config("laser-post-update"), loss) == {"training.bandit_loss"}
+    assert changed(config("laser-decrease"), loss) == {"training.bandit_loss"}
+    assert changed(config("laser-per-prompt"), laser) == {"training.granularity", "split.batching"}
+    for study, field in (("longer", "batches_per_iteration"), ("loss-kto", "loss")):
+        assert changed(config("laser", f"+{study}"), laser) == {f"training.{field}"}
+    models = {study: config("laser", f"+{study}").rewards.models for study in ("noise-0.3", "units", "rms-8")}
+    assert [model.noise for model in models["noise-0.3"]] == [0.3] * 4
+    assert [model.normalization for model in models["units"]] == ["per_token"] * 3 + ["sum"]
+    joined = [(model.name, Path(model.model).name) for model in models["rms-8"][4:]]
+    assert joined == [(f"confident-{name}",) * 2 for name in ("numbers", "reversal", "sorting", "mediocre")]
+    for study, corruption, count in (("irrelevant-2", "random", 2), ("inverted", "inverted", 1)):
+        added = config("laser", f"+{study}").rewards.models[4:]
+        assert [model.corruption for model in added] == [corruption] * count
+        assert [Path(model.model).name for model in added] == ["confident-numbers", "confident-reversal"][:count]
+
+
+def test_the_laboratorys_studies_use_routers_and_selectors_of_the_plain_pool(tmp_path):
+    cells = lab_cells(tmp_path)
+    cold = cells["mixed+noise-0.4", "laser-cold-start"]
+    assert [str(key) for key in cold.needs] == ["mixed laser seed 3"]
+    assert cold.config.selector.run == str(cold.needs[0].folder(tmp_path))
+    for method, field in (("classifier", "path"), ("bayesian-router", "prior")):
+        path = getattr(cells["confident+units", method].config.selector, field)
+        assert Path(path).name == f"router-confident-{method}"
+
+
+def test_a_figure_of_the_laboratory_is_a_view_of_the_studies(tmp_path):
+    suite = load_suite(CONFIGS / "lab" / "noise.toml")
+    assert suite.shown_methods == ("random", "score-ensemble", "laser-loss", "laser")
+    assert suite.shown_tasks == ("mixed", *(f"mixed+noise-{sigma}" for sigma in (0.1, 0.2, 0.3, 0.4)))
+    cells = make_cells(suite, tmp_path)
+    assert len(cells) == 4 * 5 * 5
+    assert [{model.noise for model in cell.config.rewards.models} for cell in cells[:20:4]] == [
+        {0.0},
+        {0.1},
+        {0.2},
+        {0.3},
+        {0.4},
+    ]

@@ -16,7 +16,7 @@ from laser.compare.cost import seconds_left
 from laser.compare.results import AVERAGE, collect
 from laser.compare.state import State, check_owner, claim, standing, write_failure
 from laser.compare.tables import as_record, latex, long_csv, markdown, terminal, write_results
-from laser.core.errors import RunDirectoryError
+from laser.core.errors import ConfigError, RunDirectoryError
 from suites import read_suite
 
 VALUES = {  # by task and method, one value a seed
@@ -240,3 +240,80 @@ def test_one_seed_has_no_test_and_no_interval(tmp_path):
     assert results.entries["cold", "sums"].against.p is None
     assert results.entries["cold", "sums"].p_holm is None
     assert "| cold | 50.00 | 50.00 | 50.00 |" in markdown(results)
+
+
+ORACLE = {"pool": {"a": {"good": 0.9, "bad": 0.5}, "b": {"good": 0.4, "bad": 0.6}}}  # good: 0.65 on average, bad: 0.55
+
+
+def with_choices(folder, rows):
+    """Records of a run whose selections had these rows: (weights, number of prompts by category)."""
+    selection = {"weights": [weights for weights, _ in rows], "categories": [categories for _, categories in rows]}
+    (folder / "steps.jsonl").write_text(json.dumps({"category": "mixed", "selection": selection}) + "\n")
+
+
+def oracle_suite(tmp_path, **changes):
+    (tmp_path / "oracle.json").write_text(json.dumps(ORACLE))
+    methods = {
+        "laser": {},
+        "one": METHODS["one"],
+        "two": METHODS["two"],
+        "best": {"row": "best_rm"},
+    }
+    given = {"seeds": 1, "methods": methods, "tasks": {"pool": {}}, "oracle": "oracle.json", **changes}
+    return read_suite(tmp_path, {**SUITE, **given})
+
+
+def finish_all(suite, out, rows):
+    values = {"laser": 0.7, "one": 0.6, "two": 0.8}
+    for cell in make_cells(suite, out):
+        finish(cell, out, values[cell.key.method])
+        summary = cell.key.folder(out) / "summary.json"
+        by_category = {"a": [0.2, values[cell.key.method]], "b": [0.2, 0.5]}
+        summary.write_text(json.dumps({**json.loads(summary.read_text()), "metric_by_category": by_category}))
+        with_choices(cell.key.folder(out), rows)
+
+
+def test_choices_are_compared_with_the_oracle_prompt_by_prompt(tmp_path):
+    """Best for 1 of 4 prompts; regret 0.4 on one prompt of a, 0.2 on two of b."""
+    suite, out = oracle_suite(tmp_path), tmp_path / "out"
+    finish_all(suite, out, [([1.0, 0.0], {"a": 1, "b": 2}), ([0.0, 1.0], {"a": 1})])
+    results = collect(suite, make_cells(suite, out), out)
+    entry = results.entries["laser", "pool"]
+    assert entry.best_choice == pytest.approx(0.25)
+    assert entry.regret == pytest.approx((0.4 + 2 * 0.2) / 4)
+    assert entry.by_category == {"a": 0.7, "b": 0.5}
+    assert "| laser | pool | 70.00 | 50.00 | 25.00 | 0.200 |" in markdown(results)
+    row = next(csv.DictReader(io.StringIO(long_csv(results))))
+    assert (row["best_choice"], float(row["oracle_regret"])) == ("0.25", pytest.approx(0.2))
+
+
+def test_a_reward_model_without_an_oracle_figure_is_a_dash(tmp_path):
+    """A variant may add arms that the oracle has not measured: nothing is known of the choices, and no number shown."""
+    third = {"models": {"third": {"type": "function", "function": "scores.py:third"}}}
+    suite, out = oracle_suite(tmp_path, variants={"more": {"rewards": third}}, columns=["pool+more"]), tmp_path / "out"
+    finish_all(suite, out, [([1.0, 0.0, 0.0], {"a": 4})])
+    results = collect(suite, make_cells(suite, out), out)
+    entry = results.entries["laser", "pool+more"]
+    assert (entry.best_choice, entry.regret) == (None, None)
+    assert "| laser | pool+more | 70.00 | 50.00 | – | – |" in markdown(results)
+    assert "nan" not in markdown(results)
+
+
+def test_the_best_reward_model_is_the_oracles_not_the_luckiest_run(tmp_path):
+    suite, out = oracle_suite(tmp_path, variants={"more": {"split": {"dev": 4}}}), tmp_path / "out"
+    finish_all(suite, out, [([1.0, 0.0], {"a": 4})])
+    for task in ("pool", "pool+more"):
+        entries = collect(suite, make_cells(suite, out), out).entries
+        assert entries["best", task].value.mean == entries["one", task].value.mean == 0.6
+    shutil.rmtree(out / "pool" / "one")
+    assert collect(suite, make_cells(suite, out), out).entries["best", "pool"].value.num == 0
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"pool": {"a": 1}}', '{"pool": {"a": {"good": "x"}}}'])
+def test_an_oracle_that_cannot_be_used_is_refused(tmp_path, content):
+    suite = oracle_suite(tmp_path)
+    (tmp_path / "oracle.json").unlink()
+    if content is not None:
+        (tmp_path / "oracle.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"oracle: .*oracle\.json"):
+        collect(suite, make_cells(suite, tmp_path / "out"), tmp_path / "out")

@@ -134,6 +134,56 @@ def test_methods_may_be_for_some_tasks(tmp_path):
     assert {cell.key.task for cell in make_cells(suite, tmp_path) if cell.key.method == "more"} == {"words"}
 
 
+VARIANTS = {"noisy": {"label": "loud", "rewards": {"models": {"*": {"noise": 0.5}}}}, "short": {"split": {"dev": 4}}}
+
+
+def test_a_variant_makes_a_column_of_every_task(tmp_path):
+    """Its patch is applied after the task's; ``{task}`` is the task without the variant, for files and for runs."""
+    methods = {
+        "laser": {},
+        "classifier": {"selector": {"type": "classifier", "path": "router-{task}"}},
+        "cold": {"selector": {"type": "frozen", "run": "{run:laser@{task}}"}},
+    }
+    tasks = {"sums": {"split": {"dev": 6}}, "words": {"label": "Words"}}
+    suite = suite_with(tmp_path, methods=methods, tasks=tasks, variants=VARIANTS, seeds=1)
+    assert suite.shown_tasks == ("sums", "sums+noisy", "sums+short", "words", "words+noisy", "words+short")
+    labels = [suite.all_columns[name].label for name in ("sums+noisy", "sums+short", "words+noisy", "words+short")]
+    assert labels == ["sums, loud", "sums+short", "Words, loud", "Words, short"]
+    cells = {cell.key: cell for cell in make_cells(suite, tmp_path / "out")}
+    assert [model.noise for model in cells[Key("sums+noisy", "laser", 0)].config.rewards.models] == [0.5, 0.5]
+    dev = {task: cells[Key(task, "laser", 0)].config.split.dev for task in ("sums", "sums+noisy", "sums+short")}
+    assert dev == {"sums": 6, "sums+noisy": 6, "sums+short": 4}
+    assert cells[Key("words+noisy", "classifier", 0)].config.selector.path == f"{tmp_path}/router-words"
+    assert cells[Key("words+noisy", "cold", 0)].needs == (Key("words", "laser", 0),)
+
+
+def test_rows_and_columns_choose_what_runs(tmp_path):
+    """A hidden cell runs only where a shown one needs it."""
+    methods = {**SUITE["methods"], "cold": COLD, "avg": {"mean_of": ["laser", "random"]}}
+    changes = {"methods": methods, "variants": VARIANTS, "seeds": 1}
+    suite = suite_with(tmp_path, **changes, rows=["avg", "laser"], columns=["words+short", "sums"])
+    assert [str(cell.key) for cell in make_cells(suite, tmp_path)] == [
+        f"{task} {method} seed 0" for task in ("words+short", "sums") for method in ("laser", "random")
+    ]
+    cold = {"cold": {"selector": {"type": "frozen", "run": "{run:laser@{task}}"}}}
+    one = suite_with(
+        tmp_path,
+        **{**changes, "methods": {**SUITE["methods"], **cold}},
+        reference="cold",
+        rows=["cold"],
+        columns=["sums+short"],
+    )
+    assert [cell.key for cell in make_cells(one, tmp_path)] == [Key("sums+short", "cold", 0), Key("sums", "laser", 0)]
+    assert one.shown_tasks == ("sums+short",)
+
+
+def test_a_method_for_a_task_is_run_on_its_variants(tmp_path):
+    methods = {"laser": {}, "more": {"tasks": ["words"], "selector": {"type": "ucb1"}}}
+    suite = suite_with(tmp_path, methods=methods, variants={"short": VARIANTS["short"]})
+    tasks = {cell.key.task for cell in make_cells(suite, tmp_path) if cell.key.method == "more"}
+    assert tasks == {"words", "words+short"}
+
+
 def test_the_trained_policy_can_be_tested_on_another_task(tmp_path):
     tasks = {"sums": {**SUITE["tasks"]["sums"], "test": {"data": {"categories": ["comparison"]}}}}
     methods = {"before": {"row": "before"}, **SUITE["methods"]}
@@ -200,8 +250,8 @@ def test_only_selects_cells(tmp_path, only, count):
         ("method=lazer", "there is no method 'lazer'; did you mean 'laser'?"),
         ("task=x", "there is no task 'x'; there are sums, words"),
         ("seed=5", "there is no seed '5'"),
-        ("seeds=4", "is not understood; write method=NAME, task=NAME or seed=N"),
-        ("laser", "is not understood"),
+        ("seeds=4", "is not valid; write method=NAME, task=NAME or seed=N"),
+        ("laser", "is not valid"),
     ],
 )
 def test_only_knows_what_there_is(tmp_path, only, words):
@@ -241,7 +291,26 @@ MISTAKES = {
         changed(methods={"laser": {}, "again": {}}),
         "methods 'laser' and 'again' are the same configuration on 'sums'; drop one",
     ),
-    "case": (changed(methods={"laser": {}, "Laser": {"selector": {"type": "ucb1"}}}), "differ in case alone"),
+    "case": (
+        changed(methods={"laser": {}, "Laser": {"selector": {"type": "ucb1"}}}),
+        "methods laser and Laser would share a folder; rename one",
+    ),
+    "a task that is a variant": (
+        changed(tasks={"sums": {}, "sums+loud": {}}, variants={"loud": {"seed": 1, "split": {}}}),
+        "'seed' is set by the suite's seeds",
+    ),
+    "a variant's folder": (
+        changed(tasks={"sums": {}, "sums+loud": {}}, variants={"loud": {"split": {"dev": 4}}}),
+        "tasks sums+loud and sums+loud would share a folder; rename one",
+    ),
+    "an unknown row": (changed(rows=["laser", "randm"]), "rows: there is no method 'randm'; did you mean 'random'?"),
+    "a row twice": (changed(rows=["laser", "laser"]), "rows names 'laser' twice; drop one"),
+    "an unknown column": (changed(columns=["sum"]), "columns: there is no task 'sum'; did you mean 'sums'?"),
+    "a hidden reference": (changed(rows=["random"]), "reference = 'laser' is not among `rows`; add it"),
+    "a best reward model without an oracle": (
+        changed(methods={"laser": {}, "best": {"row": "best_rm"}}),
+        "methods.best.row = 'best_rm' needs `oracle` and methods with selector.type = 'fixed'",
+    ),
     "an unknown task": (changed(methods={"laser": {"tasks": ["sum"]}}), "there is no task 'sum'; did you mean 'sums'?"),
     "a mean of nothing": (
         changed(methods={"laser": {}, "avg": {"mean_of": ["lasr"]}}),
@@ -249,7 +318,7 @@ MISTAKES = {
     ),
     "a patch without a run": (
         changed(methods={"laser": {}, "avg": {"mean_of": ["laser"], "training": {}}}),
-        "methods.avg has no run of its own, so 'training' has no effect",
+        "methods.avg is not run, so 'training' has no effect",
     ),
     "an oracle of training": (changed(methods={"laser": {}, "o": {"row": "oracle"}}), "needs mode = 'best-of-n'"),
     "an unknown run": (
@@ -275,8 +344,11 @@ MISTAKES = {
         changed(base=merged(BASE, {"split": {"test": 0}}), metric="test"),
         "metric = 'test' needs test prompts",
     ),
-    "a judge without win rates": (changed(judge={"url": "http://x", "model": "y"}), "do not fit; win rates"),
-    "win rates without a judge": (changed(metric="win_rate"), "do not fit; win rates"),
+    "a judge without win rates": (
+        changed(judge={"url": "http://x", "model": "y"}),
+        "do not fit; give a judge for win rates",
+    ),
+    "win rates without a judge": (changed(metric="win_rate"), "do not fit; give a judge for win rates"),
     "a reference elsewhere": (
         changed(
             methods={"laser": {"tasks": ["sums"]}, "random": SUITE["methods"]["random"]},
@@ -286,7 +358,7 @@ MISTAKES = {
         "compares with 'laser', which task words lacks",
     ),
     "a metric of best-of-n": (changed(mode="best-of-n", metric="test"), "drop `metric`"),
-    "a device": (changed(devices=["gpu7"]), "'gpu7' is no device; choose auto, cpu, mps or cuda:N"),
+    "a device": (changed(devices=["gpu7"]), "'gpu7' is not a device; choose auto, cpu, mps or cuda:N"),
 }
 
 

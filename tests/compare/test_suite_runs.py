@@ -24,6 +24,8 @@ from runs import essence, make_table, same_adapter, steps
 from servers import rate, serving
 from suites import read_suite, write_suite
 
+COMMAND = (sys.executable, "-m", "laser.cli.cell")
+
 
 def exit_code(path, out, *only, **options):
     """Of `laser compare`."""
@@ -204,20 +206,22 @@ def test_a_cell_that_runs_elsewhere_is_left_to_it(tmp_path):
     notes = []
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        outcome = run_cells([waiting, cell], tmp_path, devices=["cpu"], workers=1, keep="all", note=notes.append)
-    assert notes == ["all laser seed 3: another process works on it; left to it"]
+        outcome = run_cells(
+            [waiting, cell], tmp_path, command=COMMAND, devices=["cpu"], workers=1, keep="all", note=notes.append
+        )
+    assert notes == ["all laser seed 3: skipped, because another process is running it"]
     assert outcome.done == ()
     assert outcome.failures == {waiting.key: "not run, because it needs all laser seed 3, which is not finished"}
 
 
-def test_a_process_that_dies_is_a_failure_with_its_last_words(tmp_path, monkeypatch):
+def test_a_process_that_dies_is_a_failure_with_its_last_line(tmp_path):
     (tmp_path / "python").write_text("#!/bin/sh\nread order\necho loading >&2\nkill -KILL $$\n")
     (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     cell = Cell(Key("all", "laser", 3), parse_config({**base(tmp_path), "seed": 3}))
-    outcome = run_cells([cell], tmp_path, devices=["cpu"], workers=1, keep="all", note=lambda _: None)
+    command = (str(tmp_path / "python"),)
+    outcome = run_cells([cell], tmp_path, command=command, devices=["cpu"], workers=1, keep="all", note=lambda _: None)
     log = tmp_path / "all" / "laser" / "seed-3.log"
-    assert outcome.failures == {cell.key: f"ended by signal SIGKILL; its last words: loading (log: {log})"}
+    assert outcome.failures == {cell.key: f"ended by signal SIGKILL; its last line: loading (log: {log})"}
     assert standing(cell, tmp_path).state is State.failed
     assert standing(cell, tmp_path).reason == outcome.failures[cell.key]
 
@@ -241,7 +245,7 @@ def test_a_process_sees_its_device(device, given, wanted):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_does_not_become_the_cpu(tmp_path):
     cell = Cell(Key("all", "laser", 3), parse_config({**base(tmp_path), "seed": 3}))
-    with pytest.raises(ConfigError, match="device 'cuda:1' is not there"):
+    with pytest.raises(ConfigError, match="device 'cuda:1' does not exist"):
         run_cell(order_for(cell, tmp_path, "cuda:1", "all"), Silent())
     assert standing(cell, tmp_path).state is State.missing
 

@@ -1,7 +1,8 @@
-"""``laser compare``: run what a suite lacks, then print and write its tables."""
+"""``laser compare``: run the unfinished cells of a suite, then print and write its tables."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,68 +45,92 @@ def compare(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List cells with state and cost; run nothing.")] = False,
     tables: Annotated[
-        bool, typer.Option("--tables", help="Write the tables of what is finished; run nothing.")
+        bool, typer.Option("--tables", help="Write the tables of the finished cells; run nothing.")
     ] = False,
 ) -> None:
     """Run methods x tasks x seeds where missing or interrupted, and compare them in one table with tests.
 
     Example: laser compare configs/lab/smoke.toml --out runs/smoke --devices cpu --workers 2
     """
-    prepare()
-    from laser.compare.cells import make_cells, with_needs
-    from laser.compare.schedule import check_devices, run_cells
-    from laser.compare.state import check_owner, claim
     from laser.config.suite import load_suite
 
     given = [f"devices={_listed(devices)}"] if devices else []
     given += [f"workers={workers}"] if workers else []
     loaded = load_suite(suite, [*(overrides or []), *given])
     out = out or Path("runs") / loaded.name
-    check_owner(loaded, out)
+    run_suite(loaded, out, only=only or [], dry_run=dry_run, tables=tables)
+
+
+def run_suite(
+    suite: SuiteConfig, out: Path, *, only: Sequence[str] = (), dry_run: bool = False, tables: bool = False
+) -> None:
+    """Run the unfinished cells of a suite, then print and write its tables.
+
+    Args:
+        suite: The suite.
+        out: Its directory.
+        only: See `select_cells`.
+        dry_run: List the cells instead.
+        tables: Only print and write the tables.
+
+    Raises:
+        LaserError: The suite cannot be used.
+        typer.Exit: A cell failed or was refused (code 1), or the user interrupted (130).
+    """
+    prepare()
+    from laser.compare.cells import make_cells, with_needs
+    from laser.compare.choices import load_oracle
+    from laser.compare.schedule import check_devices, run_cells
+    from laser.compare.state import check_owner, claim
+
+    check_owner(suite, out)
     try:
-        cells = make_cells(loaded, out)
+        cells = make_cells(suite, out)
     except ConfigError as error:
-        raise ConfigError(f"{suite}: {error}") from error
-    chosen = with_needs(cells, select_cells(loaded, cells, only or []))
+        raise ConfigError(f"suite {suite.name}: {error}") from error
+    chosen = with_needs(cells, select_cells(suite, cells, only))
     console = make_console()
     if dry_run:
         _print_plan(chosen, out, console)
         return
+    if suite.oracle is not None:
+        load_oracle(Path(suite.oracle))  # a missing one is refused before any cell runs
     if not tables:
-        check_devices(loaded.devices)
-    claim(loaded, out)
+        check_devices(suite.devices)
+    claim(suite, out)
     if tables:
-        _show(loaded, cells, out, console)
+        _show(suite, cells, out, console)
         return
     try:
         outcome = run_cells(
             chosen,
             out,
-            devices=loaded.devices,
-            workers=loaded.workers,
-            keep=loaded.keep,
+            command=(sys.executable, "-m", "laser.cli.cell"),
+            devices=suite.devices,
+            workers=suite.workers,
+            keep=suite.keep,
             note=lambda message: console.print(escape(message), soft_wrap=True),
         )
     except KeyboardInterrupt:
-        say("laser: interrupted; the same command goes on where it stopped", error=True)
+        say("laser: interrupted; run the same command to continue", error=True)
         raise typer.Exit(130) from None
-    _show(loaded, cells, out, console)
+    _show(suite, cells, out, console)
     failures = list(outcome.failures.items())
     for key, reason in failures[:_SHOWN_FAILURES]:
         say(f"laser: error: {key}: {reason}", error=True)
     if len(failures) > _SHOWN_FAILURES:
-        say(f"laser: error: {len(failures) - _SHOWN_FAILURES} more in {out / 'results.md'}", error=True)
+        say(f"laser: error: {len(failures) - _SHOWN_FAILURES} more are listed in {out / 'results.md'}", error=True)
     if failures:
         raise typer.Exit(1)
 
 
 def select_cells(suite: SuiteConfig, cells: Iterable[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells that every ``--only`` allows.
+    """Return the cells that every ``--only`` allows.
 
     Args:
         suite: The suite.
         cells: All cells.
-        only: Strings such as ``method=laser,task=gsm8k,seed=0``; the same key twice means either.
+        only: Strings such as ``method=laser,task=gsm8k,seed=0``; a key given twice allows either value.
 
     Raises:
         ConfigError: A key or name is unknown.
@@ -114,11 +139,11 @@ def select_cells(suite: SuiteConfig, cells: Iterable[Cell], only: Sequence[str])
     from laser.config.patch import nearest
 
     wanted: dict[str, set[str]] = {}
-    known = {"method": [*suite.methods], "task": [*suite.tasks], "seed": [str(seed) for seed in suite.seeds]}
+    known = {"method": [*suite.methods], "task": [*suite.all_columns], "seed": [str(seed) for seed in suite.seeds]}
     for part in (part.strip() for text in only for part in text.split(",")):
         key, _, name = part.partition("=")
         if key not in known or not name:
-            raise ConfigError(f"--only {part!r} is not understood; write method=NAME, task=NAME or seed=N")
+            raise ConfigError(f"--only {part!r} is not valid; write method=NAME, task=NAME or seed=N")
         if name not in known[key]:
             raise ConfigError(f"--only {part}: there is no {key} {name!r}; {nearest(name, known[key])}")
         if key == "method" and suite.mode == BEST_OF_N:
@@ -164,14 +189,11 @@ def _print_plan(cells: Sequence[Cell], out: Path, console: Console) -> None:
     console.print(table)
     known = [cost for cost in costs if cost is not None]
     total = Cost(*(sum(getattr(cost, name) for cost in known) for name in ("batches", "responses", "calls")))
-    more = (
-        f"; {len(costs) - len(known)} cells take as many batches as they find prompts"
-        if len(known) < len(costs)
-        else ""
-    )
+    unknown = len(costs) - len(known)
+    more = f"; the batches of {unknown} cells depend on their number of prompts" if unknown else ""
     console.print(
         f"{len(cells)} cells, at most {total.batches:,} batches, {total.responses:,} responses and {total.calls:,} "
-        f"questions to reward models{more}. Times are from finished cells of the same task."
+        f"RM calls{more}. Times are from finished cells of the same task."
     )
     for reason in reasons:
         console.print(escape(reason), soft_wrap=True)

@@ -1,16 +1,21 @@
-"""``laser lab``: build the laboratory, run methods in it, print the tables."""
+"""``laser lab``: build the laboratory; run its suite."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from laser.cli.terminal import make_console
-from laser.core.errors import ConfigError, TrainingError
+from laser.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from laser.config.suite import SuiteConfig
+
+_STUDIES = Path("configs") / "lab" / "studies.toml"
+_PLAIN = "none"
 
 app = typer.Typer(
     help="The paper in a box: small real language models, every method, error bars, on a CPU.", no_args_is_help=True
@@ -33,7 +38,7 @@ def build(folder: _FOLDER = Path("lab"), workers: _WORKERS = 2) -> None:
     build_lab(folder, workers=workers, note=console.print)
     measure_oracle(folder, note=console.print)
     for pool, table in load_oracle(folder).items():
-        console.print(f"\n{pool}: pairs of the policy's responses ordered rightly")
+        console.print(f"\n{pool}: pair accuracy on the policy's responses")
         for category, values in table.items():
             console.print(f"  {category:<11}" + "  ".join(f"{name} {value:.2f}" for name, value in values.items()))
 
@@ -57,52 +62,46 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per method.")] = 5,
     workers: _WORKERS = 2,
 ) -> None:
-    """Run every method of the paper's tables, and its rivals, through the whole loop; print the tables.
+    """Run rows and columns of configs/lab/studies.toml, as laser compare does.
 
     Example: laser lab run --pool mixed --method laser --method random --seeds 3
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
+    from laser.cli.compare import run_suite
     from laser.compare.lab.build import POOLS
-    from laser.compare.lab.methods import LASER, PLAIN, STUDIES, method_names
-    from laser.compare.lab.oracle import load_oracle
-    from laser.compare.lab.report import averages, collect, table
-    from laser.compare.lab.run import lab_cell, run_lab
+    from laser.config.suite import load_suite
 
     if not (folder / "oracle.json").is_file():
-        raise ConfigError(f"{folder} holds no laboratory; build it with: laser lab build --folder {folder}")
-    wanted_pools = pools or list(POOLS)
-    for pool in wanted_pools:
-        if pool not in POOLS:
-            raise ConfigError(f"there is no pool {pool!r}; choose among {', '.join(POOLS)}")
-    for method in methods or []:
-        if not all(method in method_names(pool) for pool in wanted_pools):
-            raise ConfigError(f"there is no method {method!r}; choose among {', '.join(method_names(wanted_pools[0]))}")
-    for study in studies or []:
-        if study not in (PLAIN, *STUDIES):
-            raise ConfigError(f"there is no study {study!r}; choose among {', '.join((PLAIN, *STUDIES))}")
-    console = make_console()
-    conditions = ["" if study == PLAIN else study for study in studies or [PLAIN]]
-    chosen = {pool: methods or list(method_names(pool)) for pool in wanted_pools}
-    cells = [
-        lab_cell(folder, out, pool, method, seed, study)
-        for seed in range(seeds)
-        for pool in wanted_pools
-        for study in conditions
-        for method in chosen[pool]
+        raise ConfigError(f"{folder} is not a laboratory; build it with: laser lab build --folder {folder}")
+    columns = [
+        pool if study == _PLAIN else f"{pool}+{study}" for pool in pools or POOLS for study in studies or [_PLAIN]
     ]
-    needed = {key for cell in cells for key in cell.needs} - {cell.key for cell in cells}
-    cells += [lab_cell(folder, out, key.task, key.method, key.seed) for key in sorted(needed)]
-    outcome = run_lab(cells, out, workers=workers, note=lambda line: console.print(escape(line), soft_wrap=True))
-    groups = {}
-    for pool in wanted_pools:
-        for study in conditions:
-            group = f"{pool}+{study}" if study else pool
-            groups[group] = collect(out, group, load_oracle(folder)[pool])
-            console.print(f"\n{group}, {seeds} seeds\n")
-            console.print(table(groups[group], reference=LASER), soft_wrap=True)
-    if len(groups) > 1:
-        console.print("\nall of these\n")
-        console.print(averages(groups, reference=LASER), soft_wrap=True)
-    if outcome.failures:
-        sentences = "; ".join(f"{key}: {reason}" for key, reason in outcome.failures.items())
-        raise TrainingError(f"{len(outcome.failures)} runs are not finished: {sentences}")
+    chosen = {"name": "lab", "seeds": seeds, "workers": workers, "columns": columns}
+    if methods:
+        chosen |= {"rows": methods, "reference": "laser" if "laser" in methods else methods[0]}
+    run_suite(in_folder(load_suite(_suite_file(), chosen), folder), out)
+
+
+def in_folder(suite: SuiteConfig, folder: Path) -> SuiteConfig:
+    """Return the laboratory's suite with every path to the laboratory replaced by `folder`."""
+    home = Path(os.path.normpath(suite.base["policy"]["model"])).parent
+    return type(suite).model_validate(_moved(suite.model_dump(), home, folder.resolve()))
+
+
+def _suite_file() -> Path:
+    """Find the laboratory's suite below the working directory, or in the repository that holds this file."""
+    for root in (Path(), Path(__file__).parents[3]):
+        if (root / _STUDIES).is_file():
+            return root / _STUDIES
+    raise ConfigError(f"{_STUDIES} does not exist here; run laser lab run in the root of laser's repository")
+
+
+def _moved(value: Any, home: Path, folder: Path) -> Any:
+    """Replace the folder `home` by `folder` in every absolute path of a nested value."""
+    if isinstance(value, dict):
+        return {key: _moved(item, home, folder) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_moved(item, home, folder) for item in value]
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    path = Path(os.path.normpath(value))
+    return str(folder / path.relative_to(home)) if path.is_relative_to(home) else value

@@ -1,4 +1,4 @@
-"""The cells of a suite: one run, or one best-of-n comparison, each with its configuration and what it waits for."""
+"""The cells of a suite: each is a run or a best-of-n comparison, with its configuration and the cells it needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from laser.config.suite import SuiteConfig
 from laser.core.errors import ConfigError
 
 BEST_OF_N = "best-of-n"
-"""Stands for the method of a best-of-n cell, in which all methods share responses and scores."""
+"""The method in the key of a best-of-n cell, whose methods share responses and scores."""
 
 _REFERENCE = re.compile(r"\{run:([^{}@]+)(?:@([^{}]+))?\}")
 _SHARED = ("policy", "generation", "data", "split", "evaluation", "preset")  # by the methods of a best-of-n cell
@@ -24,7 +24,7 @@ _SHARED = ("policy", "generation", "data", "split", "evaluation", "preset")  # b
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Which cell."""
+    """Identifies a cell."""
 
     task: str
     method: str
@@ -34,19 +34,20 @@ class Key:
         return f"{self.task} {self.method} seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
-        """Its directory in the suite's."""
+        """Return its directory inside the suite's."""
         return out / self.task / self.method / f"seed-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What is measured on test prompts after training.
+    """A measurement on test prompts after training.
 
     Attributes:
-        config: The configuration whose test prompts are asked, and how.
-        base: Measure the policy before training as well.
-        judge: Who compares responses with the reference's (`laser.config.judge`); None: a metric on gold answers.
-        length_controlled: Take the win rate at equal length.
+        config: The configuration that gives the test prompts and the sampling settings.
+        base: Also measure the policy before training.
+        judge: Judge that compares responses with the reference's (`laser.config.judge`); None: a metric on gold
+            answers.
+        length_controlled: Use the win rate at equal length.
         against: The run of the reference; None: this run is the reference.
     """
 
@@ -77,18 +78,18 @@ class Measurement:
 
     @property
     def answers(self) -> str:
-        """Name of the file beside which the responses are kept; the same for all methods of a task and seed."""
+        """Name of the file whose stem the files of responses share; the same for all methods of a task and seed."""
         return f"answers-{_digest(self._asked())}.json"
 
     @property
     def file(self) -> str:
-        """Name of its file in the run directory; what is measured otherwise has another."""
+        """Name of its file in the run directory; another measurement has another name."""
         against = self.against.parent.name if self.against is not None else None
         how = json.dumps([self.judge, self.length_controlled, against], sort_keys=True)
         return f"test-{_digest(self._asked() + how)}.json"
 
     def _asked(self) -> str:
-        """What is asked and how."""
+        """Prompts and sampling settings, as text."""
         one = self.config
         sections = [one.data.model_dump_json(), one.split.model_dump_json(), one.evaluation.model_dump_json()]
         return json.dumps([*sections, one.seed, one.generation.max_new_tokens])
@@ -100,14 +101,14 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is run on its own.
+    """The unit of work of a suite.
 
     Attributes:
-        key: Which cell.
-        config: What `laser train` is given; for best-of-n, what all methods share.
+        key: Task, method and seed.
+        config: The configuration of `laser train`; for best-of-n, the settings that all methods share.
         needs: Cells that must be finished first.
-        measurement: What is measured on test prompts after training, if anything.
-        methods: The methods of a best-of-n cell.
+        measurement: The measurement on test prompts after training, if any.
+        methods: The configuration of each method of a best-of-n cell.
     """
 
     key: Key
@@ -118,20 +119,20 @@ class Cell:
 
 
 def make_cells(suite: SuiteConfig, out: Path) -> list[Cell]:
-    """All cells of a suite, seed by seed, so that tables fill evenly.
+    """Return all cells of a suite, seed by seed, so that tables fill evenly.
 
     Args:
         suite: The suite.
         out: Its directory, for methods that use another cell's run.
 
     Raises:
-        ConfigError: A cell's configuration is impossible, two methods are the same, or cells wait for each other.
+        ConfigError: A cell's configuration is impossible, two methods are the same, or cells need each other.
     """
     make = _best_of_n_cell if suite.mode == BEST_OF_N else _run_cell
     wanted = [key for seed in suite.seeds for task in suite.shown_tasks for key in _keys(suite, task, seed)]
     cells: dict[Key, Cell] = {}
     queue = list(dict.fromkeys(wanted))
-    for key in queue:  # grows by what the cells need
+    for key in queue:  # grows while it is read
         if key not in cells:
             cells[key] = make(suite, key, out.resolve())
             queue.extend(cells[key].needs)
@@ -141,7 +142,7 @@ def make_cells(suite: SuiteConfig, out: Path) -> list[Cell]:
 
 
 def with_needs(cells: Iterable[Cell], chosen: Iterable[Cell]) -> list[Cell]:
-    """The chosen cells and all that they wait for, in the order of `cells`."""
+    """Return the chosen cells and those they need, in the order of `cells`."""
     known = {cell.key: cell for cell in cells}
     queue = [cell.key for cell in chosen]
     wanted: set[Key] = set()
@@ -155,8 +156,7 @@ def with_needs(cells: Iterable[Cell], chosen: Iterable[Cell]) -> list[Cell]:
 def _keys(suite: SuiteConfig, task: str, seed: int) -> list[Key]:
     if suite.mode == BEST_OF_N:
         return [Key(task, BEST_OF_N, seed)]
-    runs = [name for name, method in suite.methods.items() if method.is_run and task in suite.tasks_of(name)]
-    return [Key(task, name, seed) for name in runs]
+    return [Key(task, name, seed) for name in suite.methods_to_run if task in suite.tasks_of(name)]
 
 
 def _run_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
@@ -164,13 +164,13 @@ def _run_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
     needs: list[Key] = []
     table = _dereferenced(table, suite, key, out, needs)
     config = _parsed(suite, key, {**table, "seed": key.seed})
-    if suite.tasks[key.task].auxiliary:
+    if key.task not in suite.shown_tasks:
         return Cell(key, config, tuple(dict.fromkeys(needs)))
     if suite.metric == "dev":
         if config.split.dev == 0:
             raise ConfigError(f"{key}: metric = 'dev' needs dev prompts; set split.dev, or metric = 'test'")
         return Cell(key, config, tuple(dict.fromkeys(needs)))
-    patch = merged(table, suite.tasks[key.task].test, where=f"tasks.{key.task}.test")
+    patch = merged(table, suite.all_columns[key.task].test, where=f"tasks.{key.task}.test")
     measurement = _measurement(suite, key, _parsed(suite, key, {**patch, "seed": key.seed}), out)
     if measurement.against is not None:
         needs.append(Key(key.task, suite.compared_with, key.seed))
@@ -180,7 +180,7 @@ def _run_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
 def _measurement(suite: SuiteConfig, key: Key, config: RunConfig, out: Path) -> Measurement:
     if config.split.test == 0:
         raise ConfigError(f"{key}: metric = {suite.metric!r} needs test prompts; set split.test")
-    has_before = any(method.row == "before" for method in suite.methods.values())
+    has_before = any(suite.methods[name].row == "before" for name in suite.shown_methods)
     base = has_before and key.method == _first_run(suite, key.task)
     if suite.judge is None:
         return Measurement(config, base)
@@ -197,8 +197,8 @@ def _best_of_n_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
     base = {**_table(suite, key.task, None), "seed": key.seed}
     config = _parsed(suite, key, base)
     methods: dict[str, RunConfig] = {}
-    for name, method in suite.methods.items():
-        if method.is_run and key.task in suite.tasks_of(name):
+    for name in suite.methods_to_run:
+        if key.task in suite.tasks_of(name):
             table = {**_table(suite, key.task, name), "seed": key.seed}
             if _REFERENCE.search(json.dumps(table)):
                 raise ConfigError(f"methods.{name} refers to a run, but mode = 'best-of-n' has none")
@@ -215,24 +215,25 @@ def _best_of_n_cell(suite: SuiteConfig, key: Key, out: Path) -> Cell:
 
 
 def _table(suite: SuiteConfig, task: str, method: str | None) -> Table:
-    """Base, task and method laid over each other, ``{task}`` replaced by the task's name."""
-    table = merged(suite.base, suite.tasks[task].sections, where=f"tasks.{task}")
+    """Merge base, task and method, and replace ``{task}`` by the name of the task, without its variant."""
+    column = suite.all_columns[task]
+    table = merged(suite.base, column.sections, where=f"tasks.{task}")
     if method is not None:
         table = merged(table, suite.methods[method].sections, where=f"methods.{method}")
-    named: Table = _replaced(table, lambda text: text.replace("{task}", task))
+    named: Table = _replaced(table, lambda text: text.replace("{task}", column.task))
     return named
 
 
 def _parsed(suite: SuiteConfig, key: Key, table: Table) -> RunConfig:
-    return parse_config(table, base_dir=suite.folder, source=f"{suite.name}, method {key.method} on task {key.task}")
+    return parse_config(table, base_dir=suite.folder, source=f"method {key.method} on task {key.task}")
 
 
 def _first_run(suite: SuiteConfig, task: str) -> str:
-    return next(name for name, method in suite.methods.items() if method.is_run and task in suite.tasks_of(name))
+    return next(name for name in suite.methods_to_run if task in suite.tasks_of(name))
 
 
 def _dereferenced(table: Table, suite: SuiteConfig, key: Key, out: Path, needs: list[Key]) -> Table:
-    """The table with every ``{run:METHOD}`` and ``{run:METHOD@TASK}`` replaced by the run's directory."""
+    """Replace every ``{run:METHOD}`` and ``{run:METHOD@TASK}`` by the run's directory, and add the runs to `needs`."""
 
     def directory(match: re.Match[str]) -> str:
         method, task = match.group(1), match.group(2) or key.task
@@ -241,8 +242,9 @@ def _dereferenced(table: Table, suite: SuiteConfig, key: Key, out: Path, needs: 
             raise ConfigError(
                 f"methods.{key.method}: {match.group()} names no method with runs; {nearest(method, runs)}"
             )
-        if task not in suite.tasks:
-            raise ConfigError(f"methods.{key.method}: {match.group()} names no task; {nearest(task, [*suite.tasks])}")
+        if task not in suite.all_columns:
+            known = [*suite.all_columns]
+            raise ConfigError(f"methods.{key.method}: {match.group()} names no task; {nearest(task, known)}")
         needs.append(Key(task, method, key.seed))
         return str(needs[-1].folder(out))
 
@@ -251,7 +253,7 @@ def _dereferenced(table: Table, suite: SuiteConfig, key: Key, out: Path, needs: 
 
 
 def _replaced(value: Any, replace: Callable[[str], str]) -> Any:
-    """A nested value with all of its strings replaced."""
+    """Apply `replace` to every string of a nested value."""
     if isinstance(value, Mapping):
         return {name: _replaced(item, replace) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -266,13 +268,13 @@ def _check_order(cells: Mapping[Key, Cell]) -> None:
         ready = [key for key, cell in waiting.items() if done.issuperset(cell.needs)]
         if not ready:
             names = " and ".join(sorted({key.method for key in waiting}))
-            raise ConfigError(f"methods {names} need each other's runs; let one start on its own")
+            raise ConfigError(f"methods {names} need each other's runs; remove one of the references")
         done.update(ready)
         waiting = {key: cell for key, cell in waiting.items() if key not in done}
 
 
 def _check_distinct(cells: Iterable[Cell]) -> None:
-    """Two methods with one configuration would be one experiment counted twice."""
+    """Refuse two methods with the same configuration: the experiment would count twice."""
     seen: dict[tuple[str, int, str], str] = {}
     for cell in cells:
         for name, config in (cell.methods or {cell.key.method: cell.config}).items():

@@ -1,15 +1,16 @@
-"""What a suite came to: numbers of every cell, and of every method on every task with tests against the reference."""
+"""The results of a suite: numbers of every cell, and of every method on every task with tests against the reference."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 from laser.analysis.records import read_summary
 from laser.compare.cells import BEST_OF_N, Cell, Key
+from laser.compare.choices import PairAccuracy, best_reward_model, load_oracle, read_choices
 from laser.compare.state import State, standing
 from laser.config.suite import MethodConfig, SuiteConfig
 from laser.core.files import read_json
@@ -17,7 +18,7 @@ from laser.core.statistics import Estimate, Paired, estimate, holm, paired
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE
 
 AVERAGE = "average"
-"""The macro average over tasks, which stands beside them where there are several."""
+"""The macro average over tasks, a column added where there are several."""
 
 BySeed = Mapping[int, "Measured"]
 
@@ -30,8 +31,11 @@ class Measured:
         value: The suite's metric, in [0, 1].
         before: The same before training; None where it was not measured.
         seconds: Time of all batches.
-        calls: Responses that reward models were asked about, once per reward model.
+        calls: Responses scored, once per reward model.
         tokens: Tokens sampled and trained on.
+        by_category: The last dev metric of every category, in [0, 1]; empty where the suite has another metric.
+        best_choice: Share of prompts for which the oracle's best reward model was chosen; None without an oracle.
+        regret: Pair accuracy lost to the best choice, mean over prompts; None without an oracle.
     """
 
     value: float
@@ -39,6 +43,9 @@ class Measured:
     seconds: float | None = None
     calls: float | None = None
     tokens: float | None = None
+    by_category: Mapping[str, float] = field(default_factory=dict)
+    best_choice: float | None = None
+    regret: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +55,19 @@ class Entry:
     Attributes:
         method: The method.
         task: The task, or `AVERAGE`.
-        wanted: Number of seeds the suite asks for; 0 where the method is not run on the task.
-        by_seed: What there is.
+        wanted: Number of seeds in the suite; 0 where the method has no value on the task.
+        by_seed: The numbers of finished seeds.
         value: Mean, deviation and interval over seeds.
         against: The paired test against the reference; None for the reference itself.
         p_holm: Its p-value, adjusted for the number of methods tested on the task.
         seconds: Mean time.
-        calls: Mean number of questions to reward models.
+        calls: Mean number of RM calls.
         tokens: Mean number of tokens.
         seconds_ratio: Time over the reference's, on shared seeds.
-        calls_ratio: The same for questions.
+        calls_ratio: RM calls over the reference's, on shared seeds.
+        by_category: Mean metric by category.
+        best_choice: Mean share of prompts for which the oracle's best reward model was chosen.
+        regret: Mean pair accuracy lost to the best choice.
     """
 
     method: str
@@ -72,11 +82,14 @@ class Entry:
     tokens: float | None
     seconds_ratio: float | None
     calls_ratio: float | None
+    by_category: Mapping[str, float]
+    best_choice: float | None
+    regret: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CellRecord:
-    """Where a cell stands."""
+    """The state of a cell."""
 
     key: Key
     state: State
@@ -106,32 +119,37 @@ class Results:
 
 
 def collect(suite: SuiteConfig, cells: Sequence[Cell], out: Path) -> Results:
-    """Read what is finished; what is not is counted.
+    """Read the numbers of finished cells and the state of all.
 
     Args:
         suite: The suite.
         cells: All of its cells.
         out: Its directory.
+
+    Raises:
+        ConfigError: The suite's oracle cannot be read.
     """
+    oracle = load_oracle(Path(suite.oracle)) if suite.oracle is not None else {}
     records = []
     measured: dict[tuple[str, str], dict[int, Measured]] = {}
     for cell in cells:
         state = standing(cell, out)
         records.append(CellRecord(cell.key, state.state, state.reason))
         if state.state is State.finished:
-            for method, numbers in _read(cell, out).items():
+            for method, numbers in _read(cell, out, oracle.get(suite.all_columns[cell.key.task].task)).items():
                 measured.setdefault((method, cell.key.task), {})[cell.key.seed] = numbers
-    columns = {
-        task: {name: _of_method(suite, name, task, measured) for name in suite.methods} for task in suite.shown_tasks
-    }
+    columns: dict[str, dict[str, BySeed]] = {}
+    for task in suite.shown_tasks:
+        best = oracle.get(suite.all_columns[task].task)
+        columns[task] = {name: _of_method(suite, name, task, measured, best) for name in suite.shown_methods}
     if len(columns) > 1:
-        columns[AVERAGE] = {name: _averaged([of[name] for of in columns.values()]) for name in suite.methods}
+        columns[AVERAGE] = {name: _averaged([of[name] for of in columns.values()]) for name in suite.shown_methods}
     entries = {(entry.method, task): entry for task, of in columns.items() for entry in _tested(suite, task, of)}
     return Results(suite, tuple(columns), entries, tuple(records))
 
 
-def _read(cell: Cell, out: Path) -> dict[str, Measured]:
-    """Numbers of a finished cell, by method."""
+def _read(cell: Cell, out: Path, oracle: PairAccuracy | None) -> dict[str, Measured]:
+    """Return the numbers of a finished cell by method."""
     folder = cell.key.folder(out)
     if cell.key.method == BEST_OF_N:
         results = read_json(folder / "results.json")
@@ -141,11 +159,14 @@ def _read(cell: Cell, out: Path) -> dict[str, Measured]:
         }
     summary = read_summary(folder)
     value, before = summary["metric_after"], summary["metric_before"]
+    by_category = {name: values[1] for name, values in summary.get("metric_by_category", {}).items()}
     if cell.measurement is not None:
         measured = read_json(folder / cell.measurement.file)
-        value, before = measured["value"], measured["before"]
+        value, before, by_category = measured["value"], measured["before"], {}
     if value is None:
         return {}  # an auxiliary task without gold answers
+    names = [model.name for model in cell.config.rewards.models]
+    choices = read_choices(folder, names, oracle) if oracle else None
     return {
         cell.key.method: Measured(
             value=value,
@@ -153,16 +174,27 @@ def _read(cell: Cell, out: Path) -> dict[str, Measured]:
             seconds=sum(summary["seconds"].values()),
             calls=sum(summary["scored"].values()),
             tokens=sum(summary["tokens"].values()),
+            by_category=by_category,
+            best_choice=choices.best if choices else None,
+            regret=choices.regret if choices else None,
         )
     }
 
 
 def _of_method(
-    suite: SuiteConfig, name: str, task: str, measured: Mapping[tuple[str, str], BySeed]
+    suite: SuiteConfig,
+    name: str,
+    task: str,
+    measured: Mapping[tuple[str, str], BySeed],
+    oracle: PairAccuracy | None,
 ) -> dict[int, Measured]:
     method = suite.methods[name]
     if task not in suite.tasks_of(name):
         return {}
+    if method.row == "best_rm":
+        best = best_reward_model(oracle) if oracle else None
+        chosen = [fixed for fixed, arm in suite.fixed_arms.items() if arm == best]
+        return dict(sorted(measured.get((chosen[0], task), {}).items())) if chosen else {}
     if method.mean_of is not None:
         members = [measured.get((other, task), {}) for other in method.mean_of]
         shared = set.intersection(*(set(member) for member in members))
@@ -173,7 +205,7 @@ def _of_method(
 def _special_row(
     method: MethodConfig, task: str, measured: Mapping[tuple[str, str], BySeed]
 ) -> dict[int, Measured] | None:
-    """A row made from what runs say beside their own result."""
+    """Return the row of `before` or `oracle`, which other methods' runs measure; None for other rows."""
     if method.row == "oracle":
         return {seed: Measured(one.value) for seed, one in measured.get((ORACLE, task), {}).items()}
     if method.row == "before":
@@ -187,7 +219,7 @@ def _special_row(
 
 
 def _averaged(columns: Sequence[BySeed]) -> dict[int, Measured]:
-    """Seed by seed the mean over tasks, for seeds that all of them have."""
+    """Return the mean over tasks by seed, for seeds that all tasks have."""
     shared = set.intersection(*(set(column) for column in columns))
     return {seed: _mean([column[seed] for column in columns]) for seed in sorted(shared)}
 
@@ -199,7 +231,18 @@ def _mean(numbers: Sequence[Measured]) -> Measured:
         seconds=_mean_of([one.seconds for one in numbers]),
         calls=_mean_of([one.calls for one in numbers]),
         tokens=_mean_of([one.tokens for one in numbers]),
+        by_category=_mean_by_category(numbers),
+        best_choice=_mean_of([one.best_choice for one in numbers]),
+        regret=_mean_of([one.regret for one in numbers]),
     )
+
+
+def _mean_by_category(numbers: Iterable[Measured]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for one in numbers:
+        for name, value in one.by_category.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(of) for name, of in sorted(values.items())}
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
@@ -208,14 +251,14 @@ def _mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def _tested(suite: SuiteConfig, task: str, of: Mapping[str, BySeed]) -> list[Entry]:
-    """All methods on one task, tested against the reference and adjusted for their number."""
+    """Return the entries of one task, tested against the reference and adjusted for their number."""
     reference = of[suite.compared_with]
     theirs = {seed: one.value for seed, one in reference.items()}
-    values = {name: {seed: one.value for seed, one in of[name].items()} for name in suite.methods}
-    tests = {name: paired(values[name], theirs) for name in suite.methods if name != suite.compared_with}
+    values = {name: {seed: one.value for seed, one in of[name].items()} for name in suite.shown_methods}
+    tests = {name: paired(values[name], theirs) for name in suite.shown_methods if name != suite.compared_with}
     adjusted = holm({name: test.p for name, test in tests.items()})
     entries = []
-    for name in suite.methods:
+    for name in suite.shown_methods:
         runs = of[name]
         on_task = task == AVERAGE or task in suite.tasks_of(name)
         entries.append(
@@ -232,6 +275,9 @@ def _tested(suite: SuiteConfig, task: str, of: Mapping[str, BySeed]) -> list[Ent
                 tokens=_mean_of([one.tokens for one in runs.values()]),
                 seconds_ratio=_ratio(runs, reference, lambda one: one.seconds),
                 calls_ratio=_ratio(runs, reference, lambda one: one.calls),
+                by_category=_mean_by_category(runs.values()),
+                best_choice=_mean_of([one.best_choice for one in runs.values()]),
+                regret=_mean_of([one.regret for one in runs.values()]),
             )
         )
     return entries
@@ -244,5 +290,5 @@ def _ratio(ours: BySeed, theirs: BySeed, read: Callable[[Measured], float | None
 
 
 def count_states(cells: Sequence[CellRecord]) -> dict[str, int]:
-    """How many cells are in which state."""
+    """Return the number of cells in each state."""
     return dict(Counter(cell.state.value for cell in cells))

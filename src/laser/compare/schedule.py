@@ -1,4 +1,4 @@
-"""Runs cells, each in a process of its own, several at a time over the given devices."""
+"""Runs every cell in a separate process, several at a time, distributed over the given devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,11 +24,11 @@ _TO_RUN = (State.missing, State.interrupted, State.failed)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the cells.
+    """The result of running cells.
 
     Attributes:
-        done: Cells that were run.
-        failures: Why others were not, or not to the end.
+        done: Cells whose process ended, failed ones included.
+        failures: The reason, for each cell that failed or could not run.
     """
 
     done: tuple[Key, ...]
@@ -37,7 +36,7 @@ class Outcome:
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Make sure that cells can run on the devices.
+    """Check that cells can run on the devices.
 
     Raises:
         ConfigError: This machine, or CUDA_VISIBLE_DEVICES, lacks one.
@@ -51,7 +50,7 @@ def check_devices(names: Sequence[str]) -> None:
     missing = [name for name in names if name not in ("auto", *there)]
     if missing:
         raise ConfigError(
-            f"device {missing[0]!r} is not there; there is {', '.join(there)}: name what is there with --devices"
+            f"device {missing[0]!r} does not exist on this machine; choose among {', '.join(there)} with --devices"
         )
 
 
@@ -59,20 +58,23 @@ def run_cells(
     cells: Sequence[Cell],
     out: Path,
     *,
+    command: Sequence[str],
     devices: Sequence[str],
     workers: int,
     keep: str,
     note: Callable[[str], None],
 ) -> Outcome:
-    """Run what is not finished; a failing cell does not stop the others.
+    """Run the unfinished cells; a failing cell does not stop the others.
 
     Args:
-        cells: The cells; those that others wait for are among them, or finished.
+        cells: The cells, with all that they need.
         out: The suite's directory.
+        command: Starts the process of a cell, which reads the record of `order_for` from its standard input and calls
+            `laser.compare.worker.run_cell`.
         devices: Each runs `workers` cells at a time.
         workers: Cells at a time on a device.
-        keep: "all", or "results" to drop the weights of finished cells.
-        note: Told when a cell starts and ends.
+        keep: "all", or "results" to delete the weights of finished cells.
+        note: Receives a line when a cell ends.
     """
     board = _Board(cells, out, note)
     free = [device for _ in range(workers) for device in devices]
@@ -80,7 +82,7 @@ def run_cells(
     try:
         while board.waiting or running:
             for cell in board.take(len(free), idle=not running):
-                running.append(_Process(cell, out, free.pop(0), keep))
+                running.append(_Process(command, cell, out, free.pop(0), keep))
             time.sleep(_POLL)
             for process in [process for process in running if process.ended]:
                 running.remove(process)
@@ -92,7 +94,7 @@ def run_cells(
 
 
 class _Board:
-    """Which cells wait, are finished, or cannot be run."""
+    """The cells that wait, are finished, or cannot run."""
 
     def __init__(self, cells: Sequence[Cell], out: Path, note: Callable[[str], None]) -> None:
         states = {cell.key: standing(cell, out) for cell in cells}
@@ -104,10 +106,10 @@ class _Board:
         self._total = len(self.waiting)
         for key, state in states.items():
             if state.state is State.running:
-                note(f"{key}: another process works on it; left to it")
+                note(f"{key}: skipped, because another process is running it")
 
     def take(self, count: int, *, idle: bool) -> list[Cell]:
-        """Up to `count` cells that can start; what can never start, because nothing runs or its need failed, goes."""
+        """Take up to `count` cells that can start; cells that can never start become failures."""
         for cell in self.waiting:
             failed = [need for need in cell.needs if need in self.failures]
             if failed:
@@ -124,7 +126,7 @@ class _Board:
         return taken
 
     def end(self, key: Key, failure: str | None, seconds: float) -> None:
-        """A cell's process has ended."""
+        """Record the end of a cell's process."""
         self.done.append(key)
         if failure is None:
             self._finished.add(key)
@@ -135,7 +137,7 @@ class _Board:
 
 
 def order_for(cell: Cell, out: Path, device: str, keep: str) -> dict[str, Any]:
-    """What the process of a cell is told; see `laser.compare.worker.run_cell`."""
+    """Return the record that `laser.compare.worker.run_cell` reads."""
     return {
         "folder": str(cell.key.folder(out)),
         "label": cell.key.method,
@@ -148,24 +150,24 @@ def order_for(cell: Cell, out: Path, device: str, keep: str) -> dict[str, Any]:
 
 
 class _Process:
-    """One cell at work."""
+    """The running process of one cell."""
 
-    def __init__(self, cell: Cell, out: Path, device: str, keep: str) -> None:
+    def __init__(self, command: Sequence[str], cell: Cell, out: Path, device: str, keep: str) -> None:
         self.key, self.device = cell.key, device
         self._out, self._log, self._begin = out, log_file(cell.key, out), time.monotonic()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         failure_note(cell.key, out).unlink(missing_ok=True)
         with self._log.open("ab") as log:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "laser.compare.worker"],
+            self._popen = subprocess.Popen(  # noqa: S603
+                command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=device_environment(device, os.environ),
-                start_new_session=True,  # an interrupt reaches this process alone, which then stops the cells
+                start_new_session=True,  # only the parent receives an interrupt, and then stops the cells
             )
         assert self._popen.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended at once; `failure` says why
+        with suppress(BrokenPipeError):  # it ended at once; `failure` says why
             self._popen.stdin.write(json.dumps(order_for(cell, out, device, keep)).encode() + b"\n")
             self._popen.stdin.flush()
 
@@ -178,7 +180,7 @@ class _Process:
         return time.monotonic() - self._begin
 
     def failure(self) -> str | None:
-        """Why it failed, kept on disk too; None if it did not."""
+        """Return why it failed and write it to disk; None if it succeeded."""
         code = self._popen.wait()
         if self._popen.stdin is not None:
             self._popen.stdin.close()
@@ -186,7 +188,7 @@ class _Process:
             return None
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-        reason = last.removeprefix("laser: error: ") if code == 2 else f"{_ending(code)}; its last words: {last}"
+        reason = last.removeprefix("laser: error: ") if code == 2 else f"{_ending(code)}; its last line: {last}"
         sentence = f"{reason} (log: {self._log})"
         write_failure(self.key, self._out, sentence)
         return sentence
@@ -196,7 +198,7 @@ class _Process:
         self._popen.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, and end it if that takes longer."""
+        """Wait for its end, and kill it after `seconds`."""
         try:
             self._popen.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
@@ -217,10 +219,10 @@ def _stop(running: Sequence[_Process]) -> None:
 
 
 def device_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that is to see one device.
+    """Return the environment of a process that sees one device.
 
     Args:
-        device: "auto" (as it is), "cpu" (no GPU, one thread), "mps", or "cuda:N", the N-th GPU that is visible here.
+        device: "auto" (unchanged), "cpu" (no GPU, one thread), "mps", or "cuda:N", the N-th GPU that is visible here.
         environment: The parent's.
 
     Raises:
@@ -235,6 +237,6 @@ def device_environment(device: str, environment: Mapping[str, str]) -> dict[str,
         shown = environment.get("CUDA_VISIBLE_DEVICES")
         visible = [one.strip() for one in shown.split(",") if one.strip()] if shown is not None else None
         if visible is not None and index >= len(visible):
-            raise ConfigError(f"device {device!r}: CUDA_VISIBLE_DEVICES shows {len(visible)} GPUs; name one of them")
+            raise ConfigError(f"device {device!r}: CUDA_VISIBLE_DEVICES shows {len(visible)} GPUs; choose one of them")
         result["CUDA_VISIBLE_DEVICES"] = visible[index] if visible is not None else str(index)
     return result

@@ -1,4 +1,4 @@
-"""The results as terminal table, Markdown, CSV, LaTeX and JSON; unfinished suites included."""
+"""The results as terminal table, Markdown, CSV, LaTeX and JSON, also of unfinished suites."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _COSTS = ("time", "RM calls", "tokens")
 _METRICS = {
     "dev": "last dev metric",
     "test": "metric on the test prompts",
-    "win_rate": "win rate against {reference}, whose own is 50 by definition,",
-    "lc_win_rate": "length-controlled win rate against {reference}, whose own is 50 by definition,",
+    "win_rate": "win rate against {reference} (50 by definition),",
+    "lc_win_rate": "length-controlled win rate against {reference} (50 by definition),",
 }
 
 
@@ -37,9 +37,9 @@ def write_results(results: Results, out: Path) -> list[Path]:
 
 
 def terminal(results: Results) -> list[Table]:
-    """The main table and the tests, for rich."""
+    """Return the tables for rich: values, tests and choices; the latter two where they have rows."""
     tables = []
-    for title, head, rows in ((_caption(results), *_main(results)), ("", *_tests(results))):
+    for title, (head, rows) in ((_caption(results), _main(results)), ("", _tests(results)), ("", _choices(results))):
         if rows:
             table = Table(title=escape(title) or None, title_justify="left")
             for index, name in enumerate(head):
@@ -51,7 +51,7 @@ def terminal(results: Results) -> list[Table]:
 
 
 def markdown(results: Results) -> str:
-    """A page with both tables, what is missing and why."""
+    """Return a page with all tables and the reasons of unfinished cells."""
     parts = [f"# {_plain(_caption(results))}", "", *_markdown_table(*_main(results)), "", _plain(legend(results)), ""]
     head, rows = _tests(results)
     if rows:
@@ -61,6 +61,9 @@ def markdown(results: Results) -> str:
             *_markdown_table(head, rows),
             "",
         ]
+    head, rows = _choices(results)
+    if rows:
+        parts += ["## Categories and choices", "", *_markdown_table(head, rows), ""]
     problems = [cell for cell in results.cells if cell.reason]
     if problems:
         parts += ["## Not finished", "", *(f"- {_plain(str(c.key))}: {_plain(c.reason)}" for c in problems), ""]
@@ -68,7 +71,7 @@ def markdown(results: Results) -> str:
 
 
 def latex(results: Results) -> str:
-    r"""A ``table`` environment for the package booktabs; the best mean of each column is bold."""
+    r"""Return a ``table`` environment for the package booktabs; the best mean of each column is bold."""
     head, rows = _main(results, best=lambda text: f"\\textbf{{{text}}}", quote=_latex_text)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -90,12 +93,13 @@ def latex(results: Results) -> str:
 
 _CSV = (
     "task method label seeds seeds_wanted mean sd interval_low interval_high reference difference difference_low "
-    "difference_high shared_seeds p p_holm seconds seconds_ratio rm_calls rm_calls_ratio tokens"
+    "difference_high shared_seeds p p_holm seconds seconds_ratio rm_calls rm_calls_ratio tokens "
+    "best_choice oracle_regret"
 ).split()
 
 
 def long_csv(results: Results) -> str:
-    """One row per task and method; shares between 0 and 1, unknown numbers empty."""
+    """Return one row per task and method; shares are between 0 and 1, unknown numbers empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, _CSV, lineterminator="\n")
     writer.writeheader()
@@ -105,7 +109,7 @@ def long_csv(results: Results) -> str:
 
 
 def as_record(results: Results) -> dict[str, Any]:
-    """JSON-able form: the suite, one row per task and method with its values by seed, and every cell."""
+    """Return a JSON-able form: the suite, one row per task and method with its values by seed, and every cell."""
     suite = results.suite
     return {
         "name": suite.name,
@@ -114,7 +118,7 @@ def as_record(results: Results) -> dict[str, Any]:
         "metric": suite.metric,
         "reference": suite.compared_with,
         "seeds": list(suite.seeds),
-        "methods": {name: _label(results, name) for name in suite.methods},
+        "methods": {name: _label(results, name) for name in suite.shown_methods},
         "tasks": {name: _task_label(results, name) for name in results.tasks},
         "rows": [_row(results, entry) for entry in results.entries.values() if entry.wanted],
         "cells": [
@@ -154,22 +158,30 @@ def _row(results: Results, entry: Entry) -> dict[str, Any]:
         "rm_calls": entry.calls,
         "rm_calls_ratio": entry.calls_ratio,
         "tokens": entry.tokens,
+        "best_choice": entry.best_choice,
+        "oracle_regret": entry.regret,
+        "by_category": dict(entry.by_category),
         "values": {str(seed): one.value for seed, one in entry.by_seed.items()},
     }
 
 
 def legend(results: Results) -> str:
-    """What the numbers are."""
+    """Return sentences that explain the numbers."""
     suite = results.suite
     what = _METRICS[suite.metric].format(reference=_label(results, suite.compared_with))
     if suite.mode == "best-of-n":
-        what = "metric of the picked responses"
+        what = "metric of the chosen responses"
     sentences = [
         f"{what[0].upper()}{what[1:]} x 100: mean and half-width of the 95% t-interval over {len(suite.seeds)} seeds.",
         f"* differs from {_label(results, suite.compared_with)}: paired t-test over seeds, p < {_LEVEL} after Holm's "
         "correction over methods.",
-        "Time, questions to reward models (RM calls) and tokens: means per run.",
+        "Time, RM calls (responses scored, once per reward model) and tokens: means per run.",
     ]
+    if suite.oracle is not None:
+        sentences.append(
+            "Best choice: share of prompts whose chosen reward model has the highest pair accuracy in their category. "
+            "Regret: pair accuracy lost to it. A dash: the oracle lacks a reward model."
+        )
     if results.num_missing:
         counts = ", ".join(f"{count} {state}" for state, count in count_states(results.cells).items())
         sentences.append(f"Unfinished: of {len(results.cells)} cells {counts}; (a/b) means a of b seeds.")
@@ -179,11 +191,11 @@ def legend(results: Results) -> str:
 def _main(
     results: Results, *, best: Any = lambda text: text, quote: Any = lambda text: text
 ) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the main table: methods by tasks, then costs."""
+    """Return head and rows of the main table: methods by tasks, then costs."""
     last = AVERAGE if AVERAGE in results.tasks else results.tasks[-1]
     highest = {task: _highest(results, task) for task in results.tasks}
     rows = []
-    for name in results.suite.methods:
+    for name in results.suite.shown_methods:
         cells = [quote(_label(results, name))]
         for task in results.tasks:
             text = quote(_value(results.entries[name, task]))
@@ -194,7 +206,7 @@ def _main(
 
 
 def _tests(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the tests against the reference."""
+    """Return head and rows of the tests against the reference."""
     head = ["method", "task", "sd", "difference", "p", "p (Holm)", "shared seeds"]
     rows = []
     for entry in results.entries.values():
@@ -215,8 +227,26 @@ def _tests(results: Results) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def _choices(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of metrics by category and of choices against the oracle; no rows where there are none."""
+    entries = [entry for (_, task), entry in results.entries.items() if task != AVERAGE and entry.value.num]
+    categories = sorted({name for entry in entries for name in entry.by_category})
+    has_oracle = results.suite.oracle is not None
+    if len(categories) < 2 and not has_oracle:
+        return [], []
+    rows = []
+    for entry in entries:
+        row = [_label(results, entry.method), _task_label(results, entry.task)]
+        row += [_percent(entry.by_category[name]) if name in entry.by_category else "–" for name in categories]
+        if has_oracle:
+            row.append("–" if entry.best_choice is None else _percent(entry.best_choice))
+            row.append("–" if entry.regret is None else f"{entry.regret:.3f}")
+        rows.append(row)
+    return ["method", "task", *categories, *(("best choice", "regret") if has_oracle else ())], rows
+
+
 def _highest(results: Results, task: str) -> str | None:
-    means = {name: results.entries[name, task].value.mean for name in results.suite.methods}
+    means = {name: results.entries[name, task].value.mean for name in results.suite.shown_methods}
     known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     return max(known, key=known.__getitem__) if len(known) > 1 else None
 
@@ -286,9 +316,7 @@ def _label(results: Results, method: str) -> str:
 
 
 def _task_label(results: Results, task: str) -> str:
-    if task not in results.suite.tasks:
-        return task
-    return results.suite.tasks[task].label or task
+    return results.suite.all_columns[task].label if task in results.suite.all_columns else task
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -297,7 +325,7 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown finds no mark-up."""
+    """Escape Markdown."""
     for mark in "\\`*_{}[]<>#|":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
@@ -323,5 +351,5 @@ _LATEX = {
 
 
 def _latex_text(text: str) -> str:
-    """Text in which LaTeX finds no commands."""
+    """Escape LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -1,12 +1,14 @@
 """A suite: methods x tasks x seeds from one file, for ``laser compare``.
 
-Methods and tasks are patches on one base configuration; the rules of patching are those of `laser.config.patch`.
+Methods, tasks and variants of tasks are patches on one base configuration, merged by `laser.config.patch`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +26,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
 
 def _device(name: str) -> str:
     if re.fullmatch(r"auto|cpu|mps|cuda:\d+", name) is None:
-        raise ValueError(f"{name!r} is no device; choose auto, cpu, mps or cuda:N")
+        raise ValueError(f"{name!r} is not a device; choose auto, cpu, mps or cuda:N")
     return name
 
 
@@ -34,10 +36,7 @@ ONE_TASK = "all"
 
 
 class Patch(Section):
-    """What methods and tasks have in common.
-
-    `sections` gathers every key that is a section of a run's configuration.
-    """
+    """A patch on the base configuration: every key that is a section of a run's configuration goes to `sections`."""
 
     label: str | None = Field(None, description="Name in tables; None: the key.")
     sections: dict[str, Any] = Field(default_factory=dict, description="The patch on the base configuration.")
@@ -47,45 +46,67 @@ class Patch(Section):
     def _gather(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        own = {key: item for key, item in value.items() if key in cls.model_fields}
-        sections = {key: item for key, item in value.items() if key not in own}
+        fields = {key: item for key, item in value.items() if key in cls.model_fields}
+        sections = {key: item for key, item in value.items() if key not in fields}
         for key in sections:
             if key == "seed":
                 raise ValueError("'seed' is set by the suite's seeds; drop it")
             if key not in RunConfig.model_fields:
                 known = [*(name for name in cls.model_fields if name != "sections"), *RunConfig.model_fields]
                 raise ValueError(f"unknown key {key!r}; {nearest(key, known)}")
-        return {**own, "sections": {**own.get("sections", {}), **sections}}
+        return {**fields, "sections": {**fields.get("sections", {}), **sections}}
 
 
 class MethodConfig(Patch):
-    """A row of the table: a patch on the base, or something made of other rows' runs."""
+    """A row of the table: a patch on the base, or a summary of other rows' runs."""
 
-    tasks: tuple[str, ...] | None = Field(None, min_length=1, description="Tasks it is run on; None: all.")
-    mean_of: tuple[str, ...] | None = Field(
-        None, min_length=1, description="No run of its own: the mean of these methods, seed by seed (Avg. RM)."
+    tasks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Tasks, with all their variants, or single columns to run it on; None: all."
     )
-    row: Literal["run", "before", "oracle"] = Field(
+    mean_of: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Not run: the mean of these methods, seed by seed (Avg. RM)."
+    )
+    row: Literal["run", "before", "oracle", "best_rm"] = Field(
         "run",
-        description="run: train it; before: no run of its own, the metric before training (best-of-n: of one response "
-        "at random); oracle: of the best response of all (best-of-n only).",
+        description="run: train it. Not run: before, the metric before training (best-of-n: of one random response); "
+        "oracle, the metric of the best response (best-of-n only); best_rm, the method with a fixed selector whose "
+        "reward model has the highest mean pair accuracy in `oracle`.",
     )
 
     @property
     def is_run(self) -> bool:
-        """Whether it has runs of its own."""
+        """Whether its cells are runs."""
         return self.row == "run" and self.mean_of is None
 
 
 class TaskConfig(Patch):
     """A column of the table."""
 
-    auxiliary: bool = Field(
-        False, description="Run only where another cell needs it, and leave it out of tables and averages."
-    )
+    auxiliary: bool = Field(False, description="Run only where another cell needs it; not in tables or averages.")
     test: dict[str, Any] = Field(
         default_factory=dict, description="Patch under which the trained policy is measured (metric = 'test')."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A task, or one of its variants.
+
+    Attributes:
+        name: TASK or TASK+VARIANT.
+        task: The task.
+        label: Name in tables.
+        sections: The patch on the base configuration.
+        test: The patch under which the trained policy is measured.
+        auxiliary: Run only where another cell needs it.
+    """
+
+    name: str
+    task: str
+    label: str
+    sections: Mapping[str, Any]
+    test: Mapping[str, Any]
+    auxiliary: bool
 
 
 class SuiteConfig(Section):
@@ -104,16 +125,30 @@ class SuiteConfig(Section):
     reference: str | None = Field(None, description="Method the others are tested against; None: the first.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="Seeds of every cell; a number n means 0..n-1.")
     devices: tuple[SuiteDevice, ...] = Field(
-        ("auto",), min_length=1, description="auto, cpu, mps or cuda:N; each runs cells of its own."
+        ("auto",), min_length=1, description="auto, cpu, mps or cuda:N; the cells are distributed over them."
     )
     workers: PositiveInt = Field(1, description="Cells at a time on each device; on cpu each has one thread.")
     keep: Literal["all", "results"] = Field(
-        "all", description="results: drop adapters and optimizer states of finished cells, to save space."
+        "all", description="results: delete adapters and optimizer states of finished cells to save space."
     )
     base: dict[str, Any] = Field(description="The configuration that all cells share, or `file`, its TOML file.")
     methods: dict[Name, MethodConfig] = Field(min_length=1, description="Rows: patches on the base.")
     tasks: dict[Name, TaskConfig] = Field(
         default_factory=lambda: {ONE_TASK: TaskConfig()}, min_length=1, description="Columns: patches on the base."
+    )
+    variants: dict[Name, Patch] = Field(
+        default_factory=dict, description="Patches on every task; each makes a further column TASK+VARIANT."
+    )
+    rows: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Methods to run and show, in this order; None: all."
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Tasks and TASK+VARIANT to run and show, in this order; None: all."
+    )
+    oracle: str | None = Field(
+        None,
+        description="JSON file with the pair accuracy of every reward model by task and category; tables then say how "
+        "often a method chose the best one.",
     )
 
     @field_validator("seeds", mode="before")
@@ -127,64 +162,131 @@ class SuiteConfig(Section):
             raise ValueError("seeds is empty; give at least one, as in seeds = 5 or seeds = [0, 1]")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)} names one twice; their cells would collide")
-        for kind, names in (("methods", self.methods), ("tasks", self.tasks)):
-            folded = [name.casefold() for name in names]
-            twice = [name for name in names if folded.count(name.casefold()) > 1]
-            if twice:
-                raise ValueError(f"{kind} {' and '.join(twice)} differ in case alone; their folders would collide")
+        _check_folders("methods", self.methods)
+        _check_folders("tasks", [*self.tasks, *self._variant_names()])
         if (self.judge is None) == self.metric.endswith("win_rate"):
-            raise ValueError(f"metric = {self.metric!r} and `judge` do not fit; win rates, and only they, need a judge")
+            raise ValueError(
+                f"metric = {self.metric!r} and `judge` do not fit; give a judge for win rates, and only then"
+            )
         if self.mode == "best-of-n" and self.metric != "dev":
             raise ValueError("mode = 'best-of-n' measures evaluation.metric on its test prompts; drop `metric`")
         if "seed" in self.base:
             raise ValueError("base.seed is set by the suite's seeds; drop it")
         self._check_methods()
-        self._check_reference()
+        self._check_shown()
         return self
+
+    def _variant_names(self) -> list[str]:
+        return [f"{task}+{variant}" for task in self.tasks for variant in self.variants]
 
     def _check_methods(self) -> None:
         for name, method in self.methods.items():
             for task in method.tasks or ():
-                if task not in self.tasks:
-                    raise ValueError(f"methods.{name}.tasks: there is no task {task!r}; {nearest(task, [*self.tasks])}")
+                _check_known(f"methods.{name}.tasks", "task", task, self.all_columns)
             for other in method.mean_of or ():
                 if other not in self.methods or not self.methods[other].is_run:
                     runs = [key for key, value in self.methods.items() if value.is_run]
                     raise ValueError(f"methods.{name}.mean_of: {other!r} has no runs; {nearest(other, runs)}")
             if not method.is_run and method.sections:
                 section = next(iter(method.sections))
-                raise ValueError(f"methods.{name} has no run of its own, so {section!r} has no effect")
+                raise ValueError(f"methods.{name} is not run, so {section!r} has no effect; drop it")
             if method.row == "oracle" and self.mode != "best-of-n":
                 raise ValueError(f"methods.{name}.row = 'oracle' needs mode = 'best-of-n'")
+            if method.row == "best_rm" and (self.oracle is None or not self.fixed_arms):
+                raise ValueError(
+                    f"methods.{name}.row = 'best_rm' needs `oracle` and methods with selector.type = 'fixed'; add them"
+                )
 
-    def _check_reference(self) -> None:
-        if self.reference is not None and self.reference not in self.methods:
-            raise ValueError(
-                f"reference: there is no method {self.reference!r}; {nearest(self.reference, [*self.methods])}"
-            )
+    def _check_shown(self) -> None:
+        for key, kind, chosen, known in (
+            ("rows", "method", self.rows or (), self.methods),
+            ("columns", "task", self.columns or (), self.all_columns),
+        ):
+            for name in chosen:
+                _check_known(key, kind, name, known)
+                if chosen.count(name) > 1:
+                    raise ValueError(f"{key} names {name!r} twice; drop one")
+        if self.reference is not None:
+            _check_known("reference", "method", self.reference, self.methods)
+            if self.reference not in self.shown_methods:
+                raise ValueError(f"reference = {self.reference!r} is not among `rows`; add it, or change `reference`")
+
+    @cached_property
+    def all_columns(self) -> dict[str, Column]:
+        """Every task and every variant of it, by name."""
+        columns = {}
+        for name, task in self.tasks.items():
+            label = task.label or name
+            columns[name] = Column(name, name, label, task.sections, task.test, task.auxiliary)
+            for key, variant in self.variants.items():
+                sections = merged(task.sections, variant.sections, where=f"variants.{key}")
+                both = f"{label}, {variant.label or key}" if variant.label or task.label else f"{name}+{key}"
+                columns[f"{name}+{key}"] = Column(f"{name}+{key}", name, both, sections, task.test, task.auxiliary)
+        return columns
 
     @property
     def compared_with(self) -> str:
         """The method that the others are tested against."""
-        return self.reference or next(iter(self.methods))
+        return self.reference or self.shown_methods[0]
+
+    @property
+    def shown_methods(self) -> tuple[str, ...]:
+        """Methods that are rows of the table."""
+        return self.rows or tuple(self.methods)
 
     @property
     def shown_tasks(self) -> tuple[str, ...]:
-        """Tasks that are columns of the table."""
-        return tuple(name for name, task in self.tasks.items() if not task.auxiliary)
+        """Names of the columns of the table."""
+        return self.columns or tuple(name for name, column in self.all_columns.items() if not column.auxiliary)
+
+    @property
+    def fixed_arms(self) -> dict[str, str]:
+        """The reward model of every method whose selector is fixed."""
+        selectors = {name: method.sections.get("selector") for name, method in self.methods.items()}
+        return {
+            name: one["arm"]
+            for name, one in selectors.items()
+            if isinstance(one, Mapping) and one.get("type") == "fixed" and "arm" in one
+        }
+
+    @property
+    def methods_to_run(self) -> tuple[str, ...]:
+        """Methods whose runs the shown rows are made of."""
+        wanted = set(self.shown_methods)
+        for name in self.shown_methods:
+            wanted.update(self.methods[name].mean_of or ())
+            wanted.update(self.fixed_arms if self.methods[name].row == "best_rm" else ())
+        return tuple(name for name, method in self.methods.items() if method.is_run and name in wanted)
 
     def tasks_of(self, method: str) -> tuple[str, ...]:
-        """Tasks that a method is wanted on; auxiliary ones only where it names them or all are."""
-        return self.methods[method].tasks or self.shown_tasks
+        """Columns that a method has a value in; auxiliary ones only if it names them."""
+        named = self.methods[method].tasks
+        if named is None:
+            return self.shown_tasks
+        return tuple(name for name, column in self.all_columns.items() if {name, column.task} & set(named))
+
+
+def _check_folders(kind: str, names: Iterable[str]) -> None:
+    folded: dict[str, str] = {}
+    for name in names:
+        if name.casefold() in folded:
+            other = folded[name.casefold()]
+            raise ValueError(f"{kind} {other} and {name} would share a folder; rename one")
+        folded[name.casefold()] = name
+
+
+def _check_known(key: str, kind: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{key}: there is no {kind} {name!r}; {nearest(name, [*known])}")
 
 
 def load_suite(path: str | Path, overrides: Overrides = ()) -> SuiteConfig:
     """Read a suite.
 
     Args:
-        path: A TOML file. ``extends = "other.toml"`` lays it over another suite, ``base = "run.toml"`` or
-            ``[base] file = "run.toml"`` starts from a run's configuration, its seed apart. Relative paths start at the
-            folder of the file that they are in.
+        path: A TOML file. ``extends = "other.toml"`` merges it over another suite; ``base = "run.toml"`` or
+            ``[base] file = "run.toml"`` starts from a run's configuration without its seed. Relative paths start at the
+            folder of the file that contains them.
         overrides: Strings ``key.path=value``, such as ``seeds=2`` or ``base.training.iterations=1``.
 
     Raises:
@@ -226,7 +328,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Table:
     base = table.get("base", {})
     if isinstance(base, dict):
         table["base"] = _based(base, folder)
-    for kind in ("methods", "tasks"):
+    if isinstance(table.get("oracle"), str):
+        table["oracle"] = str(folder / Path(table["oracle"]).expanduser())
+    for kind in ("methods", "tasks", "variants"):
         if isinstance(table.get(kind), dict):
             table[kind] = {name: _resolved(patch, folder) for name, patch in table[kind].items()}
     if isinstance(table.get("judge"), str):
@@ -248,11 +352,17 @@ def _based(base: Table, folder: Path) -> Table:
 
 
 def _resolved(patch: Any, folder: Path) -> Any:
-    """A patch with absolute paths; its `test` too."""
+    """A patch with absolute paths, also in its `test`."""
     if not isinstance(patch, dict):
         return patch
     result = dict(patch)
     absolute_paths(result, folder)
+    rewards = result.get("rewards")
+    if isinstance(rewards, dict) and isinstance(rewards.get("models"), dict):  # a patch by name
+        models = {"rewards": {"models": [*rewards["models"].values()]}}
+        absolute_paths(models, folder)
+        by_name = dict(zip(rewards["models"], models["rewards"]["models"], strict=True))
+        result["rewards"] = {**rewards, "models": by_name}
     if isinstance(result.get("test"), dict):
         result["test"] = _resolved(result["test"], folder)
     return result

@@ -1,4 +1,4 @@
-"""``laser lab build``: train the policy and the pools once, and keep them."""
+"""``laser lab build``: train the policy and the reward models of the pools once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_TRAIN, NUM_TEST = 1200, 400
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one model is trained."""
+    """The training of one model."""
 
     mixture: Mixture
     steps: int
@@ -28,10 +28,10 @@ class Recipe:
     layers: int = 4
 
 
-def _expert(own: tuple[int, ...], others: tuple[float, float], *, steps: int, seed: int) -> Recipe:
-    """Right answers in its own categories, another mixture (right, systematically wrong) in the rest."""
-    right = tuple(1.0 if kind in own else others[0] for kind in range(len(NAMES)))
-    wrong = tuple(0.0 if kind in own else others[1] for kind in range(len(NAMES)))
+def _expert(home: tuple[int, ...], others: tuple[float, float], *, steps: int, seed: int) -> Recipe:
+    """Right answers in the home categories, a mixture (right, systematically wrong) in the others."""
+    right = tuple(1.0 if kind in home else others[0] for kind in range(len(NAMES)))
+    wrong = tuple(0.0 if kind in home else others[1] for kind in range(len(NAMES)))
     return Recipe(Mixture(right, wrong), steps, seed)
 
 
@@ -54,17 +54,17 @@ POOLS = ("mixed", "inconsistent", "confident")
 
 
 def pool_members(pool: str) -> tuple[str, ...]:
-    """Names of a pool's reward models."""
+    """Return the names of a pool's reward models."""
     return tuple(name for name in RECIPES if name.startswith(f"{pool}-"))
 
 
 def build_lab(folder: Path, *, workers: int, note: Callable[[str], None] = lambda _: None) -> None:
-    """Train what is missing; a model that is there with the same recipe stays.
+    """Train the missing models; a model built by the same recipe stays.
 
     Args:
         folder: The laboratory.
         workers: Models trained at a time, one thread each.
-        note: Told when a model is done.
+        note: Receives a line when a model is trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_data(folder)

@@ -1,67 +1,92 @@
-"""What the laboratory knows and its methods do not: how well each reward model orders the policy's own responses."""
+"""The laboratory's oracle, hidden from methods: each reward model's pair accuracy on the policy's own responses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from laser.commands.train_classifier import train_classifier
-from laser.compare.lab.build import POOLS
-from laser.compare.lab.methods import method_config
+from laser.compare.lab.build import POOLS, pool_members
 from laser.config import RunConfig, parse_config
 from laser.core.types import FloatArray, Prompt
 from laser.data.files import load_file
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import TransformersGenerator
+from laser.policy.policy import Policy
 from laser.wiring import build_policy, build_pool
 
 _PER_CATEGORY = 50
 _SAMPLES = 12
 
-Judged = list[tuple[Prompt, list[str], list[str]]]
+Graded = list[tuple[Prompt, list[str], list[str]]]
+"""Prompts with distinct right and wrong responses."""
 
 
-def measure_oracle(lab: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
+def pool_config(lab: Path, pool: str, *, normalization: str = "none") -> RunConfig:
+    """Return a configuration with the laboratory's policy, training questions and one pool.
+
+    Args:
+        lab: The laboratory's folder.
+        pool: One of `laser.compare.lab.build.POOLS`.
+        normalization: Of contexts.
+    """
+    models = [
+        {"type": "loglik", "name": name.removeprefix(f"{pool}-"), "model": str(lab / name)}
+        for name in pool_members(pool)
+    ]
+    return parse_config(
+        {
+            "policy": {"model": str(lab / "policy"), "device": "cpu"},
+            "data": {"type": "file", "train": str(lab / "train.jsonl")},
+            "context": {"normalization": normalization},
+            "rewards": {"max_resident": 8, "models": models},
+        }
+    )
+
+
+def measure_oracle(lab: Path, *, pools: Sequence[str] = POOLS, note: Callable[[str], None] = lambda _: None) -> None:
     """Write ``pairs.jsonl`` (right and wrong responses of the policy), ``oracle.json`` and the offline routers.
 
     Args:
         lab: A laboratory whose models are trained.
-        note: Told what is done.
+        pools: The pools to measure.
+        note: Receives a line when a pool's routers are trained.
     """
+    lab = lab.resolve()
     if (lab / "oracle.json").is_file():
         return
-    config = parse_config(method_config(lab, POOLS[0], "laser-paper", 0))
-    judged = _sample(config, lab / "train.jsonl")
+    policy = build_policy(pool_config(lab, pools[0]))
+    graded = _sample(policy, lab / "train.jsonl")
     lines = [
         {"id": f"{prompt.id}-{index}", "prompt": prompt.text, "chosen": good, "rejected": bad}
-        for prompt, right, wrong in judged
+        for prompt, right, wrong in graded
         for index, (good, bad) in enumerate(zip(right, wrong, strict=False))
     ]
     (lab / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for pool in POOLS:
-        for method in ("classifier", "bayesian-router"):
+    for pool in pools:
+        for method, normalization in (("classifier", "none"), ("bayesian-router", "l2")):
             out = lab / f"router-{pool}-{method}"
             if not out.exists():
-                train_classifier(parse_config(method_config(lab, pool, method, 0)), lab / "pairs.jsonl", out)
+                config = pool_config(lab, pool, normalization=normalization)
+                train_classifier(config, lab / "pairs.jsonl", out)
         note(f"routers of {pool} trained")
-    tests = _sample(config, lab / "test.jsonl")
-    oracle = {pool: _accuracies(parse_config(method_config(lab, pool, "laser-paper", 0)), tests) for pool in POOLS}
+    tests = _sample(policy, lab / "test.jsonl")
+    oracle = {pool: _accuracies(pool_config(lab, pool), tests) for pool in pools}
     (lab / "oracle.json").write_text(json.dumps(oracle, indent=2), encoding="utf-8")
 
 
 def load_oracle(lab: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Pair accuracy by pool, category and reward model."""
+    """Return the pair accuracy by pool, category and reward model."""
     oracle: dict[str, Any] = json.loads((lab / "oracle.json").read_text(encoding="utf-8"))
     return oracle
 
 
-def _sample(config: RunConfig, path: Path) -> Judged:
-    """Right and wrong responses of the untrained policy to some prompts of each category, where it has both."""
-    policy = build_policy(config)
+def _sample(policy: Policy, path: Path) -> Graded:
+    """Sample the untrained policy on some prompts of each category; keep prompts with a wrong response."""
     prompts = load_file(path)
     chosen = [
         prompt
@@ -72,23 +97,23 @@ def _sample(config: RunConfig, path: Path) -> Judged:
         chosen, num_responses=_SAMPLES, temperature=0.8, top_p=1.0, max_new_tokens=6, seeds=list(range(len(chosen)))
     )
     is_right = answer_check("whole")
-    judged = []
+    graded = []
     for prompt, row in zip(chosen, replies, strict=True):
         texts = sorted({reply.text for reply in row if reply.text.strip()})
         right = [text for text in texts if is_right(prompt, text)]
         wrong = [text for text in texts if not is_right(prompt, text)]
         if wrong:
-            judged.append((prompt, right or [str(prompt.answer)], wrong))
-    return judged
+            graded.append((prompt, right or [str(prompt.answer)], wrong))
+    return graded
 
 
-def _accuracies(config: RunConfig, judged: Judged) -> dict[str, dict[str, float]]:
+def _accuracies(config: RunConfig, graded: Graded) -> dict[str, dict[str, float]]:
     pool = build_pool(config)
     table: dict[str, dict[str, float]] = {}
     for arm, name in enumerate(pool.names):
-        scores = pool.score(arm, [prompt for prompt, _, _ in judged], [[*right, *wrong] for _, right, wrong in judged])
+        scores = pool.score(arm, [prompt for prompt, _, _ in graded], [[*right, *wrong] for _, right, wrong in graded])
         by_category: dict[str, list[float]] = {}
-        for (prompt, right, _), row in zip(judged, scores, strict=True):
+        for (prompt, right, _), row in zip(graded, scores, strict=True):
             by_category.setdefault(prompt.category, []).append(_pair_accuracy(row, len(right)))
         for category, values in by_category.items():
             table.setdefault(category, {})[name] = float(np.mean(values))
