@@ -247,8 +247,15 @@ ORACLE = {"pool": {"a": {"good": 0.9, "bad": 0.5}, "b": {"good": 0.4, "bad": 0.6
 
 def with_choices(folder, rows):
     """Records of a run whose selections had these rows: (weights, number of prompts by category)."""
-    selection = {"weights": [weights for weights, _ in rows], "categories": [categories for _, categories in rows]}
-    (folder / "steps.jsonl").write_text(json.dumps({"category": "mixed", "selection": selection}) + "\n")
+    selection = {
+        "weights": [weights for weights, _ in rows],
+        "categories": [categories for _, categories in rows],
+        "charged": ["good"] * len(rows),
+    }
+    numbers = {"iteration": 0, "step": 0, "bandit_rewards": [0.5] * len(rows), "loss": 0.5, "pairs": 1}
+    empty = {name: {} for name in ("dropped", "scored", "tokens", "seconds")}
+    record = {"category": "mixed", "selection": selection, **numbers, **empty}
+    (folder / "steps.jsonl").write_text(json.dumps(record) + "\n")
 
 
 def oracle_suite(tmp_path, **changes):
@@ -285,6 +292,15 @@ def test_choices_are_compared_with_the_oracle_prompt_by_prompt(tmp_path):
     assert "| laser | pool | 70.00 | 50.00 | 25.00 | 0.200 |" in markdown(results)
     row = next(csv.DictReader(io.StringIO(long_csv(results))))
     assert (row["best_choice"], float(row["oracle_regret"])) == ("0.25", pytest.approx(0.2))
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    suite, out = oracle_suite(tmp_path), tmp_path / "out"
+    finish_all(suite, out, [([1.0, 0.0], {"a": 1})])
+    with (out / "pool" / "laser" / "seed-0" / "steps.jsonl").open("a") as file:
+        file.write("{nonsense\n")
+    with pytest.raises(RunDirectoryError, match=r"laser/seed-0/steps\.jsonl line 2 is damaged"):
+        collect(suite, make_cells(suite, out), out)
 
 
 def test_a_reward_model_without_an_oracle_figure_is_a_dash(tmp_path):

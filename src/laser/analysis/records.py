@@ -128,6 +128,7 @@ class SummaryRecord(TypedDict):
     tokens: dict[str, Count]
     seconds: dict[str, Seconds]
     reward_models: NotRequired[dict[str, dict[str, Count]]]
+    metric_by_category: NotRequired[dict[str, Annotated[list[Share], Field(min_length=2, max_length=2)]]]
 
 
 _STEP = TypeAdapter(StepRecord)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from laser.analysis.records import read_run
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.files import read_json
 
@@ -67,6 +66,9 @@ def read_choices(run: Path, names: Sequence[str], oracle: PairAccuracy) -> Choic
 
     Returns:
         The means; None where the oracle lacks a reward model or a category of the run, or nothing was chosen.
+
+    Raises:
+        RunDirectoryError: A record of the run is damaged.
     """
     counts, best, regret = [], [], []
     for weights_K, category, count in _selections(run):
@@ -82,11 +84,15 @@ def read_choices(run: Path, names: Sequence[str], oracle: PairAccuracy) -> Choic
     return Choices(float(np.average(best, weights=counts)), float(np.average(regret, weights=counts)))
 
 
-def _selections(run: Path) -> Iterator[tuple[Sequence[float], str, int]]:
+def _selections(path: Path) -> Iterator[tuple[Sequence[float], str, int]]:
     """Weights, category and number of prompts of every row of every selection, split by category."""
-    with (run / "steps.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            selection: Mapping[str, Any] = json.loads(line)["selection"]
-            for weights_K, categories in zip(selection["weights"], selection["categories"], strict=True):
-                for category, count in categories.items():
-                    yield weights_K, category, count
+    run = read_run(path)
+    for damage in run.damage:
+        if damage.file == "steps.jsonl":
+            raise RunDirectoryError(
+                f"{path / damage.file} line {damage.line} is damaged ({damage.why}); restore the file or delete the run"
+            )
+    for step in run.steps:
+        for weights_K, categories in zip(step["selection"]["weights"], step["selection"]["categories"], strict=True):
+            for category, count in categories.items():
+                yield weights_K, category, count
