@@ -74,8 +74,8 @@ def test_template_goes_around_text_and_leaves_other_braces(tmp_path):
     [
         (b'{"prompt": "a"}\n{"prompt": ', "line 2 is not valid JSON"),
         (b'{"prompt": "\xff"}', "line 1 is not UTF-8"),
-        (b"[1, 2]", "row 1 holds a int, not an object with fields"),
-        (b"3", "line 1 holds a int, not an object with fields"),
+        (b"[1, 2]", "row 1 holds a number, not an object with fields"),
+        (b"3", "line 1 holds a number, not an object with fields"),
         (b'{"promt": "a"}', "no field 'prompt'; did you mean 'promt'"),
         (b'{"question": "a"}', "it has 'question'; set data.prompt_field"),
         (b'{"prompt": "  "}', "line 1 has an empty prompt"),

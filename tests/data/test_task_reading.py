@@ -225,11 +225,11 @@ BAD = [
         '{"question": "q", "answer": "#### 1"}\n{"question": "q", "ans',
         "line 2 is not valid JSON",
     ),
-    ("gsm8k", "train.jsonl", '["a"]', "row 1 holds a str, not an object"),
+    ("gsm8k", "train.jsonl", '["a"]', "row 1 holds text, not an object"),
     ("gsm8k", "train.jsonl", "", "task gsm8k has no rows here"),
     ("strategyqa", "train.json", '[{"question": "q", "answer": true}, {"quest', "it may be cut off: get it again"),
-    ("strategyqa", "train.json", '[{"question": "q", "answer": "yes"}]', "'answer' holds a str, not a bool"),
-    ("strategyqa", "train.json", '"text"', "line 1 holds a str, not an object with fields"),
+    ("strategyqa", "train.json", '[{"question": "q", "answer": "yes"}]', "'answer' holds text, not a truth value"),
+    ("strategyqa", "train.json", '"text"', "line 1 holds text, not an object with fields"),
     ("mmlu", "test/law_test.csv", "q,a,b,c,d\n", "row 1 has 5 cells, not 6"),
     ("mmlu", "test/law_test.csv", "q,a,b,c,d,E\n", "the answer 'E' is none of the options A, B, C, D"),
     (
@@ -261,7 +261,7 @@ BAD = [
     ),
     ("hh_rlhf", "test.jsonl", '{"chosen": "a", "rejected": "b"}', "do not share a dialogue"),
     ("hh_rlhf", "test.jsonl.gz", "not gzip", "is damaged or cut off"),
-    ("mt_bench", "question.jsonl", '{"category": "x", "turns": "a"}', "'turns' holds a str, not a list"),
+    ("mt_bench", "question.jsonl", '{"category": "x", "turns": "a"}', "'turns' holds text, not a list"),
     ("rewardbench", "filtered.jsonl", '{"prompt": "p", "chosen": "a"}', "has no field 'subset'"),
 ]
 

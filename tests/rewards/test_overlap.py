@@ -44,7 +44,7 @@ def test_agreement_is_the_share_of_pairs_ordered_alike():
 
 def test_macro_f1_over_both_orders_of_every_pair_is_that_share():
     """The identity the docstring of `Overlap` states, with the F1 of `laser rewardbench`."""
-    from laser.commands.rewardbench import _macro_f1
+    from laser.evaluation.candidates import macro_f1
 
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(3, 8))
@@ -53,7 +53,7 @@ def test_macro_f1_over_both_orders_of_every_pair_is_that_share():
     both_KP = np.concatenate([gaps_KP, -gaps_KP], axis=1)
     for one in filled([scores]).agreement():
         a, b = NAMES.index(one.first), NAMES.index(one.second)
-        assert _macro_f1(both_KP[a], both_KP[b]) == pytest.approx(one.alike / one.judged)
+        assert macro_f1(both_KP[a], both_KP[b]) == pytest.approx(one.alike / one.judged)
 
 
 def test_models_that_scored_different_responses_are_not_compared():

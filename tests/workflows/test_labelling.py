@@ -11,7 +11,7 @@ from laser.commands.label import label
 from laser.commands.rewardbench import LENGTH, SELECTED, _taught, rewardbench
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
-from laser.data.preferences import load_preferences
+from laser.data.preferences import load_candidates
 from runs import make_table
 from tiny import make_tokenizer
 
@@ -148,7 +148,7 @@ def test_a_selector_that_learns_which_judge_to_ask(tmp_path):
     with pytest.raises(ConfigError, match="--learn is 1"):
         rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"], learn=1.0)
     assert result.agreement["vowels"]["longer"] < 0.1
-    taught_N = _taught(load_preferences(tmp_path / "pairs.jsonl"), 0.5, config.seed)
+    taught_N = _taught(load_candidates(tmp_path / "pairs.jsonl"), 0.5, config.seed)
     alike = [
         pair if taught else pair | {"chosen": "aeiou", "rejected": "b"}
         for pair, taught in zip(pairs, taught_N, strict=True)
@@ -171,3 +171,75 @@ def test_responses_of_a_prompt_are_scored_once(tmp_path):
     result = rewardbench(parse_config(table), [tmp_path / "pairs.jsonl"])
     assert (tmp_path / "asked").read_text() == "xxx"
     assert result.accuracy["c"] == 0.75
+
+
+def bench_of(tmp_path, rows, function):
+    """`laser rewardbench` of one reward function on rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "judge.py").write_text(f"def judge(prompts, responses):\n    return [{function} for r in responses]\n")
+    table = make_table(tmp_path)
+    table["rewards"]["models"] = [{"type": "function", "name": "judge", "function": f"{tmp_path}/judge.py:judge"}]
+    return rewardbench(parse_config(table), [path])
+
+
+def test_rewardbench_2_is_scored_by_its_own_rules(tmp_path):
+    """Best of 4: right, wrong, one of two best. Ties: 0.3 of the tied prompt's accuracy, 0.3 of its reference's, 0.2
+    each for a spread of 1 below distances of 3 and of min(3, 2); the margin is tanh(min(3, 2) / 1 - 1) / 100."""
+    rows = [
+        {"id": "1", "prompt": "a", "chosen": ["4"], "rejected": ["1", "2", "3"], "subset": "Math"},
+        {"id": "2", "prompt": "b", "chosen": ["1"], "rejected": ["4", "2", "3"], "subset": "Math"},
+        {"id": "3", "prompt": "c", "chosen": ["4"], "rejected": ["4", "2", "3"], "subset": "Focus"},
+        {"id": "ref:0", "prompt": "d", "chosen": ["7"], "rejected": ["5", "1"], "subset": "Ties"},
+        {"id": "tied:0", "prompt": "e", "chosen": ["8", "9"], "rejected": ["5", "1"], "subset": "Ties"},
+    ]
+    result = bench_of(tmp_path, rows, "float(r)")
+    ties = 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * np.tanh(1)
+    assert result.by_category["judge"] == pytest.approx({"Math": 0.5, "Focus": 0.5, "Ties": ties})
+    assert result.score["judge"] == pytest.approx((0.5 + 0.5 + ties) / 3)
+    assert result.accuracy["judge"] == pytest.approx((1 + 0 + 0.5 + 1 + 1) / 5)
+    assert (result.num_pairs, result.candidates) == (5, 4)
+    assert result.chance == pytest.approx((3 / 4 + 1 / 3 + 2 / 4) / 5)
+    assert result.as_rewardbench("judge", "function") == pytest.approx(
+        {
+            "model": "judge",
+            "model_type": "function",
+            "chat_template": "tokenizer",
+            "Math": 0.5,
+            "Focus": 0.5,
+            "Ties": ties,
+        }
+    )
+    with pytest.raises(DataError, match="the subset Ties has the id '9', not ref:N or tied:N"):
+        bench_of(tmp_path, [{**rows[-1], "id": "9"}], "float(r)")
+
+
+def test_ties_count_half_and_in_rewardbench_s_own_format_nothing(tmp_path):
+    rows = [{"prompt": f"q{row}", "chosen": "aa", "rejected": "b" * row, "subset": "hep-cpp"} for row in (1, 2, 3, 4)]
+    result = bench_of(tmp_path, rows, "len(r)")
+    assert result.accuracy["judge"] == (1 + 0.5) / 4
+    assert result.counts == {"Reasoning": 4}
+    assert result.by_subset["judge"] == {"hep-cpp": 0.25}
+    assert result.score == {}
+
+
+def test_agreement_leaves_ties_out(tmp_path):
+    """One model ties where the others differ: only the pair that both order counts."""
+    rows = [{"prompt": f"q{row}", "chosen": "aa", "rejected": "b" * (row + 1), "kind": row} for row in range(3)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "judges.py").write_text(
+        "def longer(prompts, responses):\n    return [len(r) for r in responses]\n"
+        "def shorter_first(prompts, responses):\n"
+        "    return [len(r) if p.metadata['kind'] == 0 else -len(r) for p, r in zip(prompts, responses)]\n"
+        "def coarse(prompts, responses):\n    return [len(r) // 2 for r in responses]\n"
+    )
+    names = ("longer", "shorter_first", "coarse")
+    table = make_table(tmp_path)
+    table["rewards"]["models"] = [
+        {"type": "function", "name": name, "function": f"{tmp_path}/judges.py:{name}"} for name in names
+    ]
+    agreement = rewardbench(parse_config(table), [path]).agreement
+    assert agreement["longer"]["coarse"] == 1.0
+    assert agreement["longer"]["shorter_first"] == pytest.approx(1 / 3)
+    assert agreement["shorter_first"]["coarse"] == 1.0

@@ -1,8 +1,9 @@
-"""``laser rewardbench``: how often each reward model, and a trained selector, orders labelled pairs rightly."""
+"""``laser rewardbench``: how often each reward model, and a trained selector, prefers the correct response."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,40 +13,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laser.config import RunConfig
-from laser.core.errors import ConfigError, RewardModelError
+from laser.core.errors import ConfigError, DataError, RewardModelError
 from laser.core.seeding import stream
 from laser.core.statistics import wilson_interval
 from laser.core.types import BoolArray, FloatArray, IntArray
-from laser.data.preferences import Preference, load_preferences
+from laser.data.preferences import Candidates, load_candidates
+from laser.evaluation.candidates import Labelled, all_above, macro_f1, share_of_best, ties_score
 from laser.wiring import build_contexts, build_policy, build_pool, build_selector
+from laser.wiring.data import prompt_fields
 
 LENGTH = "length only"
 SELECTED = "selected"
 
+_TIES_ID = re.compile(r"(ref|tied):(.+)")
+
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What came out.
+    """What was measured.
 
     Attributes:
-        num_pairs: Labelled pairs.
-        accuracy: For each reward model, "length only" and the selector where there is one: share of pairs ordered
-            rightly, ties counting half and pairs without a score as wrong.
+        num_pairs: Labelled pairs, or prompts with several candidates.
+        candidates: Largest number of responses to one of them; 2 for pairs.
+        chance: Accuracy of choosing at random, in [0, 1].
+        accuracy: For each reward model, "length only" and the selector where there is one, in [0, 1]: share of prompts
+            whose best response is a correct one. Ties count by share, prompts with an unscored response as wrong.
         interval: 95% Wilson intervals of `accuracy`.
-        by_category: For each of them, accuracy by category.
-        counts: Pairs of each category.
-        agreement: Macro F1 of one reward model's verdicts against another's, over pairs that both judge (Fig. 3).
-        unscored: Responses each reward model gave no number for.
+        by_category: For each of them, accuracy by category; RewardBench 2's own score for its subset Ties.
+        score: For each of them, the mean over categories, which is RewardBench 2's score; empty for pairs.
+        by_subset: For each of them, RewardBench's result by subset: ties of a pair count as wrong.
+        counts: Prompts of each category.
+        agreement: Macro F1 of one reward model's verdicts against another's, over pairs that neither ties (Fig. 3).
+        unscored: Responses without a score, by reward model.
         too_long: Responses that did not fit its window, left out or scored with their prompt cut.
-        silent: Reward models that gave no number for any response; their accuracy of 0 says nothing of them.
+        silent: Reward models that scored no response; their accuracy of 0 means nothing.
         chosen: For each category, how often the selector chose each reward model; empty without a selector.
         failed: Reward models that could not be used, and why.
     """
 
     num_pairs: int
+    candidates: int
+    chance: float
     accuracy: dict[str, float]
     interval: dict[str, tuple[float, float]]
     by_category: dict[str, dict[str, float]]
+    score: dict[str, float]
+    by_subset: dict[str, dict[str, float]]
     counts: dict[str, int]
     agreement: dict[str, dict[str, float]]
     unscored: dict[str, int]
@@ -58,88 +71,98 @@ class BenchResult:
         """JSON-able form."""
         return asdict(self)
 
+    def as_rewardbench(self, name: str, model_type: str) -> dict[str, Any]:
+        """Result of one reward model as RewardBench writes it: a flat object with a number for each subset."""
+        return {"model": name, "model_type": model_type, "chat_template": "tokenizer", **self.by_subset[name]}
+
 
 def rewardbench(
     config: RunConfig, paths: Sequence[str | Path], *, select: bool = False, learn: float = 0.0
 ) -> BenchResult:
-    """Measure the pool of a configuration on preference sets.
+    """Measure the pool of a configuration on labelled responses: pairs, or RewardBench 2's best-of-4 and ties.
 
     Source: arXiv 2410.01735, Fig. 3 (agreement) and Fig. 8 (accuracy by category, and that of the selection).
 
     Args:
         config: The pool, and the policy and selector for `select`.
-        paths: Preference files; see `load_preferences`.
+        paths: Files of labelled responses; see `load_candidates`.
         select: Also measure the configuration's selector, per prompt, without learning: name a trained one as
             ``selector = {type = "frozen", run = ...}``.
-        learn: Share of the prompts that the selector learns from first, told after each choice whether the pair was
-            ordered rightly; everything is then measured on the pairs of the other prompts.
+        learn: Share of the prompts that the selector learns from first, each choice rewarded by whether it was
+            correct; everything is then measured on the other prompts.
 
     Raises:
         LaserError: A file or the policy cannot be used, or no reward model could be.
     """
     if not 0 <= learn < 1:
         raise ConfigError(f"--learn is {learn}; give a share of the prompts from 0 up to, but not including, 1")
-    preferences = [one for path in paths for one in load_preferences(path)]
-    judged = _judge(config, preferences)
-    verdicts = judged.gaps
-    if not verdicts:
-        raise RewardModelError(f"no reward model could be used: {'; '.join(judged.failed.values())}")
-    lengths = np.array([len(one.chosen) - len(one.rejected) for one in preferences], dtype=np.float64)
-    columns = {**verdicts, LENGTH: lengths}
-    taught_N = _taught(preferences, learn, config.seed)
+    fields = prompt_fields(config.data)
+    items = [one for path in paths for one in load_candidates(path, fields)]
+    _check_ties(items)
+    scored = _score(config, items)
+    if not scored.scores:
+        raise RewardModelError(f"no reward model could be used: {'; '.join(scored.failed.values())}")
+    columns = {**scored.scores, LENGTH: [_labelled(one, [float(len(text)) for text in one.texts]) for one in items]}
+    taught_N = _taught(items, learn, config.seed)
     arms_N: IntArray | None = None
     if select or learn:
-        arms_N = _choices(config, preferences, verdicts, taught_N)
+        arms_N = _choices(config, items, scored.scores, taught_N)
         names = [model.name for model in config.rewards.models]
-        columns[SELECTED] = np.array([verdicts[names[arm]][row] for row, arm in enumerate(arms_N)])
-    measured_N = ~taught_N
-    heard = {name: gaps[measured_N] for name, gaps in verdicts.items()}
-    agreement = {a: {b: _macro_f1(heard[a], heard[b]) for b in heard} for a in heard}
-    right = {name: _right(column[measured_N]) for name, column in columns.items()}
-    preferences = [one for one, measured in zip(preferences, measured_N, strict=True) if measured]
-    categories = np.array([one.prompt.category for one in preferences])
-    names = sorted(set(categories.tolist()))
+        columns[SELECTED] = [scored.scores[names[arm]][row] for row, arm in enumerate(arms_N)]
+    measured = np.flatnonzero(~taught_N)
+    items, kept = (
+        [items[row] for row in measured],
+        {name: [of[row] for row in measured] for name, of in columns.items()},
+    )
+    gaps = {name: np.concatenate([one.gaps for one in kept[name]]) for name in scored.scores}
+    categories = np.array([one.prompt.category for one in items])
+    right = {name: _right(items, of) for name, of in kept.items()}
+    by_category = {name: _by(items, categories, of, right[name]) for name, of in kept.items()}
+    subsets = np.array([str(one.prompt.metadata.get("subset") or one.prompt.category) for one in items])
+    strict = {name: _strict(items, values) for name, values in right.items()}
+    largest = max(len(one.texts) for one in items)
     return BenchResult(
-        num_pairs=len(preferences),
+        num_pairs=len(items),
+        candidates=largest,
+        chance=float(np.mean([len(one.correct) / len(one.texts) for one in items])),
         accuracy={name: float(values.mean()) for name, values in right.items()},
         interval={name: wilson_interval(float(values.sum()), len(values)) for name, values in right.items()},
-        by_category={
-            name: {category: float(values[categories == category].mean()) for category in names}
-            for name, values in right.items()
-        },
-        counts={category: int((categories == category).sum()) for category in names},
-        agreement=agreement,
-        unscored=judged.unscored,
-        too_long=judged.too_long,
-        silent=judged.silent,
-        chosen={} if arms_N is None else _shares(config, arms_N[measured_N], categories),
-        failed=judged.failed,
+        by_category=by_category,
+        score={name: float(np.mean(list(of.values()))) for name, of in by_category.items()} if largest > 2 else {},
+        by_subset={name: _by(items, subsets, of, strict[name]) for name, of in kept.items()},
+        counts={str(category): int((categories == category).sum()) for category in sorted(set(categories.tolist()))},
+        agreement={a: {b: macro_f1(gaps[a], gaps[b]) for b in gaps} for a in gaps},
+        unscored=scored.unscored,
+        too_long=scored.too_long,
+        silent=scored.silent,
+        chosen={} if arms_N is None else _shares(config, arms_N[measured], categories),
+        failed=scored.failed,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """By reward model: `gaps`, its score of chosen minus rejected for each pair; the rest as in `BenchResult`."""
+class _Scored:
+    """By reward model: `scores` of each prompt's responses; the rest as in `BenchResult`."""
 
-    gaps: dict[str, FloatArray]
+    scores: dict[str, list[Labelled]]
     unscored: dict[str, int]
     too_long: dict[str, int]
     silent: tuple[str, ...]
     failed: dict[str, str]
 
 
-def _judge(config: RunConfig, preferences: Sequence[Preference]) -> _Judged:
-    """Ask every reward model about every response once."""
+def _score(config: RunConfig, items: Sequence[Candidates]) -> _Scored:
+    """Let every reward model score every response once."""
     pool = build_pool(config)
     of_prompt: dict[str, dict[str, int]] = {}
-    for one in preferences:
+    for one in items:
         known = of_prompt.setdefault(_key(one), {})
-        for text in (one.chosen, one.rejected):
+        for text in one.texts:
             known.setdefault(text, len(known))
-    first = {_key(one): one.prompt for one in reversed(preferences)}
+    first = {_key(one): one.prompt for one in reversed(items)}
     prompts, texts = [first[key] for key in of_prompt], [list(known) for known in of_prompt.values()]
     rows = {key: row for row, key in enumerate(of_prompt)}
-    gaps: dict[str, FloatArray] = {}
+    found: dict[str, list[Labelled]] = {}
     unscored, failed, silent = {}, {}, []
     for arm, name in enumerate(pool.names):
         try:
@@ -150,44 +173,60 @@ def _judge(config: RunConfig, preferences: Sequence[Preference]) -> _Judged:
         unscored[name] = sum(int(np.isnan(row).sum()) for row in scores)
         if unscored[name] == sum(map(len, texts)):
             silent.append(name)
-        gaps[name] = np.array(
-            [
-                scores[rows[key]][of_prompt[key][one.chosen]] - scores[rows[key]][of_prompt[key][one.rejected]]
-                for one, key in ((one, _key(one)) for one in preferences)
-            ]
-        )
+        found[name] = [
+            _labelled(one, [float(scores[rows[key]][of_prompt[key][text]]) for text in one.texts])
+            for one, key in ((one, _key(one)) for one in items)
+        ]
     pool.release_all()
-    too_long = {name: used["too_long"] for name, used in pool.usage().items() if name in gaps}
-    return _Judged(gaps, unscored, too_long, tuple(silent), failed)
+    too_long = {name: used["too_long"] for name, used in pool.usage().items() if name in found}
+    return _Scored(found, unscored, too_long, tuple(silent), failed)
 
 
-def _key(one: Preference) -> str:
+def _labelled(item: Candidates, scores: Sequence[float]) -> Labelled:
+    values = np.array(scores, dtype=np.float64)
+    return Labelled(values[: len(item.correct)], values[len(item.correct) :])
+
+
+def _key(item: Candidates) -> str:
     """A prompt's conversation: several pairs may share it, and its responses are scored once."""
-    return json.dumps([dict(message) for message in one.prompt.messages])
+    return json.dumps([dict(message) for message in item.prompt.messages])
 
 
-def _taught(preferences: Sequence[Preference], share: float, seed: int) -> BoolArray:
-    """The pairs of a seeded share of the prompts."""
-    keys = list(dict.fromkeys(_key(one) for one in preferences))
+def _is_ties(item: Candidates) -> bool:
+    return str(item.prompt.metadata.get("subset", "")).lower() == "ties" and len(item.texts) > 2
+
+
+def _check_ties(items: Sequence[Candidates]) -> None:
+    for one in items:
+        if _is_ties(one) and not _TIES_ID.fullmatch(one.prompt.id):
+            raise DataError(
+                f"a row of the subset Ties has the id {one.prompt.id!r:.60}, not ref:N or tied:N as in RewardBench 2; "
+                "get the file again"
+            )
+
+
+def _taught(items: Sequence[Candidates], share: float, seed: int) -> BoolArray:
+    """The rows of a seeded share of the prompts."""
+    keys = list(dict.fromkeys(_key(one) for one in items))
     order = stream(seed, "data", 2).permutation(len(keys))
     taught = {keys[index] for index in order[: round(share * len(keys))]}
-    return np.array([_key(one) in taught for one in preferences])
+    return np.array([_key(one) in taught for one in items])
 
 
 def _choices(
-    config: RunConfig, preferences: Sequence[Preference], gaps: Mapping[str, FloatArray], taught_N: BoolArray
+    config: RunConfig, items: Sequence[Candidates], scores: Mapping[str, Sequence[Labelled]], taught_N: BoolArray
 ) -> IntArray:
-    """The reward model that the selector chooses for each pair's prompt, after learning from those it is taught."""
+    """The reward model that the selector chooses for each prompt, after learning from those it is taught."""
     policy = build_policy(config)
     contexts = build_contexts(config, dim=policy.context_dim)
     selector = build_selector(config, contexts)
     names = [model.name for model in config.rewards.models]
-    available_K = np.array([name in gaps for name in names])
-    embedded_ND = policy.embed([one.prompt for one in preferences])
-    taught = np.flatnonzero(taught_N)
-    for row in stream(config.seed, "data", 3).permutation(taught):
+    available_K = np.array([name in scores for name in names])
+    right = {name: _right(items, of) for name, of in scores.items()}
+    embedded_ND = policy.embed([one.prompt for one in items])
+    for row in stream(config.seed, "data", 3).permutation(np.flatnonzero(taught_N)):
         selection = selector.select(contexts(embedded_ND[row : row + 1]), available_K)
-        fed = [float(_right(gaps[names[arm]][row : row + 1])[0]) for _, arm in selection.charged_E]
+        fed = [float(right[names[arm]][row]) for _, arm in selection.charged_E]
         selector.update(selection.id, np.array(fed))
     selection = selector.select(contexts(embedded_ND), available_K)
     selector.expire(selection.id)
@@ -204,20 +243,35 @@ def _shares(config: RunConfig, arms_N: IntArray, categories: NDArray[np.str_]) -
     }
 
 
-def _right(gaps_N: FloatArray) -> FloatArray:
-    return np.where(np.isnan(gaps_N), 0.0, (gaps_N > 0) + 0.5 * (gaps_N == 0))
+def _right(items: Sequence[Candidates], scores: Sequence[Labelled]) -> FloatArray:
+    """How far each prompt's best response is a correct one, in [0, 1]."""
+    return np.array(
+        [float(all_above(of)) if _is_ties(one) else share_of_best(of) for one, of in zip(items, scores, strict=True)]
+    )
 
 
-def _macro_f1(first_N: FloatArray, second_N: FloatArray) -> float:
-    """Mean of the F1 of both verdicts; which of the two is called the truth makes no difference."""
-    both = ~(np.isnan(first_N) | np.isnan(second_N))
-    if not both.any():
-        return float("nan")
-    first, second = first_N[both] > 0, second_N[both] > 0
-    return 0.5 * (_f1(first, second) + _f1(~first, ~second))
+def _strict(items: Sequence[Candidates], right_N: FloatArray) -> FloatArray:
+    """`_right` as RewardBench counts: a tie of a pair is wrong, one among more candidates counts by share."""
+    is_pair = np.array([len(one.texts) == 2 for one in items])
+    return np.where(is_pair & (right_N < 1), 0.0, right_N)
 
 
-def _f1(first_N: BoolArray, second_N: BoolArray) -> float:
-    """1 where neither has the verdict at all: they agree on it."""
-    total = int(first_N.sum() + second_N.sum())
-    return 2.0 * int((first_N & second_N).sum()) / total if total else 1.0
+def _by(
+    items: Sequence[Candidates], groups: NDArray[np.str_], scores: Sequence[Labelled], right_N: FloatArray
+) -> dict[str, float]:
+    """Mean of each group; of RewardBench 2's ties their own score."""
+    means = {}
+    for group in sorted(set(groups.tolist())):
+        rows = np.flatnonzero(groups == group).tolist()
+        ties = all(_is_ties(items[row]) for row in rows)
+        means[str(group)] = _ties(items, scores, rows) if ties else float(right_N[rows].mean())
+    return means
+
+
+def _ties(items: Sequence[Candidates], scores: Sequence[Labelled], rows: Sequence[int]) -> float:
+    parts: dict[str, dict[str, Labelled]] = {"ref": {}, "tied": {}}
+    for row in rows:
+        found = _TIES_ID.fullmatch(items[row].prompt.id)
+        assert found is not None  # _check_ties
+        parts[found[1]][found[2]] = scores[row]
+    return ties_score(parts["ref"], parts["tied"])

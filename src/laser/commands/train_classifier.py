@@ -1,4 +1,4 @@
-"""``laser train-classifier``: learn offline, from preference pairs, which reward model judges which query best."""
+"""``laser train-classifier``: learn offline, from labelled pairs, which reward model judges which query best."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from laser.core.state import save_state
 from laser.core.types import FloatArray
 from laser.data.preferences import Preference, load_preferences
 from laser.wiring import build_contexts, build_policy, build_pool
+from laser.wiring.data import prompt_fields
 from laser.wiring.learned import router_record
 
 _TRAIN_SHARE = 0.8
@@ -25,14 +26,14 @@ _PRIOR_RIDGE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RouterReport:
-    """What training the classifier gave.
+    """How good the trained classifier is.
 
     Attributes:
-        accuracy: Share of held-out queries (one in five) whose label the classifier names.
-        majority: The same for always naming the most frequent label.
+        accuracy: Accuracy on held-out queries (one in five), in [0, 1].
+        majority: Accuracy of always predicting the most frequent label.
         labels: How often each reward model was best, by name.
-        num_unlabelled: Pairs that no reward model ordered rightly.
-        pair_accuracy: Share of pairs that each reward model orders rightly, by name.
+        num_unlabelled: Pairs on which no reward model prefers the chosen response.
+        pair_accuracy: Accuracy of each reward model on labelled pairs, by name.
     """
 
     accuracy: float
@@ -47,18 +48,18 @@ def train_classifier(
 ) -> RouterReport:
     """Train the classifier baseline and BayesianRouter's prior, and save both.
 
-    Source: arXiv 2410.01735, Sec. A.1 (labels: the reward model that orders the pair rightly with the largest score
-    difference; 80/20 split); arXiv 2510.02850 for the prior.
+    Source: arXiv 2410.01735, Sec. A.1 (labels: the reward model that prefers the chosen response with the largest
+    score difference; 80/20 split); arXiv 2510.02850 for the prior.
 
     Args:
         config: Policy (whose hidden states are the features), pool and [context] of the run it is for.
-        pairs: Preference pairs; see `load_preferences`.
+        pairs: Labelled pairs; see `load_preferences`.
         out: Folder to create.
-        standardize: Divide each reward model's differences by their deviation first, so that the widest scale does not
-            win every label. The paper's rule is without.
+        standardize: Divide each reward model's differences by their standard deviation first, so that the widest scale
+            does not win every label. The paper does not.
 
     Raises:
-        LaserError: The pairs do not tell the reward models apart, or something cannot be read or written.
+        LaserError: The pairs do not distinguish the reward models, or something cannot be read or written.
     """
     out = Path(out)
     if out.exists():
@@ -68,7 +69,7 @@ def train_classifier(
             f"context.normalization = {config.context.normalization!r} changes as a run goes on; "
             "add --set context.normalization=none (or l2), here and in the run that uses it"
         )
-    preferences = load_preferences(pairs)
+    preferences = load_preferences(pairs, prompt_fields(config.data))
     names = [model.name for model in config.rewards.models]
     embeddings_ND, differences_NK = _measure(config, preferences)
     scale_K = np.nanstd(differences_NK, axis=0) if standardize else np.ones(len(names))

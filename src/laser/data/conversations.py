@@ -37,7 +37,7 @@ def read_messages(where: str, value: Any) -> list[Message]:
         return read_dialogue(value) if is_dialogue(value) else [{"role": "user", "content": read_text(where, value)}]
     turns = [value] if isinstance(value, Mapping) else value
     if not _is_list(turns) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
-        raise DataError(f"{where}: a {_kind(value)} is neither text nor a list of messages with 'role' and 'content'")
+        raise DataError(f"{where}: {kind_of(value)} is neither text nor a list of messages with 'role' and 'content'")
     return [_message(f"{where}, message {number}", turn) for number, turn in enumerate(turns, start=1)]
 
 
@@ -60,7 +60,7 @@ def check_prompt(where: str, messages: Sequence[Message]) -> tuple[Message, ...]
     last = messages[-1]
     if last["role"] not in ASKING:
         raise DataError(
-            f"{where}: the last message is from {last['role']!r}; end the prompt with a message of the user or a tool"
+            f"{where}: the last message is from {last['role']!r:.60}; end the prompt with a user or tool message"
         )
     if not last["content"].strip():
         raise DataError(f"{where} has an empty prompt; fill or remove it")
@@ -74,7 +74,9 @@ def response_text(where: str, message: Message) -> str:
         DataError: It is from another role, or has no text.
     """
     if message["role"] != "assistant":
-        raise DataError(f"{where}: the last message is from {message['role']!r}; end it with the assistant's response")
+        raise DataError(
+            f"{where}: the last message is from {message['role']!r:.60}; end it with the assistant's response"
+        )
     text: str = message["content"]
     if not text.strip():
         has = (
@@ -120,6 +122,25 @@ def read_text(where: str, value: Any) -> str:
     return text
 
 
+def kind_of(value: Any) -> str:
+    """What a value is, in words: "a number"."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case Mapping():
+            return "an object"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return f"a value of type {type(value).__name__}"
+
+
 def _message(where: str, turn: Mapping[str, Any]) -> Message:
     role, content = (turn.get("role"), turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
     if not isinstance(role, str) or not _ROLE.fullmatch(role):
@@ -141,14 +162,14 @@ def _content(where: str, content: Any) -> str:
     if isinstance(content, str):
         return read_text(where, content)
     if not _is_list(content):
-        raise DataError(f"{where}: the content is a {_kind(content)}; write text, or a list of parts of text")
+        raise DataError(f"{where}: the content is {kind_of(content)}; write text, or a list of parts of text")
     return "".join(_part(where, part) for part in content)
 
 
 def _part(where: str, part: Any) -> str:
     if isinstance(part, str):
         return read_text(where, part)
-    kind = part.get("type", "text") if isinstance(part, Mapping) else _kind(part)
+    kind = part.get("type", "text") if isinstance(part, Mapping) else kind_of(part)
     if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
         raise DataError(
             f"{where} has a part of type {kind!r:.60}; laser reads text only, so remove the part or the row"
@@ -165,8 +186,3 @@ def _without_nulls(value: Any) -> Any:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _kind(value: Any) -> str:
-    names = {"dict": "JSON object", "list": "list", "str": "text", "NoneType": "null"}
-    return names.get(type(value).__name__, type(value).__name__)

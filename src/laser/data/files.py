@@ -14,7 +14,7 @@ import numpy as np
 
 from laser.core.errors import DataError, DataWarning
 from laser.core.types import Message, Prompt
-from laser.data.conversations import read_text
+from laser.data.conversations import kind_of, read_text
 from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows
@@ -197,9 +197,7 @@ def check_row(where: str, row: Any) -> Mapping[str, Any]:
         DataError: It is not.
     """
     if not isinstance(row, Mapping):
-        raise DataError(
-            f"{where} holds a {type(row).__name__}, not an object with fields; write one JSON object a line"
-        )
+        raise DataError(f"{where} holds {kind_of(row)}, not an object with fields; write one JSON object a line")
     return row
 
 

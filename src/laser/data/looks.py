@@ -9,7 +9,7 @@ from typing import Any
 
 from laser.core.errors import DataError
 from laser.core.types import Message
-from laser.data.conversations import check_prompt, is_conversation, read_messages, read_text, response_text
+from laser.data.conversations import check_prompt, is_conversation, kind_of, read_messages, read_text, response_text
 
 PROMPT = "prompt"
 """The field that holds the prompt unless the user names another."""
@@ -197,7 +197,7 @@ def _joined(base: Sequence[Message], begun: Sequence[Message]) -> list[Message] 
 
 def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or not all(isinstance(text, str) and text.strip() for text in value):
-        kind = "a list with something else than text" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+        kind = "a list with something else than text" if isinstance(value, Sequence) else kind_of(value)
         raise DataError(f"{where}: {name!r} is {kind}; give text, messages, or a list of texts")
     return tuple(read_text(where, text) for text in value)
 

@@ -107,7 +107,7 @@ def read_rows(source: SourceFile, *, header: bool = False) -> Iterator[tuple[str
 
 
 def _json(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    """JSON Lines, or one document if the first line begins one or is all there is; whatever the file is called."""
+    """JSON Lines, or one document: a list, or what neither of the first two lines is by itself, or a single line."""
     lines = (
         (number, line) for number, line in enumerate(stream, start=1) if line.removeprefix(codecs.BOM_UTF8).strip()
     )
@@ -118,9 +118,10 @@ def _json(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     if first.startswith(_OTHER_ENCODINGS):
         raise DataError(f"{name} is UTF-16 or UTF-32 text; save it as UTF-8")
     first = first.removeprefix(codecs.BOM_UTF8)
-    if first.lstrip().startswith(b"[") or first.strip() == b"{":
-        yield from _json_document(b"".join([first, *(line for _, line in begin[1:]), stream.read()]), name)
-    elif len(begin) == 1:
+    second = [line for _, line in begin[1:]]
+    if first.lstrip().startswith(b"[") or not any(map(_is_json, [first, *(second or [b"{}"])])):
+        yield from _json_document(b"".join([first, *second, stream.read()]), name)
+    elif not second:
         yield from _json_document(first, name, f"{name} line {number}")
     else:
         yield from _json_lines(chain([(number, first)], begin[1:], lines), name)
@@ -184,6 +185,14 @@ def _cells(stream: BinaryIO, name: str, delimiter: str, header: bool) -> Iterato
 
 def _by_column(columns: list[str], cells: list[str]) -> dict[str, str | None]:
     return {column: cell or None for column, cell in zip(columns, cells, strict=True)}
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _loads(content: bytes, where: str, cure: str) -> Any:

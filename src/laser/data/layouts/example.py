@@ -9,6 +9,7 @@ from typing import Any
 
 from laser.core.errors import DataError
 from laser.core.types import Message
+from laser.data.conversations import kind_of
 from laser.data.tasks import AnswerType, Role
 
 
@@ -44,17 +45,17 @@ class Row:
         """
         if not isinstance(self.fields, Mapping):
             raise DataError(
-                f"{self.where} holds a {type(self.fields).__name__}, not an object with fields; check which file it is"
+                f"{self.where} holds {kind_of(self.fields)}, not an object with fields; check which file it is"
             )
         value = self.fields.get(name)
         if isinstance(value, kind):
             return value
         if value is not None:
             raise DataError(
-                f"{self.where}: field {name!r} holds a {type(value).__name__}, not a {kind.__name__}; mend the row"
+                f"{self.where}: field {name!r} holds {kind_of(value)}, not {kind_of(kind())}; fix or remove the row"
             )
         near = difflib.get_close_matches(name, list(self.fields), n=1)
-        has = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, self.fields)) or 'none'}"
+        has = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, self.fields))[:300] or 'none'}"
         raise DataError(f"{self.where} has no field {name!r} ({has}); check that data.path names this task's files")
 
 
