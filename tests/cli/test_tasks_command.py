@@ -67,7 +67,7 @@ def test_pairs_are_exported_and_measured(run, tmp_path):
     lines(tmp_path / "LLMBar" / "Natural" / "dataset.json", [{"examples": rows}])
     pairs = tmp_path / "pairs.jsonl"
     code, out, _ = run("tasks", "export", "llmbar", "--path", tmp_path, "--out", pairs)
-    assert (code, out) == (0, f"6 pairs of llmbar in {pairs}; 0 rows make none\n")
+    assert (code, out) == (0, f"6 pairs of llmbar in {pairs}; 0 rows without a pair\n")
     config = tmp_path / "run.json"
     table = make_table(tmp_path, "vowels", "short")
     config = tmp_path / "run.toml"

@@ -209,5 +209,5 @@ def test_embedded_prompts_are_seeded_and_selectable():
     assert {prompt.category for prompt in generate(9, categories=["position"])} == {"position"}
     with pytest.raises(DataError, match="poetry"):
         generate(4, categories=["poetry"])
-    with pytest.raises(DataError, match="no more different questions"):
+    with pytest.raises(DataError, match="no further distinct questions"):
         generate(30_000, categories=["arithmetic"])

@@ -1,4 +1,4 @@
-"""Splits of sets that have splits of their own."""
+"""Splits of sets with original splits."""
 
 from collections import Counter
 from dataclasses import replace

@@ -24,7 +24,7 @@ def prompt(number, **fields):
 PROMPTS = [
     prompt(0, answer="zero", metadata={"options": ["a", "b"], "weight": 0.1, "nothing": None}),
     prompt(1, metadata={"when": datetime.date(2024, 1, 2), "bytes": b"\x00"}),  # what JSON cannot hold
-    prompt(2, metadata={"pair": (1, 2), 3: "a key that is no text"}),
+    prompt(2, metadata={"pair": (1, 2), 3: "a key that is not text"}),
     prompt(3, answer=""),
 ]
 
@@ -81,5 +81,5 @@ def test_no_room_for_temporary_files_is_a_sentence(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(DataError, match=r"prompts cannot be kept in .* \(No space left on device\); .*TMPDIR"):
+    with pytest.raises(DataError, match=r"cannot write prompts to .* \(No space left on device\); .*TMPDIR"):
         StoredPrompts.write(PROMPTS)

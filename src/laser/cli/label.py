@@ -68,16 +68,16 @@ class LabelLines:
         self._total = 0
 
     def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
-        """Print how much there is to do."""
+        """Print the number of batches."""
         self._total = batches_per_iteration
         done = f", {step} of them done before" if step else ""
         self._say(f"labelling: {self._total} batches{done}")
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def tokens(self, count: int) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def batch(self, record: Mapping[str, Any]) -> None:
         """Print the batch's line."""
@@ -88,14 +88,14 @@ class LabelLines:
         )
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Say nothing; nothing is measured."""
+        """Print nothing; labelling measures nothing."""
 
     def note(self, message: str) -> None:
         """Print a sentence."""
         self._say(visible(message))
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing."""
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), soft_wrap=True)

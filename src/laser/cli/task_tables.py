@@ -1,4 +1,4 @@
-"""What ``laser tasks`` prints and writes."""
+"""Output of ``laser tasks``."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def print_list() -> None:
         metric = "pairs" if task.kind == "preferences" else task.metric or "-"
         table.add_row(name, metric, _sizes(task.sizes), escape(re.split(r" \(| by |;", task.licence)[0]), _needs(task))
     console.print(table)
-    console.print("* a stand-in: another set offered in the place of one of the paper's", soft_wrap=True)
-    console.print("from the hub, or any of them from its original files: `laser tasks show NAME` says which")
+    console.print("* a stand-in: a set that replaces one of the paper's", soft_wrap=True)
+    console.print("each can be read from its original files: `laser tasks show NAME` lists them")
     console.print('in a configuration: data = {type = "task", name = "gsm8k"}', soft_wrap=True)
 
 
 def print_task(name: str, path: Path | None) -> None:
-    """Print all there is to know about a task, and what a path holds of it. Raises LaserError."""
+    """Print a task's facts and, with a path, the prompts found there. Raises LaserError."""
     task = find_task(name)
     loaded = load_task(task, Selection(path=path.expanduser(), categories=task.categories)) if path else None
     console = make_console()
@@ -58,7 +58,7 @@ def print_task(name: str, path: Path | None) -> None:
 
 
 def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> None:
-    """Write a task's prompts or pairs and say how many. Raises LaserError."""
+    """Write a task's prompts or pairs and print how many. Raises LaserError."""
     prepare()
     from laser.data.export import export_pairs, export_prompts
     from laser.data.task import load_task_preferences
@@ -71,7 +71,9 @@ def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> Non
     if pairs if pairs is not None else task.kind == "preferences":
         found, without = load_task_preferences(task, selection)
         number = export_pairs(found, out)
-        console.print(f"{number} pairs of {task.name} in {escape(str(out))}; {without} rows make none", soft_wrap=True)
+        console.print(
+            f"{number} pairs of {task.name} in {escape(str(out))}; {without} rows without a pair", soft_wrap=True
+        )
         return
     loaded = load_task(task, selection)
     number = export_prompts(loaded.prompts, out)
@@ -79,14 +81,14 @@ def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> Non
 
 
 def _facts(task: Task) -> dict[str, str]:
-    answers = {"auto": "as each looks", "text": "text", "number": "numbers", "yes_no": "yes or no"}
+    answers = {"auto": "inferred from each gold answer", "text": "text", "number": "numbers", "yes_no": "yes or no"}
     answers |= {"option": "letters of options", "math": "mathematics"}
     where = "after 'Final answer:'" if task.answer == "final_answer" else "the whole response"
     metric = f"{task.metric}; answers are {answers[task.answer_type]}, {where}" if task.metric == "accuracy" else ""
     facts = {
         "task": f"{task.name}: {task.title}",
         "kind": task.kind + (" (with labelled pairs)" if task.has_pairs and task.kind != "preferences" else ""),
-        "stands in for": task.stands_in_for or "",
+        "replaces": task.stands_in_for or "",
         "metric": metric or task.metric or "none: there are no gold answers",
         "split sizes": f"{_sizes(task.sizes)} train/dev/test ({task.sizes.source})",
         "rows": task.counts,
@@ -102,7 +104,7 @@ def _facts(task: Task) -> dict[str, str]:
 
 def _hub(task: Task) -> str:
     if task.hub is None:
-        return "not there: set data.path"
+        return "not available: set data.path"
     configs = f", {', '.join(task.hub.configs)}" if task.hub.configs else ""
     splits = ", ".join(f"{split} as {role}" for role, split in task.hub.splits)
     revision = f" at {task.hub.revision}" if task.hub.revision else ""

@@ -1,4 +1,4 @@
-"""``laser tasks``: what tasks there are, one of them closely, and one written as a file. Light to import."""
+"""``laser tasks``: list the tasks, show one, export one. Light to import."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ app = typer.Typer(
 
 _NAME = Annotated[str, typer.Argument(help="Name of the task.", show_default=False)]
 _PATH = Annotated[
-    Path | None, typer.Option("--path", help="Its original files, or a folder with them; without it, the hub.")
+    Path | None, typer.Option("--path", help="The original files, or a folder with them; default: the hub.")
 ]
 
 
 @app.callback()
 def list_tasks(context: typer.Context) -> None:
-    """List the tasks where nothing else is asked.
+    """List the tasks if no subcommand is given.
 
     Example: laser tasks
     """
@@ -31,7 +31,7 @@ def list_tasks(context: typer.Context) -> None:
 
 @app.command("list")
 def list_all() -> None:
-    """List the tasks: kind, metric, split sizes, licence, and what is needed to get them.
+    """List the tasks: kind, metric, split sizes, licence and source.
 
     Example: laser tasks list
     """
@@ -58,16 +58,18 @@ def export(
     path: _PATH = None,
     pairs: Annotated[
         bool | None,
-        typer.Option("--pairs/--prompts", help="Labelled pairs or prompts; default: what the task is for."),
+        typer.Option("--pairs/--prompts", help="Labelled pairs or prompts; default: by the kind of task."),
     ] = None,
     categories: Annotated[
         list[str] | None, typer.Option("--category", help="Keep only this category. Repeatable.")
     ] = None,
     category_field: Annotated[
-        str | None, typer.Option(help="Column or piece of metadata that is the category, e.g. difficulty.")
+        str | None, typer.Option(help="Column or metadata field with the category, e.g. difficulty.")
     ] = None,
-    classifier: Annotated[str | None, typer.Option(help="Prompt classifier for a task without categories.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most rows kept per category and original split.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="Prompt classifier for tasks without categories.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of rows kept per category and original split.")
+    ] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Read only the first rows of each split.")] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw under --limit.")] = 0,

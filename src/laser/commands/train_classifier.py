@@ -66,7 +66,7 @@ def train_classifier(
         raise RunDirectoryError(f"{out} exists; choose a new folder with --out")
     if config.context.normalization in ("standardize", "unit"):
         raise ConfigError(
-            f"context.normalization = {config.context.normalization!r} changes as a run goes on; "
+            f"context.normalization = {config.context.normalization!r} changes during a run; "
             "add --set context.normalization=none (or l2), here and in the run that uses it"
         )
     preferences = load_preferences(pairs, prompt_fields(config.data))

@@ -1,4 +1,4 @@
-"""What a task sets where the user's configuration is silent, so that the resolved configuration shows it."""
+"""Defaults that a task gives to a configuration, so that the resolved configuration shows them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ Table = dict[str, Any]
 def apply_task(table: Table) -> Table:
     """Return the table with the defaults of the task that its data section names.
 
-    Split sizes (for each category where the task's are), how batches are drawn, which answers and which metric, and
-    whether long prompts are cut. Sizes shrink in proportion where there are fewer prompts, unless the user wrote one.
-    An unknown task is left for validation to report.
+    These are split sizes (per category if the task's are), batching, answers, metric, and whether long prompts are cut.
+    Sizes shrink in proportion if prompts are too few, unless the user set one. Validation reports an unknown task.
     """
     data = table.get("data")
     if not isinstance(data, dict) or data.get("type") != "task" or not isinstance(data.get("name"), str):

@@ -25,15 +25,15 @@ def batches(
 ) -> list[list[int]]:
     """Draw the batches of one iteration, as indices into `prompts`.
 
-    A function of (seed, iteration) alone, so a resumed run draws the same. One pass has every prompt once; its last
-    batches may be short, none is dropped.
+    The batches depend on (seed, iteration) alone, so a resumed run draws the same ones. One pass has every prompt once;
+    its last batches may be short, none is dropped.
 
     Source: arXiv 2410.01735, Sec. 4.1: reasoning data is shuffled, WildChat batches hold one category each.
 
     Args:
         prompts: The training prompts.
         batch_size: Prompts per batch.
-        num_batches: Batches wanted; None: one pass. More than a pass starts another, freshly shuffled.
+        num_batches: Number of batches; None: one pass. After a full pass another begins, shuffled anew.
         batching: "shuffled" over all prompts, or "by_category".
         seed: The run's seed.
         iteration: Number of the iteration.

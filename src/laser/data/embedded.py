@@ -1,7 +1,7 @@
-"""A task set that the library generates itself: four categories of short questions, each with a computed gold answer.
+"""A generated task set: four categories of short questions, each with a computed gold answer.
 
 Every prompt is a short conversation: solved examples of its kind, then the question, so that a small instruct
-model sees the form of an answer. Difficulty is set so that SmolLM2-135M-Instruct starts between 30% and 70%.
+model sees the format of an answer. SmolLM2-135M-Instruct answers between 30% and 70% of the questions correctly.
 """
 
 from __future__ import annotations
@@ -106,16 +106,16 @@ CATEGORIES = tuple(_KINDS)
 NUM_EXAMPLES = 2
 """Solved examples before every question."""
 
-_PATIENCE = 1000  # fruitless draws in a row after which a category counts as exhausted
+_MAX_DRAWS = 1000  # repeated questions in a row after which a category counts as exhausted
 
 
 def generate(num_prompts: int, *, categories: Sequence[str] | None = None, seed: int = 0) -> list[Prompt]:
     """Generate prompts, the categories in turn, no question twice.
 
     Args:
-        num_prompts: How many.
-        categories: Which of `CATEGORIES`; None: all.
-        seed: The run's seed; a longer list begins with the shorter one.
+        num_prompts: Number of prompts.
+        categories: Some of `CATEGORIES`; None: all.
+        seed: The run's seed; a shorter list is a prefix of a longer one.
 
     Raises:
         DataError: A category is unknown, or has too few different questions.
@@ -134,7 +134,7 @@ def generate(num_prompts: int, *, categories: Sequence[str] | None = None, seed:
 def _generate_one(number: int, category: str, streams: dict[str, np.random.Generator], seen: set[str]) -> Prompt:
     generator = streams[category]
     kinds = _KINDS[category]
-    for _ in range(_PATIENCE):
+    for _ in range(_MAX_DRAWS):
         draw = kinds[int(generator.integers(len(kinds)))]
         question = draw(generator)
         if question.text not in seen:
@@ -146,7 +146,7 @@ def _generate_one(number: int, category: str, streams: dict[str, np.random.Gener
                 answer=question.answer,
             )
     raise DataError(
-        f"the embedded category {category!r} has no more different questions; lower split.train, dev or test"
+        f"the embedded category {category!r} has no further distinct questions; lower split.train, dev or test"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tasks written in the project's own format: JSON Lines that every command reads."""
+"""Tasks written as JSON Lines in the format that every command reads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
     """Write prompts, each conversation once, in the format of `laser.data.files`.
 
     Returns:
-        How many were written.
+        The number of rows written.
 
     Raises:
-        DataError: The file exists already, or cannot be written.
+        DataError: The file exists, or cannot be written.
     """
     distinct: dict[str, Prompt] = {}
     for prompt in prompts:
@@ -34,10 +34,10 @@ def export_pairs(pairs: Sequence[Preference], path: Path) -> int:
     """Write labelled pairs in the format of `laser.data.preferences`.
 
     Returns:
-        How many were written.
+        The number of rows written.
 
     Raises:
-        DataError: The file exists already, or cannot be written.
+        DataError: The file exists, or cannot be written.
     """
     _write(path, [_row(pair.prompt, {"chosen": pair.chosen, "rejected": pair.rejected}) for pair in pairs])
     return len(pairs)
@@ -57,7 +57,7 @@ def _row(prompt: Prompt, pair: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write under a temporary name and rename, so that the file is whole or not there."""
+    """Write under a temporary name and rename, so that the file is complete or absent."""
     if path.exists():
         raise DataError(f"{path} exists already; choose another --out")
     temporary = path.with_name(f".{path.name}.tmp")

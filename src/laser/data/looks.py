@@ -68,11 +68,11 @@ def read_compared(where: str, row: Row, name: str) -> Compared:
     """The prompt of a row with the responses that it compares.
 
     `chosen` and `rejected` hold a text, a conversation that ends with the response, or a list of texts (RewardBench 2);
-    ms-swift writes `rejected_response` or `rejected_messages` instead. What both conversations begin with is the
-    prompt, which a field of its own may also give.
+    ms-swift writes `rejected_response` or `rejected_messages` instead. The shared
+    beginning of both conversations is the prompt, which may also be in a separate field.
 
     Raises:
-        DataError: A response or the prompt lacks, or the conversations do not differ in their last message alone.
+        DataError: A response or the prompt is missing, or the conversations differ before their last message.
     """
     base = _base(where, row, name)
     chosen, rejected = _responses(where, row)
@@ -99,7 +99,7 @@ def _found(row: Row, name: str) -> tuple[bool, Any]:
 
 
 def _base(where: str, row: Row, name: str) -> Sequence[Message] | None:
-    """The prompt that a row gives outside its responses; None if only they have one."""
+    """The prompt of a row from fields other than its responses; None if only they have one."""
     for named in dict.fromkeys((name, PROMPT)):
         if lookup(row, named) is not None:
             return read_messages(where, lookup(row, named))
@@ -111,7 +111,7 @@ def _base(where: str, row: Row, name: str) -> Sequence[Message] | None:
 
 
 def _by_look(where: str, row: Row) -> tuple[list[Message], frozenset[str]] | None:
-    """The conversation of a row of a known form, and the fields that hold nothing else; None if it is of none."""
+    """The conversation of a row of a known form, and the fields that hold nothing else; None if the form is unknown."""
     for field in _CONVERSATIONS:
         if is_conversation(row.get(field)):
             messages = _with_system(where, row, read_messages(where, row[field]))
@@ -187,7 +187,7 @@ def _split(where: str, name: str, value: Any) -> tuple[list[Message], str]:
 
 
 def _joined(base: Sequence[Message], begun: Sequence[Message]) -> list[Message] | None:
-    """One prompt of the prompt's own field and what the responses begin with; None if they are not one conversation."""
+    """The prompt, from its field and the beginning of the responses; None if they are different conversations."""
     if begun and begun[0]["role"] == "assistant":
         return [*base, *begun]
     if all(message in begun for message in base):
@@ -197,7 +197,7 @@ def _joined(base: Sequence[Message], begun: Sequence[Message]) -> list[Message] 
 
 def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or not all(isinstance(text, str) and text.strip() for text in value):
-        kind = "a list with something else than text" if isinstance(value, Sequence) else kind_of(value)
+        kind = "a list of other things than text" if isinstance(value, Sequence) else kind_of(value)
         raise DataError(f"{where}: {name!r} is {kind}; give text, messages, or a list of texts")
     return tuple(read_text(where, text) for text in value)
 

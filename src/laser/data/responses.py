@@ -20,8 +20,8 @@ class Answered:
     Attributes:
         prompt: The prompt.
         text: The response.
-        finished: False if it was cut at the token limit; True where nothing is known.
-        sampled_by: Identity of the weights and settings it was sampled with; None where nothing is known.
+        finished: False if it was cut at the token limit; True if unknown.
+        sampled_by: Identity of the weights and settings it was sampled with; None if unknown.
     """
 
     prompt: Prompt
@@ -34,7 +34,7 @@ def load_responses(path: str | Path) -> list[Answered]:
     """Read responses.
 
     Args:
-        path: A JSON Lines or Parquet file. A row has `prompt` (text or chat messages) and `response` (text), and may
+        path: As in `load_file`. A row has `prompt` (text or chat messages) and `response` (text), and may
             have `id`, `category`, `answer` and `finished`.
 
     Raises:
@@ -84,5 +84,5 @@ def _answered(path: str | Path, number: int, prompt: Prompt) -> Answered:
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """What two prompts share if their messages are the same."""
+    """A key of the messages: two prompts have the same key if and only if their messages are equal."""
     return json.dumps([dict(message) for message in prompt.messages], sort_keys=True)

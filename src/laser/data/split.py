@@ -16,7 +16,7 @@ from laser.data.tasks import Role
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Prompts to train on, to check progress on, and to report on."""
+    """Prompts for training, for checks of progress, and for the report."""
 
     train: Sequence[Prompt]
     dev: Sequence[Prompt]
@@ -56,7 +56,7 @@ def split(
 def split_pools(
     pools: Mapping[Role, Sequence[Prompt]], *, train: int | None, dev: int, test: int, shrink: bool, seed: int
 ) -> Splits:
-    """Split the prompts of a task that has splits of its own.
+    """Split the prompts of a task with original splits.
 
     Test prompts come from the original test split as far as it goes, then from dev, then from train; development
     prompts from dev, then train, then test; training prompts from train, then dev, then test. Categories are spread in
@@ -119,7 +119,7 @@ def _affordable(train: int | None, dev: int, test: int, available: int, shrink: 
 
 
 def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) -> list[Prompt]:
-    """Remove and return so many prompts, from the first role that has any."""
+    """Remove and return this many prompts, from the first roles that have any."""
     taken: list[Prompt] = []
     for role in order:
         missing = number - len(taken)
@@ -128,7 +128,7 @@ def _take(left: dict[Role, list[Prompt]], order: Sequence[Role], number: int) ->
 
 
 def _dealt(prompts: Sequence[Prompt], seed: int, *, in_proportion: bool) -> IntArray:
-    """Shuffle within each category and merge, in turn or so that every beginning has each in proportion: indices."""
+    """Indices, shuffled within each category and merged: in turn, or so that every prefix is in proportion."""
     if not prompts:
         return np.empty(0, dtype=np.int64)
     names, kinds = np.unique(np.array(categories_of(prompts), dtype=object), return_inverse=True)

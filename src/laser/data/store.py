@@ -1,6 +1,6 @@
-"""Prompts in a file of their own, read when asked for: a data set of any size takes little memory.
+"""Prompts in a temporary file, read on access: a data set of any size takes little memory.
 
-What works on any sequence of prompts (`pick`, `categories_of`, `first_of_each`) has a quick way for those in a file.
+Functions for any sequence of prompts (`pick`, `categories_of`, `first_of_each`) have a fast path for those in a file.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Digests = NDArray[np.bytes_]  # 16 bytes each
 
 
 class StoredPrompts(Sequence[Prompt]):
-    """Prompts that lie on disk.
+    """Prompts on disk.
 
-    Memory holds about 40 bytes a prompt: where it begins, its category and a digest of its conversation. The file is a
-    temporary one without a name; it goes with the last of the sequences that were picked from it.
+    Memory holds about 40 bytes per prompt: its offset, its category and a digest of its conversation. The file is an
+    unnamed temporary file; it is deleted with the last sequence that was picked from it.
     """
 
     def __init__(self, store: _Store, rows: IntArray) -> None:
@@ -35,7 +35,7 @@ class StoredPrompts(Sequence[Prompt]):
 
     @classmethod
     def write(cls, prompts: Iterable[Prompt]) -> StoredPrompts:
-        """Put prompts on disk, one at a time.
+        """Write prompts to disk, one at a time.
 
         Raises:
             DataError: The disk for temporary files is full or cannot be written.
@@ -44,8 +44,8 @@ class StoredPrompts(Sequence[Prompt]):
             store = _Store(prompts)
         except OSError as error:
             raise DataError(
-                f"prompts cannot be kept in {tempfile.gettempdir()} ({error.strerror or error}); free space there, or "
-                "set TMPDIR to a folder that has some"
+                f"cannot write prompts to {tempfile.gettempdir()} ({error.strerror or error}); free space, or set "
+                "TMPDIR to a folder with free space"
             ) from error
         return cls(store, np.arange(len(store)))
 
@@ -65,7 +65,7 @@ class StoredPrompts(Sequence[Prompt]):
         return (self._store.read(int(row)) for row in self._rows)
 
     def pick(self, indices: IntArray) -> StoredPrompts:
-        """Some of them, in the order of `indices`."""
+        """The prompts at `indices`, in that order."""
         return StoredPrompts(self._store, self._rows[indices])
 
     @property
@@ -80,7 +80,7 @@ class StoredPrompts(Sequence[Prompt]):
 
 
 class _Store:
-    """The file, and what memory holds of it."""
+    """The file and its index in memory."""
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(prefix="laser-prompts-")  # noqa: SIM115
@@ -111,7 +111,7 @@ class _Store:
 
 
 def pick(prompts: Sequence[Prompt], indices: Sequence[int] | IntArray) -> Sequence[Prompt]:
-    """Some prompts, in the order of `indices`; those on disk stay there."""
+    """The prompts at `indices`, in that order; those on disk stay there."""
     if isinstance(prompts, StoredPrompts):
         return prompts.pick(np.asarray(indices, dtype=np.int64))
     return [prompts[index] for index in indices]
@@ -132,12 +132,12 @@ def first_of_each(prompts: Sequence[Prompt]) -> IntArray:
 
 
 def digest(value: Any) -> bytes:
-    """16 bytes that tell JSON-able values apart."""
+    """A digest of a JSON-able value, 16 bytes."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _survives(metadata: Mapping[str, Any]) -> bool:
-    """Whether JSON gives back what it was given."""
+    """Whether a round trip through JSON changes nothing."""
     try:
         return bool(json.loads(json.dumps(metadata)) == metadata)
     except (TypeError, ValueError, RecursionError):

@@ -41,9 +41,9 @@ class Selection:
         revision: Hub revision; None: the task's.
         categories: Categories to keep; empty: all.
         category_field: Field of a row, or of a prompt's metadata, that is the category; None: the task's own.
-        classify: Gives the category of prompts that have none.
+        classify: Returns the category of prompts that have none.
         template: Text around a prompt; None: the task's.
-        answer_type: What every answer is; "auto": what the row or the task says.
+        answer_type: Type of every answer; "auto": as the row or the task says.
         limit: Most prompts of a category and original split, drawn uniformly by a seeded hash of the conversation:
             the same whatever the order of the rows, in memory that does not grow with them. None: all.
         max_rows: Read only the first rows of each original split; None: all.
@@ -64,7 +64,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was read.
+    """Prompts of a task.
 
     Attributes:
         pools: Prompts by original split, in the order of the rows.
@@ -83,8 +83,8 @@ class Loaded:
 def load_task(task: Task, selection: Selection | None = None) -> Loaded:
     """Read the prompts of a task.
 
-    A prompt's metadata has its original `split`, and where there are any `options`, several `answers`, its
-    `answer_type`, `chosen`, `rejected` and what else the set says.
+    A prompt's metadata has its original `split` and, where there are any, `options`, several `answers`, its
+    `answer_type`, `chosen`, `rejected` and other fields of the row.
 
     Raises:
         DataError: Files are missing, damaged or of another layout, a category is unknown, or nothing is left.
@@ -104,13 +104,13 @@ def load_task(task: Task, selection: Selection | None = None) -> Loaded:
 
 
 def load_task_preferences(task: Task, selection: Selection | None = None) -> tuple[list[Preference], int]:
-    """Read the labelled pairs of a task, prompts as they are, without a template.
+    """Read the labelled pairs of a task, prompts unchanged, without a template.
 
     Returns:
-        The pairs, and how many examples make none: a tie, an empty response, or two equal ones.
+        The pairs, and the number of examples without a pair: a tie, an empty response, or two equal ones.
 
     Raises:
-        DataError: As for `load_task`, or there is not a single pair.
+        DataError: As for `load_task`, or there are no pairs.
     """
     loaded = load_task(task, replace(selection or Selection(), template="{input}"))
     pairs = [
@@ -129,7 +129,7 @@ def find_files(task: Task, path: Path) -> list[tuple[Role, SourceFile]]:
     A path to a file is that file, with the role of the pattern that it matches, else "train".
 
     Raises:
-        DataError: There is nothing at the path.
+        DataError: The path does not exist.
     """
     if not path.exists():
         raise DataError(
@@ -199,7 +199,7 @@ def _examples(task: Task, rows: Iterable[Row], left_out: Counter[str]) -> Iterat
 
 
 def _categorised(examples: Iterable[tuple[Row, Example]], task: Task, selection: Selection) -> Iterator[Example]:
-    """Give every example its category: the field asked for, else the set's own, else the classifier's label."""
+    """Give every example its category: from the named field, else the set's, else the classifier's label."""
     iterator = iter(examples)
     while chunk := list(islice(iterator, _CHUNK if selection.classify is not None else 1)):
         named = [_with_field(row, example, selection.category_field) for row, example in chunk]
@@ -207,7 +207,7 @@ def _categorised(examples: Iterable[tuple[Row, Example]], task: Task, selection:
         if missing:
             if selection.classify is None:
                 raise DataError(
-                    f"{chunk[missing[0]][0].where} has no category, and task {task.name} has none of its own; set "
+                    f"{chunk[missing[0]][0].where} has no category, and task {task.name} needs one; set "
                     "data.category_field to a column of labels, or data.classifier to a prompt classifier"
                 )
             labels = selection.classify([_text(named[position]) for position in missing])
@@ -234,7 +234,7 @@ def _with_field(row: Row, example: Example, name: str | None) -> Example:
 def _chosen(
     examples: Iterable[Example], selection: Selection, left_out: Counter[str], seen: set[str]
 ) -> Iterator[Example]:
-    """Keep the categories asked for; a label that contains exactly one of their names counts for it."""
+    """Keep the requested categories; a label that contains exactly one of their names counts for it."""
     wanted = selection.categories
     for example in examples:
         seen.add(example.category)
@@ -255,7 +255,7 @@ def _drawn(examples: Iterable[Example], selection: Selection) -> list[Example]:
     keys: dict[str, set[int]] = {}
     for number, example in enumerate(examples):
         heap, known = kept.setdefault(example.category, []), keys.setdefault(example.category, set())
-        key = -_hash(example, selection.seed)  # heapq keeps the smallest on top: the largest hash is the first to go
+        key = -_hash(example, selection.seed)  # heapq keeps the smallest on top: the largest hash leaves first
         if key in known:
             continue
         if len(heap) < selection.limit:
@@ -296,7 +296,7 @@ def _messages(example: Example, template: str) -> tuple[Message, ...]:
 
 
 def _is_text(example: Example) -> bool:
-    """Whether it can be written and tokenised."""
+    """Whether its texts can be written and tokenised."""
     try:
         f"{example.context}{example.input}{example.chosen}{example.rejected}".encode()
     except UnicodeEncodeError:
@@ -335,13 +335,13 @@ def _members(archive: Path) -> list[SourceFile]:
 
 
 def _source_name(source: SourceFile) -> str:
-    """What tells files of a task apart: the stem, or the folder of files that are all called dataset.json."""
+    """Name of a file among those of its task: its stem, or the folder of files that are all called dataset.json."""
     stem = source.name.name.partition(".")[0]
     return source.name.parent.name if stem == "dataset" else stem
 
 
 def _distinct_names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
-    """Names for ids: as few of the last parts of the paths as tell the files apart, wherever the folder lies."""
+    """Names for ids: the fewest last parts of the paths that distinguish the files, wherever the folder is."""
     names: dict[SourceFile, str] = {}
     for depth in range(max((len(source.name.parts) for source in sources), default=0)):
         above = {one: one.name.parts[:-1][len(one.name.parts) - 1 - depth :] for one in sources}
@@ -352,7 +352,7 @@ def _distinct_names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
 
 
 def _wanted(name: str, task: Task, selection: Selection) -> bool:
-    """Whether to open a file or configuration at all: not if it is a category that was not asked for."""
+    """Whether to open a file or configuration: not if it is a category that was not requested."""
     is_category = task.layout in ("longbench", "leval", "bamboo") and selection.category_field is None
     return not is_category or not selection.categories or any(name.startswith(one) for one in selection.categories)
 
@@ -369,7 +369,7 @@ def _refuse_missing(task: Task, path: Path | None) -> None:
 
 
 def _check_categories(task: Task, selection: Selection, pools: Mapping[Role, Sequence[Prompt]], seen: set[str]) -> None:
-    """Every category asked for must have prompts."""
+    """Make sure that every requested category has prompts."""
     if not seen:
         raise DataError(f"task {task.name} has no rows here; see `laser tasks show {task.name}` for the files it reads")
     found = {prompt.category for pool in pools.values() for prompt in pool}

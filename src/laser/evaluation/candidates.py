@@ -81,7 +81,7 @@ def ties_score(references: Mapping[str, Labelled], tied: Mapping[str, Labelled])
 def macro_f1(first_P: FloatArray, second_P: FloatArray) -> float:
     """Agreement of two reward models in [0, 1]: the mean F1 of both verdicts on pairs; NaN if they judge none.
 
-    Which of the two is called the truth makes no difference. Ties are no verdict and are left out.
+    It is symmetric. Pairs that either of them ties are left out.
 
     Args:
         first_P: One reward model's score differences of the pairs; NaN where it has none.

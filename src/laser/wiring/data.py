@@ -51,7 +51,7 @@ def build_splits(config: schema.RunConfig) -> Splits:
 
 
 def task_selection(data: schema.TaskData, seed: int) -> Selection:
-    """Say which of a task's prompts are read; a prompt classifier is loaded when the first prompt needs it."""
+    """Which of a task's prompts are read; the prompt classifier is loaded when a prompt first needs it."""
     return Selection(
         path=Path(data.path) if data.path is not None else None,
         revision=data.revision,
@@ -85,7 +85,7 @@ def prompt_fields(data: schema.Data) -> Fields:
 
 
 def _splits(train: Sequence[Prompt], given: Mapping[str, Sequence[Prompt]], config: schema.RunConfig) -> Splits:
-    """Split off what has no file of its own; cut given splits to the size asked for."""
+    """Split off dev and test prompts that have no file; cut given splits to the configured size."""
     sizes = config.split
     rest = split(
         train,

@@ -52,7 +52,7 @@ def wildchat(row: Row) -> Iterator[Example | LeftOut]:
 
 
 def alpaca_eval(row: Row) -> Iterator[Example]:
-    """Prompts with outputs, or with two outputs and a verdict; a tie or a missing verdict makes no pair."""
+    """Prompts with outputs, or with two outputs and a verdict; a tie or a missing verdict gives no pair."""
     pair: tuple[str | None, str | None] = (None, None)
     verdict = row.get("preference")
     if isinstance(verdict, int | float) and 1 <= verdict <= 2 and verdict != 1.5:
@@ -73,7 +73,7 @@ def mt_bench(row: Row) -> Iterator[Example]:
 
 
 def flask(row: Row) -> Iterator[Example]:
-    """FLASK: the category is the first domain; "-1" is none."""
+    """FLASK: the category is the first domain; "-1" means none."""
     domains, skills = row.need("domain", list), row.need("skill", list)
     first = domains[0] if domains and domains[0] != "-1" else "other"
     extra = {
@@ -87,7 +87,7 @@ def flask(row: Row) -> Iterator[Example]:
 
 
 def self_instruct(row: Row) -> Iterator[Example]:
-    """The instruction, and below it the instance's input if there is one."""
+    """The instruction, followed by the input of the first instance if there is one."""
     instances: list[Mapping[str, Any]] = row.need("instances", list)
     instance = instances[0] if instances else {}
     text = "\n\n".join(part for part in (row.need("instruction"), str(instance.get("input") or "")) if part.strip())

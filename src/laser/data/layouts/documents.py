@@ -19,10 +19,10 @@ _ALTQA = re.compile(
 
 
 def longbench(row: Row) -> Iterator[Example]:
-    """LongBench's rows; the several gold answers are kept, the first one is the answer."""
+    """LongBench's rows; the first of several gold answers is the answer, and all are kept."""
     answers = [str(answer) for answer in row.need("answers", list)]
     if not answers:
-        raise DataError(f"{row.where} has an empty list of answers; mend or remove the row")
+        raise DataError(f"{row.where} has an empty list of answers; fix or remove the row")
     yield Example(
         row.id, row.need("input"), row.source, context=row.need("context"), answer=answers[0], answers=answers
     )
@@ -57,10 +57,10 @@ def _leval_example(row: Row, id: str, document: str, instruction: str, output: s
 
 
 def bamboo(row: Row) -> Iterator[Example | LeftOut]:
-    """BAMBOO's rows, by what they hold: options, a hypothesis, or a question inside the content.
+    """BAMBOO's rows: with options, with a hypothesis, or with the question inside the content.
 
-    In some rows the list of options has passages of the document among its entries, or in their place; the first entry
-    of each letter counts, and a row without its answer's is left out.
+    In some rows, passages of the document are among the options or replace them. The first entry of each letter counts;
+    a row whose answer is not among the options is left out.
     """
     content = row.need("content").strip()
     category = re.sub(r"_(4k|16k)$", "", row.source)

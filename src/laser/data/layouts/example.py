@@ -1,4 +1,4 @@
-"""What readers of layouts take and give."""
+"""Rows, which readers of layouts take, and examples, which they return."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Row:
     """One row of an original file.
 
     Attributes:
-        where: Its place, for error messages.
+        where: File and line or row, for error messages.
         id: Unique within the task.
         role: The original split.
         source: Name of the file without suffix, or configuration on the hub.
         fields: A mapping, or a list of cells for CSV.
-        category_field: Column that holds the category where the set has none of its own.
+        category_field: Column that holds the category, for sets without categories.
     """
 
     where: str
@@ -38,10 +38,10 @@ class Row:
         return self.fields.get(name) if isinstance(self.fields, Mapping) else None
 
     def need(self, name: str, kind: type = str) -> Any:
-        """A field that must be there.
+        """A required field.
 
         Raises:
-            DataError: It is not, or is of another kind.
+            DataError: It is missing or of another kind.
         """
         if not isinstance(self.fields, Mapping):
             raise DataError(
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question as every layout gives it.
+    """A question, whatever its layout was.
 
     Attributes:
         id: Unique within the task.
@@ -69,12 +69,12 @@ class Example:
         category: Topic or part of the set.
         context: The document before the question.
         answer: Gold answer.
-        answers: All gold answers, where there may be several.
-        answer_type: What the answer is, where that differs within a task.
+        answers: All accepted gold answers, if there may be several.
+        answer_type: Type of the answer, if it differs within a task.
         options: Letter to text of a multiple-choice question.
         chosen: Preferred response.
-        rejected: The other one.
-        extra: What else the set says, JSON-able.
+        rejected: The other response.
+        extra: Other fields of the row, JSON-able.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A row, or a part of one, that makes no example; counted by reason."""
+    """A row, or a part of one, that is skipped; counted by reason."""
 
     reason: str
 

@@ -32,13 +32,13 @@ def llmbar(row: Row) -> Iterator[Example]:
     """LLMBar: `label` names the better of two outputs, as text or number."""
     outputs, label = (row.need("output_1"), row.need("output_2")), str(row.get("label"))
     if label not in ("1", "2"):
-        raise DataError(f"{row.where}: the label is {row.get('label')!r}, not 1 or 2; mend the row")
+        raise DataError(f"{row.where}: the label is {row.get('label')!r}, not 1 or 2; fix or remove the row")
     chosen, rejected = outputs if label == "1" else (outputs[1], outputs[0])
     yield Example(row.id, row.need("input"), row.source, chosen=chosen, rejected=rejected)
 
 
 def rm_bench(row: Row) -> Iterator[Example]:
-    """RM-Bench: three styles of the right answer against three of the wrong one, nine pairs a prompt."""
+    """RM-Bench: three styles of the correct answer against three of the wrong one, nine pairs a prompt."""
     chosen, rejected = row.need("chosen", list), row.need("rejected", list)
     if len(chosen) != 3 or len(rejected) != 3:
         raise DataError(
@@ -59,7 +59,7 @@ def rm_bench(row: Row) -> Iterator[Example]:
 
 
 def hh_rlhf(row: Row) -> Iterator[Example]:
-    """HH-RLHF: two dialogues that part inside a turn of the assistant; what comes before is the prompt."""
+    """HH-RLHF: two dialogues that diverge in a turn of the assistant; the prompt is what precedes it."""
     chosen, rejected = row.need("chosen"), row.need("rejected")
     shared = _common_prefix(chosen, rejected)
     cut = shared.rfind(_ASSISTANT)

@@ -74,7 +74,9 @@ def mmlu(row: Row) -> Iterator[Example]:
     """A row of the original CSV files (question, A, B, C, D, letter), or of the hub's columns."""
     if isinstance(row.fields, Sequence) and not isinstance(row.fields, str):
         if len(row.fields) != 6:
-            raise DataError(f"{row.where} has {len(row.fields)} cells, not 6 (question, A, B, C, D, letter); mend it")
+            raise DataError(
+                f"{row.where} has {len(row.fields)} cells, not 6 (question, A, B, C, D, letter); fix or remove the row"
+            )
         question, *texts, letter = row.fields
         subject = row.source.rpartition("_")[0]
     else:
@@ -115,7 +117,7 @@ def math(row: Row) -> Iterator[Example]:
     r"""MATH and MATH-500: the gold answer is `answer`, or the last ``\boxed{}`` of the solution."""
     answer = row.get("answer") or last_boxed(row.need("solution"))
     if not answer:
-        raise DataError(f"{row.where}: the solution has no \\boxed{{}} answer; add a field 'answer' or mend the row")
+        raise DataError(f"{row.where}: the solution has no \\boxed{{}} answer; add a field 'answer' or remove the row")
     subject = row.get("subject") or row.get("type") or row.source.replace("_", " ")
     extra = {"level": row.get("level")} if row.get("level") is not None else {}
     yield Example(row.id, row.need("problem"), str(subject).lower(), answer=str(answer), extra=extra)
@@ -123,4 +125,6 @@ def math(row: Row) -> Iterator[Example]:
 
 def _check_letter(row: Row, letter: str, options: Mapping[str, str]) -> None:
     if letter not in options:
-        raise DataError(f"{row.where}: the answer {letter!r} is none of the options {', '.join(options)}; mend the row")
+        raise DataError(
+            f"{row.where}: the answer {letter!r} is none of the options {', '.join(options)}; fix or remove the row"
+        )

@@ -1,4 +1,4 @@
-"""The tasks that the library knows: what each is, where it is from, how the paper used it. Data only, no readers."""
+"""The catalogue of tasks: content, origin, and use in the paper. Data only, no readers."""
 
 from laser.data.tasks.catalogue import TASKS, find_task
 from laser.data.tasks.preferences import REWARDBENCH_SECTIONS

@@ -27,10 +27,10 @@ WILDCHAT = Task(
     licence="ODC-BY",
     citation="Zhao et al. 2024, WildChat: 1M ChatGPT Interaction Logs in the Wild, arXiv 2405.01470",
     notes=(
-        "It has no categories of its own: data.classifier, the paper's unless set, sorts prompts without a label; "
+        "The set has no categories: data.classifier, by default the paper's, labels prompts without a label; "
         "local files may have a column `category`, or another named by data.category_field. A label counts for the "
         "category whose name it contains ('assisting or creative writing' is creative); other prompts are left out, "
-        "and so are conversations in another language than English, on which the paper is silent. The set is "
+        "and so are conversations in other languages than English, which the paper does not mention. The set is "
         "streamed; of each category data.limit prompts are kept, drawn uniformly by a seeded hash, which takes a pass "
         "over all of it: data.max_rows reads its beginning only. Batches hold one category each."
     ),
@@ -56,7 +56,7 @@ ALPACA_EVAL = Task(
     notes=(
         "The paper's test of instruction following; all of it is the test split, so that a run that trains on it "
         "has to set split.train and split.test. Annotations also make labelled pairs (`laser tasks export --pairs`), "
-        "by GPT-4's verdict, not a person's; ties are left out. Prompts are shared with llmbar, rm_bench and flask."
+        "by GPT-4's verdict, not a human's; ties are left out. Prompts are shared with llmbar, rm_bench and flask."
     ),
 )
 
@@ -110,7 +110,7 @@ SELF_INSTRUCT = Task(
     stands_in_for="wildchat",
     licence="Apache-2.0",
     citation="Wang et al. 2023, Self-Instruct, ACL, arXiv 2212.10560",
-    notes="The instance's input stands below the instruction; its output is in metadata['reference'].",
+    notes="The instance's input follows the instruction; its output is in metadata['reference'].",
 )
 
 JSONL = Task(

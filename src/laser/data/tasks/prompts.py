@@ -1,7 +1,7 @@
 """The prompts of arXiv 2410.01735, appendix E, word for word.
 
-The appendix is set without line breaks. Those of the reasoning prompt are its authors' code's; those of the
-long-context prompts are LongBench's, whose words they are. `EXAM` is ours, for stand-ins that the paper does not use.
+The appendix has no line breaks. Those of the reasoning prompt follow the authors' code, those of the long-context
+prompts follow LongBench, whose wording it is. `EXAM` is ours, for stand-ins that the paper does not use.
 """
 
 REASONING = (

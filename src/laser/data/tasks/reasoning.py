@@ -19,8 +19,8 @@ GSM8K = Task(
     licence="MIT",
     citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv 2110.14168",
     notes=(
-        "Table 3 wants 7,500 prompts for training and development, 27 more than the original training split has: they "
-        "are test questions that our test split leaves over. Lower split.train to 6,723 to do without them."
+        "Table 3 lists 7,500 prompts for training and development, 27 more than the original training split has. The "
+        "27 are test questions that our test split does not use. Lower split.train to 6,723 to avoid them."
     ),
 )
 
@@ -62,7 +62,7 @@ MMLU = Task(
     citation="Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, arXiv 2009.03300",
     notes=(
         "Table 3 counts 15,908 questions; the files hold 15,858, of which 15,717 differ, and are divided in the same "
-        "proportions. Options are written A. to D. below the question, which the paper does not spell out. Categories "
+        "proportions. Options are written A. to D. below the question, which the paper does not specify. Categories "
         "are the four groups of the authors; category_field = 'subject' gives the 57 subjects."
     ),
 )

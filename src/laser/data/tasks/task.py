@@ -11,10 +11,10 @@ Role = Literal["train", "dev", "test"]
 Kind = Literal["reasoning", "instructions", "long context", "preferences", "own"]
 
 AnswerFormat = Literal["final_answer", "whole"]
-"""Where in a response its answer is: after "Final answer:", or the whole of it."""
+"""Where the answer is in a response: after "Final answer:", or all of it."""
 
 AnswerType = Literal["auto", "text", "number", "yes_no", "option", "math"]
-"""What an answer is; "auto" tells it from the gold answer. A prompt has it as `metadata["answer_type"]`."""
+"""Type of an answer; "auto" infers it from the gold answer. A prompt has it as `metadata["answer_type"]`."""
 
 MetricName = Literal["accuracy", "f1", "rouge_l"]
 
@@ -39,20 +39,20 @@ Layout = Literal[
     "rm_bench",
     "hh_rlhf",
 ]
-"""How the rows of a task look; `laser.data.layouts` has a reader for each."""
+"""Layout of the rows of a task; `laser.data.layouts` has a reader for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Where a task lies on the Hugging Face hub.
+    """Where to find a task on the Hugging Face hub.
 
     Attributes:
         name: Data set id.
         configs: Configurations (subsets) to read; empty: the set has none.
         splits: (role, name of the split) pairs.
-        files: Pattern of the files in the repository, with {config} and {split}, for a set whose own loader needs a
-            script that no current `datasets` runs; None: the set loads by itself.
-        revision: Revision to read where it is not the main one.
+        files: Pattern of the files in the repository, with {config} and {split}, for a set whose loader is a script,
+            which current versions of `datasets` do not run; None: the set loads without one.
+        revision: Revision to read; None: the main one.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many prompts go where.
+    """Split sizes.
 
     Attributes:
         train: Training prompts; None: all that remain.
         dev: Development prompts.
         test: Test prompts.
         per_category: Whether the numbers are for each category.
-        source: Where they are from.
+        source: Origin of the numbers.
     """
 
     train: int | None
@@ -83,33 +83,33 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: prompts, or labelled pairs, with all that is needed to read and to judge them.
+    """A task: prompts or labelled pairs, and how to read and evaluate them.
 
     Attributes:
         name: What the configuration calls it.
         title: What people call it.
-        kind: What it is for.
-        layout: How its rows look.
+        kind: Its group in the list of tasks.
+        layout: Layout of its rows.
         files: (role, pattern) pairs of the original files, looked for anywhere below the folder given as `path`;
             a pattern also matches inside a .zip.
-        columns: One sentence on those files, for people.
+        columns: One sentence about those files, for people.
         counts: How many rows the original has, for people.
         sizes: Split sizes.
         template: Text around a prompt, with {input} and {context}.
-        metric: What is measured against gold answers; None: there are none.
-        answer: Where in a response its answer is.
-        answer_type: What the answers are.
-        hub: Where it lies on the hub; None: nowhere.
-        categories: Categories that are read unless the configuration says otherwise; empty: all there are.
-        classifier: Model that sorts prompts where the set has no categories; None: it has.
-        limit: Most prompts of a category that are kept; None: all.
+        metric: Metric against gold answers; None: there are no gold answers.
+        answer: Where the answer is in a response.
+        answer_type: Type of the answers.
+        hub: Where to find it on the hub; None: it is not there.
+        categories: Categories read by default; empty: all.
+        classifier: Model that labels prompts of a set without categories; None: it has categories.
+        limit: Largest number of prompts kept per category; None: all.
         by_category: Whether batches hold one category each.
-        cut: Whether prompts beyond the policy's window are cut in the middle instead of refused.
+        cut: Whether prompts beyond the policy's window are cut in the middle rather than refused.
         has_pairs: Whether rows can hold a preferred and another response.
-        stands_in_for: The task of the paper in whose place it is offered; None: it is in the paper, or independent.
+        stands_in_for: The task of the paper that it replaces; None: it is in the paper, or independent.
         licence: Of the data.
         citation: One line.
-        notes: What a user should know.
+        notes: Anything else that a user should know.
     """
 
     name: str
