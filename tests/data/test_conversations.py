@@ -182,7 +182,7 @@ def test_pairs_of_every_form(tmp_path, form):
         ({"prompt": "Hi?", "chosen": "good", "rejected": " "}, "line 1 has no 'rejected' response"),
         ({"prompt": "Hi?", "chosen": {"text": "good"}, "rejected": "bad"}, "None is not a role"),
         ({"prompt": "Hi?", "chosen": 3, "rejected": ["bad"]}, "'chosen' is a number; give text, messages"),
-        ({"prompt": "Hi?", "chosen": ["good", 3], "rejected": ["bad"]}, "'chosen' is a list with something else"),
+        ({"prompt": "Hi?", "chosen": ["good", 3], "rejected": ["bad"]}, "'chosen' is a list of other things"),
         (
             {"prompt": "Hi?", "chosen": [said("assistant", None, tool_calls=[CALL])], "rejected": "bad"},
             "the response has only 'tool_calls'",

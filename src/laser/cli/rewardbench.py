@@ -105,7 +105,7 @@ def _accuracy_table(result: BenchResult) -> Table:
 
 def _agreement_table(result: BenchResult) -> Table:
     names = list(result.agreement)
-    table = Table("", *map(escape, names), title="Agreement on pairs, ties left out (macro F1)")
+    table = Table("", *map(escape, names), title="Agreement (macro F1)")
     for name in names:
         values = (result.agreement[name][other] for other in names)
         table.add_row(escape(name), *("-" if math.isnan(value) else f"{value:.2f}" for value in values))
