@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from laser.config import parse_config
 from laser.core.errors import DataError, ModelError
+from laser.data.store import StoredPrompts
 from laser.lm.sources import load_causal_lm
 from laser.policy.policy import Policy
 from laser.wiring import build_policy
@@ -237,3 +238,9 @@ def test_a_base_model_becomes_a_policy_with_a_template(tmp_path, template, text)
         build_policy(bare).encode([make_prompt("Sum?")])
     policy = build_policy(parse_config({**table, "policy": {"model": str(tmp_path), "chat_template": template}}))
     assert policy.tokenizer.decode(policy.encode([make_prompt("Sum?")])[0]) == text
+
+
+def test_prompts_on_disk_are_encoded_as_those_in_memory():
+    """Each pass over them makes new objects, so that none is found again by its identity."""
+    policy, prompts = make_policy(), [make_prompt(f"question {number}", id=str(number)) for number in range(5)]
+    assert policy.encode(StoredPrompts.write(prompts)) == policy.encode(prompts)

@@ -126,9 +126,9 @@ class Policy:
 
         The prompts of the last call are remembered: a batch is embedded, sampled and trained on, and rendered once.
         """
-        known = self._rendered
-        self._rendered = {id(prompt): known.get(id(prompt)) or (prompt, self._render(prompt)) for prompt in prompts}
-        return [list(self._rendered[id(prompt)][1]) for prompt in prompts]
+        found = [self._rendered.get(id(prompt)) or (prompt, self._render(prompt)) for prompt in prompts]
+        self._rendered = {id(prompt): (prompt, ids) for prompt, ids in found}
+        return [list(ids) for _, ids in found]
 
     def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
         """Make sure that every prompt leaves room for a response.
