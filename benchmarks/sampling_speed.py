@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import requests
+import httpx2
 import torch
 
 from common import load_policy, make_prompts, seconds
@@ -71,8 +71,8 @@ def server(model: str, python: str, precision: str, threads: int) -> Iterator[st
 def healthy(url: str) -> bool:
     """Whether the server answers."""
     try:
-        return requests.get(f"{url}/health", timeout=1).ok
-    except requests.exceptions.RequestException:
+        return httpx2.get(f"{url}/health", timeout=1, trust_env=False).is_success
+    except httpx2.HTTPError:
         return False
 
 

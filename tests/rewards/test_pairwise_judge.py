@@ -76,8 +76,10 @@ def reply(text, tokens=None, **usage):
 def ask(answer, questions, path=None, **options):
     with serving(answer) as server:
         options = {"retries": 0, "concurrency": 2, **options}
-        patience = options.pop("patience", 16)
-        judge = PairwiseJudge(CachedEndpoint(Endpoint(server.url, **options), path), model="j", patience=patience)
+        max_failures = options.pop("max_failures", 16)
+        judge = PairwiseJudge(
+            CachedEndpoint(Endpoint(server.url, **options), path), model="j", max_failures=max_failures
+        )
         try:
             return judge.compare(questions), judge.bill, server.asked
         finally:
@@ -151,7 +153,7 @@ def test_a_reply_that_is_no_completion_is_asked_for_again(tmp_path):
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever():
-    verdicts, _, asked = ask(lambda *_: 402, questions(40), patience=4)
+    verdicts, _, asked = ask(lambda *_: 402, questions(40), max_failures=4)
     problems = [one.problem for one in verdicts]
     assert len(asked) < 12
     assert problems.count("failed") == len(asked)

@@ -1,4 +1,4 @@
-"""The HTTP client against a real server that misbehaves: retries, bounds, secrets, and the cache of replies."""
+"""The HTTP client against a real server that misbehaves: retries, bounds, secrets, limits, and proxies."""
 
 import socket
 import time
@@ -6,8 +6,9 @@ import time
 import pytest
 
 from laser.core.errors import ServerError
-from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
+from laser.serving.pace import Pace
+from laser.serving.transport import proxy_of
 from servers import serving
 
 
@@ -44,7 +45,7 @@ def test_retry_after_is_obeyed():
         (400, "refused with status 400: status 400"),
         (b"<html>", "not JSON: '<html>'"),
         (b"", "not JSON"),
-        ("hang up", "cannot be reached after 2 tries"),
+        ("hang up", "cannot be reached, tried 2 times"),
     ],
 )
 def test_a_lasting_failure_is_a_sentence(given, words):
@@ -55,7 +56,7 @@ def test_a_lasting_failure_is_a_sentence(given, words):
 def test_a_slow_server_and_no_server():
     with (
         serving(lambda path, payload, number: time.sleep(1)) as server,
-        pytest.raises(ServerError, match=r"2 t(imes|ries)"),
+        pytest.raises(ServerError, match="2 times"),
     ):
         Endpoint(server.url, timeout=0.1, retries=1).post("/x", {})
     with socket.socket() as free:
@@ -74,7 +75,7 @@ def test_the_first_failure_ends_a_round():
         assert len(server.asked) < 50
 
 
-def test_the_key_travels_and_is_never_told(monkeypatch):
+def test_the_key_is_sent_and_never_shown(monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-secret")
     with serving(lambda path, payload, number: (403, b"no: sk-secret", {})) as server:
         with pytest.raises(ServerError) as caught:
@@ -98,27 +99,52 @@ def test_credentials_of_other_programs_are_not_sent(monkeypatch, tmp_path, key):
         assert server.headers[0].get("Authorization") == (f"Bearer {key}" if key else None)
 
 
-def test_a_cache_whose_disk_is_full_is_gone_on_without(tmp_path):
-    with serving(lambda path, payload, number: {"long": "x" * 5000}) as server:
-        cached = CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite")
-        cached._database.execute("PRAGMA max_page_count = 4")
-        with pytest.warns(RuntimeWarning, match="database or disk is full.*going on without it"):
-            found = replies(cached, [{"q": number} for number in range(9)])
-        assert found == [{"long": "x" * 5000}] * 9
-        assert replies(cached, [{"q": 0}]) == found[:1]
+def test_a_limit_of_requests_per_minute_spaces_them_and_tokens_add_to_it():
+    with serving(lambda path, payload, number: {}) as server:
+        endpoint = Endpoint(server.url, pace=Pace(requests_per_minute=600))
+        begun = time.monotonic()
+        endpoint.post_all("/x", [{}] * 6)
+        assert time.monotonic() - begun >= 0.5
+        endpoint = Endpoint(server.url, pace=Pace(tokens_per_minute=6000))
+        begun = time.monotonic()
+        for _ in range(3):
+            endpoint.post("/x", {})
+            endpoint.spent(30)
+        assert 0.6 <= time.monotonic() - begun < 5
 
 
-def replies(cached, payloads):
-    return [outcome.reply for outcome in cached.post_each("/x", payloads, patience=1)]
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy in the environment that refuses all that comes."""
+    with serving(lambda path, payload, number: 418) as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, server.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield server
 
 
-def test_the_cache_asks_nothing_twice_and_outlives_the_process(tmp_path):
-    with serving(lambda path, payload, number: {"number": number}) as server:
-        payloads = [{"q": "a"}, {"q": "b"}, {"q": "a"}]
-        file = tmp_path / "c" / "replies.sqlite"
-        first, again = (replies(CachedEndpoint(Endpoint(server.url), file), payloads) for _ in range(2))
-        assert first == again
-        assert first[0] == first[2] != first[1]
-        assert len(server.asked) == 2
-        replies(CachedEndpoint(Endpoint(server.url), None), payloads)
-        assert len(server.asked) == 4
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
+def test_this_machine_is_reached_without_a_proxy(proxy, host):
+    with serving(lambda path, payload, number: {"fine": True}) as server:
+        assert Endpoint(server.url.replace("127.0.0.1", host)).post("/x", {}) == {"fine": True}
+    assert proxy.asked == []
+
+
+def test_other_machines_are_reached_through_the_proxy_unless_it_is_excepted(proxy, monkeypatch):
+    with pytest.raises(ServerError, match="status 418"):
+        Endpoint("http://judge.example:8000", retries=0).post("/x", {})
+    assert proxy.asked[0][0] == "http://judge.example:8000/x"
+    assert proxy_of("http://10.1.2.3:8000") is not None
+    for url in (
+        "http://[::1]:8000",
+        "http://[::ffff:127.0.0.1]",
+        "http://localhost.:80",
+        "http://127.8.9.1",
+        "http://0.0.0.0:1",
+    ):
+        assert proxy_of(url) is None
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,.example, fd00::/8")
+    for url in ("http://10.1.2.3:8000", "http://judge.example", "http://[fd00::1]"):
+        assert proxy_of(url) is None
+    assert proxy_of("http://11.1.2.3") is not None

@@ -21,9 +21,10 @@ from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM
 from laser.rewards.loglik import ResponseEncoder
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
-from laser.serving import endpoint
+from laser.serving import transport
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import Endpoint, without
+from laser.serving.endpoint import Endpoint
+from laser.serving.secrets import Secret
 from laser.wiring import build_generator
 from runs import make_table
 from servers import serving
@@ -60,7 +61,7 @@ class Canned(Endpoint):
         super().__init__("http://127.0.0.1:1")
         self.body = json.dumps(reply).encode()
 
-    def _send(self, method, path, payload):
+    def _send(self, method, path, payload, stop=None):
         return self.body
 
 
@@ -179,14 +180,14 @@ def test_a_reply_that_drips_ends_at_the_deadline(monkeypatch):
     with serving(lambda path, payload, number: {}) as server:
         monkeypatch.setattr(server._http.RequestHandlerClass, "send", slowly)
         begun = time.monotonic()
-        with pytest.raises(ServerError, match=r"took longer than 0\.3 s"):
+        with pytest.raises(ServerError, match=r"did not answer within 0\.3 s"):
             Endpoint(server.url, timeout=0.3, retries=0).post("/x", {})
         assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_endless_reply_is_cut_off(monkeypatch, zipped):
-    monkeypatch.setattr(endpoint, "_LARGEST", 2**20)
+    monkeypatch.setattr(transport, "_LARGEST", 2**20)
     body = b'"' + b"x" * 2**23 + b'"'
     answer = (200, gzip.compress(body), {"Content-Encoding": "gzip"}) if zipped else (200, body, {})
     with serving(lambda path, payload, number: answer) as server, pytest.raises(ServerError, match="more than 1 MiB"):
@@ -216,14 +217,14 @@ def test_a_key_that_a_reply_repeats_goes_no_further(monkeypatch, tmp_path):
     reply = {"choices": [{"message": {"content": "you said Bearer sk-secret"}}], "sk-secret": ["sk-secret", 7]}
     with serving(lambda path, payload, number: reply) as server:
         asked = CachedEndpoint(Endpoint(server.url, api_key_env="A_KEY"), tmp_path / "cache.sqlite")
-        given = [outcome.reply for outcome in asked.post_each("/x", [{}], patience=1)]
+        given = [outcome.reply for outcome in asked.post_each("/x", [{}], max_failures=1)]
     assert "sk-secret" not in json.dumps(given)
     assert given[0]["***"] == ["***", 7]
     assert b"sk-secret" not in (tmp_path / "cache.sqlite").read_bytes()
 
 
 def test_numbers_that_look_like_a_key_stay_numbers():
-    assert without("12", {"a": [12, 1.12, "12"]}) == {"a": [12, 1.12, "***"]}
+    assert Secret("12").removed_from({"a": [12, 1.12, "12"]}) == {"a": [12, 1.12, "***"]}
 
 
 @pytest.mark.parametrize(

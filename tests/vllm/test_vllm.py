@@ -8,9 +8,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
-import requests
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
@@ -93,9 +93,9 @@ class Running:
             assert self.process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]
             try:
-                if requests.get(f"{self.url}/health", timeout=1).ok:
+                if httpx2.get(f"{self.url}/health", timeout=1, trust_env=False).is_success:
                     return
-            except requests.exceptions.RequestException:
+            except httpx2.HTTPError:
                 time.sleep(0.5)
 
     def kill(self):

@@ -14,10 +14,9 @@ from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights
 from laser.rewards.http import split_rows
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import MALFORMED, shown
-from laser.serving.many import Outcome
+from laser.serving.endpoint import MALFORMED, Outcome, shown
 
-_PATIENCE = 16  # failures in a row; no fewer than two for every request under way
+_MAX_FAILURES = 16  # failures in a row; no fewer than two for every request under way
 
 RUBRIC = """\
 Rate how good the response is as an answer to the question, from {low} (useless or wrong) to {high} (correct, complete
@@ -84,7 +83,7 @@ class JudgeRM(NoWeights):
         outcomes = self._endpoint.post_each(
             "/v1/chat/completions",
             payloads,
-            patience=max(_PATIENCE, 2 * self._endpoint.concurrency),
+            max_failures=max(_MAX_FAILURES, 2 * self._endpoint.concurrency),
             keep=lambda reply: self._read(reply) is not None,
         )
         read = [self._read(outcome.reply) if outcome.error is None else None for outcome in outcomes]

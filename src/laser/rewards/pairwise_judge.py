@@ -12,8 +12,7 @@ from laser.core.errors import RewardModelError
 from laser.core.types import Message, Prompt
 from laser.rewards.judge import fill
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import MALFORMED, shown
-from laser.serving.many import Outcome
+from laser.serving.endpoint import MALFORMED, Outcome, shown
 
 TEMPLATE = """\
 Which of two responses to the question is better: correct, helpful and clear? Neither their order nor their length
@@ -100,7 +99,7 @@ class PairwiseJudge:
         use_logprobs: Ask for the probabilities.
         max_tokens: Longest reply; more than a few where the template lets the judge think first. Then the verdict is
             written as [[A]], [[B]] or [[C]], and the last one counts.
-        patience: Failures in a row after which the server is not asked any more.
+        max_failures: Failures in a row after which the rest is not sent.
 
     Attributes:
         bill: What was asked so far.
@@ -117,7 +116,7 @@ class PairwiseJudge:
         template: str = TEMPLATE,
         use_logprobs: bool = True,
         max_tokens: int = 8,
-        patience: int = 16,
+        max_failures: int = 16,
     ) -> None:
         for place in ("{prompt}", "{first}", "{second}"):
             if place not in template:
@@ -127,14 +126,17 @@ class PairwiseJudge:
         self._template = template
         self._use_logprobs = use_logprobs
         self._max_tokens = max_tokens
-        self._patience = patience
+        self._max_failures = max_failures
         self.bill = Bill()
 
     def compare(self, questions: Sequence[Question]) -> list[Verdict]:
         """One verdict for each question; failures are verdicts too, so that what was judged is not lost."""
         payloads = [self._payload(question) for question in questions]
         outcomes = self._endpoint.post_each(
-            "/v1/chat/completions", payloads, patience=self._patience, keep=lambda reply: _read(reply) is not None
+            "/v1/chat/completions",
+            payloads,
+            max_failures=self._max_failures,
+            keep=lambda reply: _read(reply) is not None,
         )
         return [self._verdict(outcome) for outcome in outcomes]
 

@@ -1,4 +1,4 @@
-"""Replies of a server kept on disk by the content of the request, so that nothing is paid for twice."""
+"""Replies of a server kept on disk under the content of the request, so that no reply is paid for twice."""
 
 from __future__ import annotations
 
@@ -7,42 +7,39 @@ import json
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from laser.core.errors import ServerError
-from laser.serving.endpoint import Endpoint
-from laser.serving.many import Outcome, post_each
+from laser.serving.endpoint import Endpoint, Outcome
+
+_LOCKED = 60.0  # seconds to wait for another process that writes
+_SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
 
 
 class CachedEndpoint:
-    """Asks a server only what it has not been asked before.
+    """Sends a server only those requests whose replies are not in a file.
 
-    The key is the SHA-256 of address, path and payload; the API key is no part of it. SQLite, so that several
-    processes may share a file and a kill loses at most the replies under way. Where the file fails later on (a full
-    disk), it goes on without it, and says so.
+    The key of a reply is the SHA-256 of the server's address, the path and the whole payload; the API key is not part
+    of it. The file is an SQLite database, so that several processes can share it and a kill loses at most the replies
+    under way. Nothing in it is trusted: a reply that cannot be read is requested again. If the file itself fails (a
+    full disk), requests continue without it, with a warning.
 
     Args:
         endpoint: The server.
-        path: File of the cache; None: ask every time.
+        path: The file; None: request everything.
 
     Raises:
-        ServerError: The file cannot be written, or is no such cache.
+        ServerError: The file cannot be written, or is not such a cache.
     """
 
     def __init__(self, endpoint: Endpoint, path: Path | None) -> None:
         self._endpoint = endpoint
+        self._path = path
         self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
-        if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
-                self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-            except (sqlite3.Error, OSError) as error:
-                raise ServerError(f"cannot keep replies in {path} ({error}); name another file for them") from error
+        self._database = _opened(path) if path is not None else None
+        self._warned: set[str] = set()
 
     @property
     def concurrency(self) -> int:
@@ -54,29 +51,30 @@ class CachedEndpoint:
         path: str,
         payloads: Sequence[Mapping[str, Any]],
         *,
-        patience: int,
+        max_failures: int,
         keep: Callable[[Any], bool] = lambda reply: True,
     ) -> list[Outcome]:
-        """`laser.serving.many.post_each`, known replies from the cache; each distinct payload is asked once.
+        """`Endpoint.post_each` with replies from the file where it has them; each distinct payload is sent once.
 
         A reply is kept as soon as it arrives, so that a rerun pays only for what is missing.
 
         Args:
             path: Path on the server.
-            payloads: What to ask.
-            patience: Failures in a row after which the rest is not asked.
-            keep: Whether a reply is worth keeping; another is asked for again next time.
+            payloads: Requests.
+            max_failures: Failures in a row after which the rest is not sent.
+            keep: Whether a reply is worth keeping; one that is not is requested again next time, also if it is in the
+                file.
         """
         keys = [self._key(path, payload) for payload in payloads]
-        known = self._read(keys)
-        asked = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
-        order = list(asked)
+        known = {key: reply for key, reply in self._read(keys).items() if keep(reply)}
+        missing = {key: payload for key, payload in zip(keys, payloads, strict=True) if key not in known}
+        order = list(missing)
 
         def write(index: int, reply: Any) -> None:
             if keep(reply):
-                self._write({order[index]: reply})
+                self._write(order[index], reply)
 
-        outcomes = post_each(self._endpoint, path, list(asked.values()), patience=patience, on_reply=write)
+        outcomes = self._endpoint.post_each(path, list(missing.values()), max_failures=max_failures, on_reply=write)
         fresh = dict(zip(order, outcomes, strict=True))
         results = []
         for key in keys:
@@ -85,6 +83,10 @@ class CachedEndpoint:
                 known[key] = outcome.reply  # the same request again in this call costs nothing
             results.append(outcome)
         return results
+
+    def spent(self, num_tokens: int) -> None:
+        """Count tokens that the server billed against the limit of tokens per minute."""
+        self._endpoint.spent(num_tokens)
 
     def close(self) -> None:
         """Close the file and the connections."""
@@ -98,36 +100,57 @@ class CachedEndpoint:
 
     def _read(self, keys: Sequence[str]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        with self._in_file() as database:
-            if database is not None:
-                for key in dict.fromkeys(keys):
-                    row = database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-                    if row is not None:
-                        found[key] = json.loads(row[0])
+        for key in dict.fromkeys(keys):
+            rows = self._execute("SELECT reply FROM replies WHERE key = ?", key)
+            if rows:
+                try:
+                    found[key] = json.loads(rows[0][0])
+                except (TypeError, ValueError, RecursionError) as error:
+                    self._warn(f"has a damaged reply ({type(error).__name__}); it is requested again")
         return found
 
-    def _write(self, replies: Mapping[str, Any]) -> None:
-        with self._in_file() as database:
-            if database is not None:
-                rows = [(key, json.dumps(reply)) for key, reply in replies.items()]
-                database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+    def _write(self, key: str, reply: Any) -> None:
+        self._execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, json.dumps(reply))
 
-    @contextmanager
-    def _in_file(self) -> Iterator[sqlite3.Connection | None]:
-        """A transaction, one at a time; a file that fails in it is given up."""
+    def _execute(self, statement: str, *values: str) -> list[Any]:
+        """Rows that a statement gives, in a transaction of its own; none where the file fails."""
         with self._lock:
-            database = self._database
+            if self._database is None:
+                return []
             try:
-                if database is None:
-                    yield None
-                else:
-                    with database:
-                        yield database
-            except sqlite3.Error as error:
+                with self._database as database:
+                    return database.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:  # of the file as a whole: a full disk, a lock, a lost table
                 self._database = None
-                warnings.warn(
-                    f"the file of the server's replies fails ({error}); going on without it, so that what is asked "
-                    "from now on is asked again another time",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                self._warn(f"fails ({error}); requests continue without it and will be paid for again next time")
+            except sqlite3.DatabaseError as error:  # a damaged page; others may be sound
+                self._warn(f"is damaged ({error}); replies in that place are requested again; delete it to repair it")
+        return []
+
+    def _warn(self, problem: str) -> None:
+        """Say each thing that is wrong with the file once."""
+        if problem not in self._warned:
+            self._warned.add(problem)
+            warnings.warn(f"the cache of replies {self._path} {problem}", RuntimeWarning, stacklevel=2)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The database in a file, which is made if it is missing; raises ServerError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ServerError(f"{path} is not a regular file; name another file for the cache of replies")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=_LOCKED, check_same_thread=False)
+        database.text_factory = bytes  # text that is not UTF-8 is a damaged reply, not a failure of the file
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and b"replies" not in tables:
+            raise ServerError(f"{path} is a database of something else; name another file for the cache of replies")
+        database.execute(_SCHEMA)
+        columns = {name for _, name, *_ in database.execute("PRAGMA table_info(replies)")}
+        if columns != {b"key", b"reply"}:
+            raise ServerError(f"{path} has other columns than a cache of replies; name another file")
+    except (sqlite3.Error, OSError) as error:
+        raise ServerError(
+            f"the cache of replies {path} cannot be used ({error}); delete it or name another file"
+        ) from error
+    return database

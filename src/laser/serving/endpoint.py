@@ -1,64 +1,92 @@
-"""An HTTP server that answers JSON: retries with backoff, a timeout, a bounded number of requests at once."""
+"""An HTTP server that answers JSON: retries with backoff, one deadline per try, bounded concurrency."""
 
 from __future__ import annotations
 
+import email.utils
 import json
-import os
+import math
 import reprlib
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from typing import Any
-
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.response import BaseHTTPResponse
-from urllib3.util.retry import Retry
 
 from laser.core.addresses import check_address
 from laser.core.errors import ServerError
+from laser.serving.pace import Pace
+from laser.serving.secrets import Secret, read_key
+from laser.serving.transport import Answer, BrokenError, LateError, Transport
 
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What reading a reply raises that is valid JSON and not what was agreed on."""
+"""Exceptions from reading a reply that is valid JSON but breaks the contract."""
 
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_ACCOUNT = (401, 402, 403)  # the key or the quota is refused, so that every further request will be
 _SHOWN = 300  # characters of a server's complaint that a message repeats
-_LARGEST = 2**26  # bytes of a reply; thirty responses of 4096 tokens with log-probs take an eighth of it
-_CHUNK = 2**16
-_LONGEST_WAIT = 60.0  # seconds of a Retry-After that are obeyed; a spent quota may ask for hours
+_COMPLAINT = 2**16  # bytes of a complaint that are read
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 30.0  # seconds between tries
+_LONGEST_ASKED = 60.0  # seconds of a Retry-After header that are obeyed; a spent quota may ask for hours
 
 
-class _Backoff(Retry):
-    """Retries that wait as long as the server asks for, up to a minute."""
+class RefusedError(ServerError):
+    """The server answered with a status other than success.
 
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        """Seconds to wait before the next try, where the server says so."""
-        wanted = super().get_retry_after(response)
-        return None if wanted is None else min(wanted, _LONGEST_WAIT)
+    Attributes:
+        status: HTTP status.
+        complaint: The beginning of what the server said, without the key.
+    """
+
+    def __init__(self, where: str, status: int, complaint: str) -> None:
+        super().__init__(f"{where} refused with status {status}: {complaint}")
+        self.status = status
+        self.complaint = complaint
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one of many requests.
+
+    Attributes:
+        reply: The parsed reply; None if there is none.
+        error: Why there is none.
+        cached: Whether the reply came from the cache.
+        asked: False if the server had failed too often before its turn came.
+    """
+
+    reply: Any = None
+    error: ServerError | None = None
+    cached: bool = False
+    asked: bool = True
+
+    @property
+    def ends(self) -> bool:
+        """Whether further requests are of no use: the server failed too often, or it refuses the key or the quota."""
+        return not self.asked or (isinstance(self.error, RefusedError) and self.error.status in _ACCOUNT)
 
 
 class Endpoint:
-    """A server's address and how patiently it is asked.
+    """A server.
 
-    Connections that fail, time out, or end in 408, 425, 429 or 5xx are tried again with exponential backoff; a
-    `Retry-After` header is obeyed up to a minute. Redirects are refused. The key travels in the Authorization header
-    only; it appears in no message, and a reply that repeats it is given out without it.
+    Connections that fail, time out, or end in status 408, 425, 429, 500, 502, 503 or 504 are tried again with
+    exponential backoff; a `Retry-After` header is obeyed up to a minute. Redirects are refused. The key travels in the
+    Authorization header only; messages and replies are given out without it.
 
     Args:
         url: Base address, such as ``http://127.0.0.1:8000``; a trailing ``/v1`` is dropped.
         api_key_env: Environment variable with the key; None: no key.
-        timeout: Seconds without a sign of the server before a try counts as failed, and seconds that a reply may take
-            from its first byte to its last.
+        timeout: Seconds that one try may take, from the lookup of the name to the last byte of the reply.
         retries: Further tries after the first.
         concurrency: Requests under way at once.
+        pace: Limits per minute; None: no limit.
 
     Attributes:
         url: Without the trailing ``/v1``.
         concurrency: As given.
 
     Raises:
-        ServerError: The address is not one or carries a secret, or the environment variable is empty.
+        ServerError: The address is invalid or carries a secret, or the environment variable holds no usable key.
     """
 
     def __init__(
@@ -69,134 +97,161 @@ class Endpoint:
         timeout: float = 60.0,
         retries: int = 4,
         concurrency: int = 8,
+        pace: Pace | None = None,
     ) -> None:
         try:
             self.url = check_address(url).rstrip("/").removesuffix("/v1")
         except ValueError as error:
             raise ServerError(str(error)) from error
+        self.concurrency = concurrency
         self._timeout = timeout
         self._retries = retries
-        self.concurrency = concurrency
+        self._pace = pace or Pace()
         self._key = read_key(api_key_env, url)
-        self._session = requests.Session()
-        backoff = _Backoff(
-            total=retries,
-            backoff_factor=0.25,
-            backoff_max=30,
-            status_forcelist=_RETRIED,
-            allowed_methods=None,
-            raise_on_status=False,
-        )
-        adapter = HTTPAdapter(max_retries=backoff, pool_maxsize=concurrency)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-        self._session.auth = self._authorize  # as an object of ours, so that ~/.netrc is not consulted
+        self._secret = Secret(self._key) if self._key is not None else None
+        self._transport = Transport(self.url, concurrency)
 
     def get(self, path: str) -> Any:
         """GET and parse; raises ServerError."""
-        return self._ask("GET", path, None)
+        return self._parsed("GET", path, None)
 
     def post(self, path: str, payload: Mapping[str, Any]) -> Any:
         """POST JSON and parse the reply.
 
         Raises:
-            ServerError: No answer after all tries, a refusal, or a reply that is no JSON.
+            ServerError: No answer after all tries, a refusal, or a reply that is not JSON.
         """
-        return self._ask("POST", path, payload)
+        return self._parsed("POST", path, payload)
 
     def post_text(self, path: str, payload: Mapping[str, Any]) -> str:
-        """POST JSON to a path that answers in words; raises ServerError."""
-        return self._send("POST", path, payload).decode("utf-8", "replace")
+        """POST JSON to a path that answers in plain text; raises ServerError."""
+        text = self._send("POST", path, payload).decode("utf-8", "replace")
+        return text if self._secret is None else self._secret.removed(text)
 
     def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
         """POST every payload, a bounded number at a time; replies in order. The first failure ends the call."""
-        if not payloads:
-            return []
-        with ThreadPoolExecutor(min(self.concurrency, len(payloads))) as executor:
-            futures = [executor.submit(self.post, path, payload) for payload in payloads]
+        outcomes = self.post_each(path, payloads, max_failures=1)
+        for outcome in outcomes:
+            if outcome.error is not None and outcome.asked:
+                raise outcome.error
+        return [outcome.reply for outcome in outcomes]
+
+    def post_each(
+        self,
+        path: str,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        max_failures: int,
+        on_reply: Callable[[int, Any], None] = lambda index, reply: None,
+    ) -> list[Outcome]:
+        """POST every payload, a bounded number at a time; a failure is the outcome of its payload alone.
+
+        Args:
+            path: Path on the server.
+            payloads: Requests.
+            max_failures: Failures in a row, in the order of arrival, after which the rest is not sent.
+            on_reply: Called with the number and reply of each payload as it arrives, in the thread that sent it.
+
+        Returns:
+            Outcomes in the order of the payloads.
+        """
+        given_up = ServerError(f"{self.url}{path} failed {max_failures} times in a row; the rest was not sent")
+        outcomes = [Outcome(error=given_up, asked=False) for _ in payloads]
+        stop = threading.Event()
+
+        def ask(index: int) -> Any:
+            reply = self._parsed("POST", path, payloads[index], stop)
+            on_reply(index, reply)
+            return reply
+
+        failures = 0
+        with ThreadPoolExecutor(max(1, min(self.concurrency, len(payloads)))) as executor:
+            futures = {executor.submit(ask, index): index for index in range(len(payloads))}
             try:
-                return [future.result() for future in futures]
+                for future in as_completed(futures):
+                    if future.cancelled():
+                        continue
+                    outcome = outcomes[futures[future]] = _outcome(future)
+                    failures = 0 if outcome.error is None else failures + 1
+                    if failures >= max_failures:
+                        _cancel(futures)
             except BaseException:
-                for future in futures:
-                    future.cancel()
+                stop.set()  # those under way try no more
+                _cancel(futures)
                 raise
+        return outcomes
+
+    def spent(self, num_tokens: int) -> None:
+        """Count tokens that the server billed against the limit of tokens per minute."""
+        self._pace.spent(num_tokens)
 
     def close(self) -> None:
-        """Close idle connections."""
-        self._session.close()
+        """Close the connections."""
+        self._transport.close()
 
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-    def _ask(self, method: str, path: str, payload: Mapping[str, Any] | None) -> Any:
-        body = self._send(method, path, payload)
+    def _parsed(
+        self, method: str, path: str, payload: Mapping[str, Any] | None, stop: threading.Event | None = None
+    ) -> Any:
+        body = self._send(method, path, payload, stop)
         try:
             reply = json.loads(body)
-            return without(self._key, reply) if self._key and self._key.encode() in body else reply
-        except (ValueError, RecursionError) as error:
-            text = body[: 4 * _SHOWN].decode("utf-8", "replace")
-            raise ServerError(
-                f"{self.url}{path} answered something that is not JSON: {self._hidden(text)!r}; check the url, and "
-                "that nothing stands between that answers itself (a proxy, a login page)"
-            ) from error
+            return reply if self._secret is None else self._secret.removed_from(reply)
+        except (ValueError, RecursionError):
+            said = self._shortened(body[:_COMPLAINT].decode("utf-8", "replace"))
+        raise ServerError(
+            f"{self.url}{path} answered something that is not JSON: {said!r}; check the url, and that no proxy or "
+            "login page answers in its place"
+        )
 
-    def _send(self, method: str, path: str, payload: Mapping[str, Any] | None) -> bytes:
-        """The body of a successful reply."""
-        where = f"{self.url}{path}"
+    def _send(
+        self, method: str, path: str, payload: Mapping[str, Any] | None, stop: threading.Event | None = None
+    ) -> bytes:
+        """The body of a successful reply, after as many tries as it takes; none follows once `stop` is set."""
+        where, stop = f"{self.url}{path}", stop or threading.Event()
+        content = None if payload is None else json.dumps(payload).encode()
+        for number in range(self._retries + 1):
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**number)
+            self._pace.wait(stop)
+            try:
+                answer = self._transport.exchange(method, where, content, self._key, self._timeout)
+            except LateError:
+                failure = ServerError(
+                    f"{where} did not answer within {self._timeout:g} s, {_times(number + 1)}; raise the timeout or "
+                    "lower the concurrency"
+                )
+            except BrokenError as error:
+                failure = ServerError(
+                    f"{where} cannot be reached, tried {_times(number + 1)} ({self._shortened(str(error))}); is the "
+                    "server running?"
+                )
+            else:
+                if 200 <= answer.status < 300:
+                    return answer.body
+                failure = self._refusal(where, answer)
+                if answer.status not in _RETRIED:
+                    raise failure
+                wait = _asked_wait(answer.retry_after) or wait
+            if number == self._retries or stop.wait(wait):
+                break
+        raise failure
+
+    def _refusal(self, where: str, answer: Answer) -> ServerError:
+        if 300 <= answer.status < 400:
+            return ServerError(f"{where} redirects to another address; set the url to the server's own address")
+        text = answer.body[:_COMPLAINT].decode("utf-8", "replace")
         try:
-            reply = self._session.request(
-                method, where, json=payload, timeout=self._timeout, stream=True, allow_redirects=False
-            )
-            with reply:
-                body = self._read(reply, where)
-        except requests.exceptions.RetryError as error:
-            raise ServerError(f"{where} failed {self._retries + 1} times; see the server's log") from error
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            cause, tries = _cause(error), self._retries + 1
-            if "Timeout" in cause:
-                raise ServerError(
-                    f"{where} did not answer within {self._timeout:g} s, {tries} times; raise the timeout or lower the "
-                    "concurrency"
-                ) from error
-            raise ServerError(
-                f"{where} cannot be reached after {tries} tries ({self._hidden(cause)}); is the server running?"
-            ) from error
-        if reply.is_redirect:
-            raise ServerError(f"{where} redirects to another address; put the server's own address into the url")
-        if not reply.ok:
-            raise ServerError(f"{where} refused with status {reply.status_code}: {self._hidden(_complaint(body))}")
-        return body
+            said = json.loads(text)
+        except (ValueError, RecursionError):
+            return RefusedError(where, answer.status, self._shortened(text))
+        if self._secret is not None:
+            said = self._secret.removed_from(said)  # before it is shortened, which could leave a part of the key
+        error = said.get("error", said) if isinstance(said, dict) else said
+        message = error.get("message", error) if isinstance(error, dict) else error
+        return RefusedError(where, answer.status, message[:_SHOWN] if isinstance(message, str) else shown(message))
 
-    def _read(self, reply: requests.Response, where: str) -> bytes:
-        """A body of bounded size, in bounded time however slowly it drips."""
-        body, begun = bytearray(), time.monotonic()
-        while chunk := reply.raw.read1(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > _LARGEST:
-                raise ServerError(f"{where} answered more than {_LARGEST >> 20} MiB; is it the right server?")
-            if time.monotonic() - begun > self._timeout:
-                raise ServerError(f"the reply of {where} took longer than {self._timeout:g} s; raise the timeout")
-        return bytes(body)
-
-    def _hidden(self, text: str) -> str:
-        """Shortened, and without the key should the server repeat it."""
-        return (text.replace(self._key, "***") if self._key else text)[:_SHOWN]
-
-
-def read_key(api_key_env: str | None, url: str) -> str | None:
-    """The key in an environment variable; None if none is named.
-
-    Raises:
-        ServerError: The variable is not set.
-    """
-    if api_key_env is None:
-        return None
-    key = os.environ.get(api_key_env, "").strip()
-    if not key:
-        raise ServerError(f"the environment variable {api_key_env} is not set; put the key for {url} into it")
-    return key
+    def _shortened(self, text: str) -> str:
+        """The beginning of a text, without the key should the server repeat it."""
+        return (self._secret.removed(text) if self._secret is not None else text)[:_SHOWN]
 
 
 def shown(value: Any) -> str:
@@ -206,30 +261,31 @@ def shown(value: Any) -> str:
     return short.repr(value)[:_SHOWN]
 
 
-def without(secret: str, value: Any) -> Any:
-    """A JSON value with a secret blotted out of its texts; numbers stay as they are."""
-    match value:
-        case str():
-            return value.replace(secret, "***")
-        case list():
-            return [without(secret, item) for item in value]
-        case dict():
-            return {without(secret, key): without(secret, item) for key, item in value.items()}
-        case _:
-            return value
-
-
-def _complaint(body: bytes) -> str:
-    text = body[:_CHUNK].decode("utf-8", "replace")
+def _outcome(future: Future[Any]) -> Outcome:
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    error = said.get("error", said) if isinstance(said, dict) else said
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return message if isinstance(message, str) else shown(message)
+        return Outcome(future.result())
+    except ServerError as error:
+        return Outcome(error=error)
 
 
-def _cause(error: Exception) -> str:
-    reason = getattr(error.args[0], "reason", error) if error.args else error
-    return type(reason).__name__
+def _cancel(futures: Iterable[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel()
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _asked_wait(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, which are obeyed up to a minute; None if it says nothing."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), _LONGEST_ASKED) if math.isfinite(seconds) else None

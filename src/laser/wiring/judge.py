@@ -9,7 +9,7 @@ from laser.rewards.pairwise_judge import TEMPLATE, PairwiseJudge
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
 
-_PATIENCE = 16  # failures in a row; no fewer than two for every request under way
+_MAX_FAILURES = 16  # failures in a row; no fewer than two for every request under way
 
 
 def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJudge:
@@ -35,5 +35,5 @@ def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJu
         template=section.template or TEMPLATE,
         use_logprobs=section.use_logprobs,
         max_tokens=section.max_tokens,
-        patience=max(_PATIENCE, 2 * section.concurrency),
+        max_failures=max(_MAX_FAILURES, 2 * section.concurrency),
     )
