@@ -290,7 +290,8 @@ def code_of(page, index):
 def test_a_reward_function_of_trl_is_wrapped(tmp_path):
     pytest.importorskip("trl", reason="trl is not installed; run make test")
     (tmp_path / "rewards.py").write_text(code_of("docs/coming-from.md", 0))
-    from laser.rewards.function import FunctionRM, load_function
+    from laser.rewards.function import FunctionRM
+    from laser.rewards.user_files import load_function
 
     rm = FunctionRM(load_function(f"{tmp_path}/rewards.py:form"), "form")
     assert rm.score([make_prompt("a")], [["<think>so</think>yes", "yes"]])[0].tolist() == [1.0, 0.0]

@@ -11,7 +11,7 @@ import laser
 from laser.config import parse_config
 from laser.core.errors import ConfigError, LaserError, TrainingError
 from laser.core.state import load_state, save_state
-from laser.rewards.function import load_function
+from laser.rewards.user_files import load_function
 from laser.training.learner import Learner
 from laser.wiring import build
 from runs import essence, make_table, same_adapter, steps

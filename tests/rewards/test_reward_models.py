@@ -19,9 +19,10 @@ from laser.lm.sources import load_classifier, load_encoder, load_tokenizer
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.conversation import ConversationEncoder
 from laser.rewards.families.standard import StandardClassifier
-from laser.rewards.function import FunctionRM, function_fingerprint, load_function
+from laser.rewards.function import FunctionRM
 from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.similarity import SimilarityRM
+from laser.rewards.user_files import forget_files, function_fingerprint, load_function
 from tiny import make_model, make_prompt, make_tokenizer, save_model
 
 PROMPTS = [make_prompt("2+2=", id="a"), make_prompt("name a colour", id="b"), make_prompt("silence", id="c")]
@@ -218,6 +219,8 @@ def test_loading_functions_from_files(tmp_path):
         with pytest.raises(RewardModelError, match=words):
             load_function(spec)
     path.write_text("raise RuntimeError('at import')\n")
+    assert load_function(f"{path}:score")([], ["x"]) == [7.0]  # one import a run
+    forget_files()
     with pytest.raises(RewardModelError, match="RuntimeError: at import"):
         load_function(f"{path}:score")
     assert function_fingerprint(f"{path}:score") != before

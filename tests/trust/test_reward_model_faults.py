@@ -1,5 +1,6 @@
 """Reward models that hang, die and come back, swallow memory, or return nonsense: the run goes on without them."""
 
+import asyncio
 import json
 import re
 import threading
@@ -19,7 +20,7 @@ from laser.rewards.custom import CustomRM
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
-from laser.rewards.user_code import TimeLimit
+from laser.rewards.user_code import UserCode
 from laser.training.progress import Silent
 from laser.wiring import build_pool
 from runs import make_table, steps
@@ -85,8 +86,9 @@ def test_none_is_no_opinion():
     assert scores[1] == 2
 
 
-def score(function, **options):
-    return FunctionRM(function, "f", **options).score(PROMPTS, RESPONSES)
+def score(function, *, timeout=None, code=None):
+    code = code or UserCode("reward function 'f'", timeout=timeout)
+    return FunctionRM(function, "f", code=code).score(PROMPTS, RESPONSES)
 
 
 def raising(error):
@@ -97,7 +99,19 @@ def raising(error):
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
-@pytest.mark.parametrize("error", [MemoryError(), RecursionError(), SystemExit(3), OSError(24, "too many files")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RecursionError(),
+        SystemExit(0),
+        OSError(24, "too many files"),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        pytest.fail.Exception("no"),
+        BaseExceptionGroup("several", [SystemExit(0)]),
+    ],
+)
 def test_whatever_a_function_raises_is_its_failure(error, timeout):
     with pytest.raises(RewardModelError, match=f"'f' raised {type(error).__name__}"):
         score(raising(error), timeout=timeout)
@@ -120,21 +134,22 @@ def test_a_function_that_hangs_holds_one_thread_and_never_runs_twice_at_once():
         running.pop()
         return [1.0, 2.0]
 
-    before, busy = threading.active_count(), threading.Lock()
+    before, code = threading.active_count(), UserCode("reward function 'f'", timeout=0.05)
     for _ in range(4):  # as when it leaves quarantine: built afresh each time
         with pytest.raises(RewardModelError, match=r"took longer than 0\.05 s"):
-            score(hangs, timeout=0.05, busy=busy)
+            score(hangs, code=code)
     assert threading.active_count() == before + 1
     gate.set()
-    assert score(hangs, timeout=5.0, busy=busy)[0].tolist() == [1, 2]
+    code.timeout = 5.0
+    assert score(hangs, code=code)[0].tolist() == [1, 2]
     assert max(most) == 1
 
 
 class Hanging:
-    """A reward model of one's own that hangs until its gate opens, and must not be touched meanwhile."""
+    """A custom reward model that hangs until its gate opens, and must not be touched meanwhile."""
 
     def __init__(self, gate):
-        self.gate, self.running, self.told = gate, 0, []
+        self.gate, self.running, self.calls = gate, 0, []
 
     def score(self, prompts, responses):
         self.running += 1
@@ -144,46 +159,46 @@ class Hanging:
         return [np.arange(len(row), dtype=float) for row in responses]
 
     def release(self):
-        self.told.append(("release", self.running))
+        self.calls.append(("release", self.running))
 
     def park(self):
-        self.told.append(("park", self.running))
+        self.calls.append(("park", self.running))
 
     def unpark(self):
-        self.told.append(("unpark", self.running))
+        self.calls.append(("unpark", self.running))
 
 
-def test_a_reward_model_of_ones_own_that_hangs_is_left_out_and_used_again_once_it_answers():
+def test_a_custom_reward_model_that_hangs_is_left_out_and_used_again_once_it_answers():
     gate, before = threading.Event(), threading.active_count()
-    hanging, limit = Hanging(gate), TimeLimit(0.05)
-    arms = [Arm("own", lambda: CustomRM(hanging, "own", limit)), Arm("fine", lambda: Hanging(gate))]
+    hanging, code = Hanging(gate), UserCode("reward model 'own'", timeout=0.05)
+    arms = [Arm("own", lambda: CustomRM(hanging, "own", code)), Arm("fine", lambda: Hanging(gate))]
     pool = RewardPool(arms, quarantine=Quarantine(2, max_failures=2, recovery_batches=1))
     with pytest.raises(QuarantinedError, match=r"reward model 'own' took longer than 0\.05 s; .* raise its timeout"):
         pool.score(0, PROMPTS, RESPONSES)
-    assert hanging.told == []
+    assert hanging.calls == []
     assert threading.active_count() == before + 1
     gate.set()
-    while limit.busy:
+    while code.busy:
         time.sleep(0.01)
     assert pool.score(1, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
     while not pool.available_K[0]:
         pool.quarantine.next_batch()
-    limit.seconds = 20.0
+    code.timeout = 20.0
     assert pool.score(0, PROMPTS, RESPONSES)[0].tolist() == [0, 1]
     pool.release_all()
-    assert hanging.told == [("release", 0)]
+    assert hanging.calls == [("release", 0)]
 
 
 @pytest.mark.parametrize("timeout", [None, 0, 5.0])
-def test_a_call_with_patience_is_as_one_without(timeout):
+def test_a_call_with_a_time_limit_is_as_one_without(timeout):
+    code = UserCode("it", timeout=timeout)
     variable = ContextVar("variable", default="default")
     variable.set("set")
     with torch.no_grad():
-        assert TimeLimit(timeout).call(lambda: (torch.is_grad_enabled(), variable.get())) == (False, "set")
-    with pytest.raises(KeyError, match="mine"):
-        TimeLimit(timeout).call(lambda: {}["mine"])
-    here = threading.get_ident()
-    assert (TimeLimit(timeout).call(threading.get_ident) == here) == (not timeout)
+        assert code.call(lambda: (torch.is_grad_enabled(), variable.get())) == (False, "set")
+    with pytest.raises(RewardModelError, match="it raised KeyError: 'mine'"):
+        code.call(lambda: {}["mine"])
+    assert (code.call(threading.get_ident) == threading.get_ident()) == (not timeout)
 
 
 HANGING = """
@@ -207,13 +222,13 @@ def slow(prompts, responses):
 @pytest.mark.parametrize(
     "kind", [{"type": "python", "factory": "f.py:make"}, {"type": "function", "function": "f.py:slow"}]
 )
-def test_what_hangs_is_given_up_by_default_and_sooner_where_asked(tmp_path, kind):
+def test_a_call_has_a_time_limit_only_where_one_is_set(tmp_path, kind):
     (tmp_path / "f.py").write_text(HANGING)
     spec = {name: str(tmp_path / value) if name != "type" else value for name, value in kind.items()}
     table = make_table(tmp_path)
     table["rewards"]["models"] = [{"name": "slow", **spec}, {"name": "patient", "timeout": 0.05, **spec}]
     config = parse_config(table)
-    assert config.rewards.models[0].timeout == 600
+    assert config.rewards.models[0].timeout is None
     with pytest.raises(RewardModelError, match=r"'patient' took longer than 0\.05 s"):
         build_pool(config).score(1, PROMPTS, RESPONSES)
 

@@ -256,8 +256,9 @@ Timeout = Annotated[
     Field(
         ge=0,
         le=1e6,
-        description="Seconds a call may take before it counts as failed, in a thread of its own; 0: any time, in the "
-        "run's own thread.",
+        description="Seconds that a call may take before it counts as failed. With a time limit the code runs in a "
+        "thread, where signals, and so math-verify's own timeouts, do not work. None or 0: any time, in "
+        "the main thread.",
     ),
 ]
 
@@ -267,7 +268,7 @@ class FunctionReward(RewardModelBase):
 
     type: Literal["function"] = "function"
     function: str = Field(description="'path.py:function'; a relative path starts at the configuration file.")
-    timeout: Timeout = 600.0
+    timeout: Timeout = None
 
 
 class PythonReward(RewardModelBase):
@@ -275,7 +276,7 @@ class PythonReward(RewardModelBase):
 
     type: Literal["python"] = "python"
     factory: Factory
-    timeout: Timeout = 600.0
+    timeout: Timeout = None
 
 
 class ServerRewardBase(RewardModelBase):

@@ -34,6 +34,8 @@ class Prompt:
         category: Name of the task or topic; batches may be drawn per category.
         answer: Gold answer, or None where there is none; several accepted ones are in `metadata["answers"]`.
         metadata: Whatever else the data set carries; passed to Python reward functions untouched.
+        conversational: Whether the data set gives the prompt as messages rather than as text, which decides in what
+            form reward functions written for TRL get it.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Prompt:
     category: str = "default"
     answer: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    conversational: bool = False
 
     @property
     def text(self) -> str:

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from laser.core.types import FloatArray, Prompt
+
+
+@dataclass(slots=True)
+class TrainingStep:
+    """Where the training is while reward models score; zeros and None outside training.
+
+    Attributes:
+        iteration: As in ``steps.jsonl``.
+        step: As in ``steps.jsonl``: the batch within its iteration.
+        num_batches: Batches since the run began.
+        last: Batches of the whole run, if it does not stop early.
+    """
+
+    iteration: int = 0
+    step: int = 0
+    num_batches: int = 0
+    last: int | None = None
 
 
 class RewardModel(Protocol):
@@ -65,4 +83,13 @@ class Windowed(Protocol):
 
     def take_too_long(self) -> int:
         """Responses since the last call that did not fit its window: left out, or scored with their prompt cut."""
+        ...
+
+
+@runtime_checkable
+class Abstaining(Protocol):
+    """A reward model that can say that it has no opinion, which is not a failure."""
+
+    def take_abstained(self) -> int:
+        """Responses it had no opinion on since the pool last looked."""
         ...

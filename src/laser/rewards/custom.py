@@ -2,66 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from laser.core.errors import LaserError, RewardModelError
+import numpy as np
+
+from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Metered, RewardModel, Windowed
-from laser.rewards.user_code import TimeLimit, TimeLimitError
+from laser.rewards.base import Abstaining, Metered, RewardModel, Windowed
+from laser.rewards.user_code import UserCode, finished
+from laser.rewards.values import as_list, as_number
 
 
 class CustomRM:
-    """Tells what a user's reward model raises with its name, so that the pool can count it as a failure.
+    """Calls a user's reward model so that whatever it raises counts as its failure.
+
+    It is never called with a prompt without responses, nor without prompts. While a call hangs in its thread, the
+    reward model is neither moved nor released.
 
     Args:
         inner: The user's reward model.
         name: What error messages call it.
-        limit: How long a call of `score` may take. While one hangs, the reward model is not asked to move or to
-            let go of anything.
+        code: Calls it; None: without a time limit.
     """
 
-    def __init__(self, inner: RewardModel, name: str, limit: TimeLimit | None = None) -> None:
+    def __init__(self, inner: RewardModel, name: str, code: UserCode | None = None) -> None:
         self._inner = inner
-        self._name = name
-        self._limit = limit or TimeLimit()
+        self._subject = f"reward model {name!r}"
+        self._code = code or UserCode(self._subject)
+        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score responses; see `RewardModel.score`.
+        """Score responses; see `RewardModel.score`. None becomes NaN and is counted as no opinion.
 
         Raises:
-            RewardModelError: The reward model raised, or took too long.
+            RewardModelError: The reward model raised, took too long, or returned something that is not scores.
         """
-        try:
-            return self._limit.call(lambda: self._inner.score(prompts, responses))
-        except LaserError:
-            raise
-        except TimeLimitError as error:
+        scores = [np.zeros(len(row)) for row in responses]
+        filled = [place for place, row in enumerate(responses) if len(row)]
+        if not filled:
+            return scores
+        asked = [prompts[place] for place in filled], [list(responses[place]) for place in filled]
+        returned = self._code.call(lambda: self._rows(finished(self._inner.score(*asked))))
+        if len(returned) != len(filled):
             raise RewardModelError(
-                f"reward model {self._name!r} took longer than {self._limit.seconds:g} s; speed it up or raise its "
-                "timeout"
-            ) from error
-        except Exception as error:  # the class is the user's: whatever it raises is told with its name
-            raise RewardModelError(f"reward model {self._name!r} raised {type(error).__name__}: {error}") from error
+                f"{self._subject} returned {len(returned)} rows for {len(filled)} prompts; return one row each"
+            )
+        for place, row in zip(filled, returned, strict=True):
+            if len(row) != len(responses[place]):
+                raise RewardModelError(
+                    f"{self._subject} returned {len(row)} scores for {len(responses[place])} responses; return one each"
+                )
+            self._num_abstained += row.count(None)
+            scores[place] = np.array([np.nan if score is None else score for score in row])
+        return scores
+
+    def take_abstained(self) -> int:
+        """Responses that the reward model had no opinion on since the last call."""
+        count, self._num_abstained = self._num_abstained, 0
+        inner = self._inner
+        return count + (self._code.call(inner.take_abstained) if isinstance(inner, Abstaining) else 0)
 
     def take_too_long(self) -> int:
         """Responses that did not fit the reward model's window."""
-        return self._inner.take_too_long() if isinstance(self._inner, Windowed) else 0
+        return self._code.call(self._inner.take_too_long) if isinstance(self._inner, Windowed) else 0
 
     def take_tokens(self) -> int:
         """Tokens that a server billed for the reward model."""
-        return self._inner.take_tokens() if isinstance(self._inner, Metered) else 0
+        return self._code.call(self._inner.take_tokens) if isinstance(self._inner, Metered) else 0
 
     def release(self) -> None:
         """Release the reward model."""
-        if not self._limit.busy:
-            self._inner.release()
+        self._unless_busy(self._inner.release)
 
     def park(self) -> None:
         """Park the reward model."""
-        if not self._limit.busy:
-            self._inner.park()
+        self._unless_busy(self._inner.park)
 
     def unpark(self) -> None:
         """Unpark the reward model."""
-        if not self._limit.busy:
-            self._inner.unpark()
+        self._unless_busy(self._inner.unpark)
+
+    def _unless_busy(self, move: Callable[[], None]) -> None:
+        if not self._code.busy:
+            self._code.call(move)
+
+    def _rows(self, returned: Any) -> list[list[float | None]]:
+        if isinstance(returned, np.ndarray) and returned.ndim == 2:
+            returned = list(returned)
+        rows = as_list(returned, self._subject)
+        return [[as_number(value, self._subject) for value in as_list(row, self._subject)] for row in rows]

@@ -15,18 +15,19 @@ from laser.core.errors import LaserError, LostProcessError, RewardModelError
 from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
 from laser.parallel.memory import is_out_of_memory, let_go
 from laser.parallel.ranks import Alone, Ranks
-from laser.rewards.base import Metered, RewardModel, Windowed
+from laser.rewards.base import Abstaining, Metered, RewardModel, TrainingStep, Windowed
 from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
+from laser.rewards.undisturbed import said
 
 
 class QuarantinedError(RewardModelError):
-    """A reward model failed too often in a row and is left out from now on."""
+    """A reward model failed too often in a row and is in quarantine."""
 
 
 def _nothing() -> None:
-    """What fetching a reward model without weights takes."""
+    """Fetch nothing, for a reward model without weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Arm:
     Attributes:
         name: Unique in the pool.
         build: Loads the model.
-        fetch: Brings its files near, so that `build` need not wait for the disk; runs in a thread of its own.
+        fetch: Reads its files ahead, so that `build` need not wait for the disk; runs in a thread.
     """
 
     name: str
@@ -51,11 +52,13 @@ class Usage:
     Attributes:
         loads: Times it was loaded.
         unparks: Times it came back from CPU memory instead.
-        calls: Times it was asked.
-        responses: Responses it was asked about.
+        calls: Times it scored.
+        responses: Responses it was given.
         unscored: Responses it gave no number for.
-        infinite: Responses it gave an infinite score, left out as well.
-        too_long: Responses that did not fit its window behind their whole prompt, left out or scored with it cut.
+        abstained: Those of them on which it had no opinion, which is not a failure.
+        infinite: Responses it gave an infinite score; they count as unscored.
+        too_long: Responses that did not fit its window behind their whole prompt: unscored, or scored with the prompt
+            cut.
         failures: Times it failed.
         tokens: Tokens that a server billed for it.
     """
@@ -65,6 +68,7 @@ class Usage:
     calls: int = 0
     responses: int = 0
     unscored: int = 0
+    abstained: int = 0
     infinite: int = 0
     too_long: int = 0
     failures: int = 0
@@ -73,10 +77,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """What `Usage` says of a share of the prompts that only the process that asked knows."""
+    """Counts of `Usage` that only the process that scored a share of the prompts knows."""
 
     tokens: int = 0
     too_long: int = 0
+    abstained: int = 0
 
 
 class RewardPool:
@@ -89,8 +94,13 @@ class RewardPool:
         arms: The reward models.
         max_resident: How many are kept on their device; beyond it the least recently used leaves.
         max_parked: How many of those that left are kept in CPU memory; beyond it the longest parked is released.
-        quarantine: Who may be asked; None: the first failure stops the run.
+        quarantine: Which reward models may be used; None: the first failure stops the run.
         ranks: The processes of the run; each scores its share of the prompts.
+        at: Where the training is, shared with reward functions that ask for it.
+
+    Attributes:
+        at: See above; the loop keeps it up to date.
+        quarantine: See above.
 
     Raises:
         RewardModelError: No arm, or two of the same name.
@@ -104,15 +114,17 @@ class RewardPool:
         max_parked: int = 0,
         quarantine: Quarantine | None = None,
         ranks: Ranks | None = None,
+        at: TrainingStep | None = None,
     ) -> None:
         names = [arm.name for arm in arms]
         if not names:
             raise RewardModelError("the pool is empty (K = 0); add a reward model")
         if len(set(names)) < len(names):
-            raise RewardModelError(f"two reward models share a name in {', '.join(names)}; give each its own")
+            raise RewardModelError(f"two reward models share a name in {', '.join(names)}; give each another name")
         self._arms = tuple(arms)
         self._max_resident = max_resident
         self._max_parked = max_parked
+        self.at = at or TrainingStep()
         self.quarantine = quarantine or Quarantine(len(arms), max_failures=0)
         self._resident: OrderedDict[int, RewardModel] = OrderedDict()
         self._parked: OrderedDict[int, RewardModel] = OrderedDict()
@@ -121,6 +133,7 @@ class RewardPool:
         self._overlap: Overlap | None = None
         self._usage = {name: Usage() for name in names}
         self._growth = Growth()
+        self._warnings: list[str] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,10 +161,13 @@ class RewardPool:
 
     def take_warnings(self) -> list[str]:
         """Warnings since the last call, such as that this process keeps growing."""
-        return self._growth.take_warnings()
+        warnings, self._warnings = [*self._warnings, *self._growth.take_warnings()], []
+        return warnings
 
     def score(self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score with one reward model and hold it to its contract; a failure is tried again until it is out.
+        """Score with one reward model and check what it returns; after a failure it is tried again.
+
+        Without any response nothing is loaded or called.
 
         Args:
             arm: Index of the reward model.
@@ -163,11 +179,14 @@ class RewardPool:
 
         Raises:
             RewardModelError: It cannot be loaded, fails, or returns another number of scores; `QuarantinedError` if
-                it is left out from now on.
+                it is in quarantine from now on.
         """
-        usage = self._usage[self._arms[arm].name]
+        name = self._arms[arm].name
+        usage = self._usage[name]
         if not self.available_K[arm]:
-            raise QuarantinedError(f"reward model {self._arms[arm].name!r} is in quarantine")
+            raise QuarantinedError(f"reward model {name!r} is in quarantine")
+        if not any(map(len, responses)):
+            return [np.zeros(0) for _ in responses]
         while True:
             try:
                 self._acquire_everywhere(arm)
@@ -185,15 +204,9 @@ class RewardPool:
         usage.responses += sum(map(len, responses))
         usage.tokens += sum(count.tokens for _, count in asked)
         usage.too_long += sum(count.too_long for _, count in asked)
+        abstained = sum(count.abstained for _, count in asked)
         scores = [row for row, _ in asked]
-        for row in scores:
-            usage.infinite += int(np.isinf(row).sum())
-            row[np.isinf(row)] = np.nan
-            usage.unscored += int(np.isnan(row).sum())
-        if any(np.isfinite(row).any() for row in scores):
-            self.quarantine.succeeded(arm)
-        elif any(len(row) for row in scores):
-            self.quarantine.failed(arm, f"reward model {self._arms[arm].name!r} gave no finite score for a batch")
+        self._judge_scores(arm, scores, abstained)
         if self._overlap is not None:
             self._overlap.add(arm, prompts, responses, scores)
         return scores
@@ -225,16 +238,16 @@ class RewardPool:
         return scores_BKN
 
     def observe(self) -> Overlap:
-        """Begin to keep all scores, for a comparison of the models; what was kept before is let go."""
+        """Begin to keep all scores, for a comparison of the models; earlier ones are dropped."""
         self._overlap = Overlap(self.names)
         return self._overlap
 
     def num_scored(self) -> dict[str, int]:
-        """Responses each reward model was asked about so far, by name."""
+        """Responses that each reward model was given so far, by name."""
         return {name: usage.responses for name, usage in self._usage.items()}
 
     def prefetch(self, arms: Iterable[int]) -> None:
-        """Bring the files of models that will be asked next near, while something else goes on."""
+        """Read ahead the files of models that will score next, in a thread."""
         wanted = [arm for arm in arms if arm not in self._resident and arm not in self._parked]
         if wanted and (self._fetching is None or not self._fetching.is_alive()):
             fetches = [self._arms[arm].fetch for arm in wanted[: self._max_resident]]
@@ -243,12 +256,12 @@ class RewardPool:
 
     def release_all(self) -> None:
         """Release every loaded model."""
-        for held in (self._resident, self._parked):
-            while held:
-                held.popitem()[1].release()
+        for models in (self._resident, self._parked):
+            while models:
+                self._release(*models.popitem())
 
     def state_dict(self) -> StateDict:
-        """Who is in quarantine."""
+        """The quarantine."""
         return self.quarantine.state_dict()
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -258,22 +271,25 @@ class RewardPool:
     def _ask(
         self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
     ) -> list[tuple[FloatArray, _Counts]]:
-        """Scores of a share of the prompts; the first comes with what the share cost."""
+        """Scores of a share of the prompts; the first comes with the counts of the share."""
         name = self._arms[arm].name
         model = self._acquire(arm)
         with _named(name):
             try:
                 scores = [_as_scores(row) for row in model.score(prompts, responses)]
             except (TypeError, ValueError, OverflowError) as error:
-                raise RewardModelError(f"returned what are no scores: {error}") from error
+                raise RewardModelError(f"scoring failed or returned invalid scores: {error}") from error
         expected = [len(row) for row in responses]
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
-        tokens = model.take_tokens() if isinstance(model, Metered) else 0
-        too_long = model.take_too_long() if isinstance(model, Windowed) else 0
-        counts = [_Counts(tokens, too_long), *[_Counts()] * len(scores)]
-        return list(zip(scores, counts, strict=False))
+        with _named(name):
+            counts = _Counts(
+                model.take_tokens() if isinstance(model, Metered) else 0,
+                model.take_too_long() if isinstance(model, Windowed) else 0,
+                model.take_abstained() if isinstance(model, Abstaining) else 0,
+            )
+        return list(zip(scores, [counts, *[_Counts()] * len(scores)], strict=False))
 
     def _acquire_everywhere(self, arm: int) -> None:
         """Acquire on all processes, also those without a share: they may hold its weights between them."""
@@ -308,33 +324,50 @@ class RewardPool:
         """Park the least recently used model, or release it where none may be parked."""
         arm, model = self._resident.popitem(last=False)
         if self._max_parked == 0:
-            model.release()
+            self._release(arm, model)
             return
         while len(self._parked) >= self._max_parked:
-            self._parked.popitem(last=False)[1].release()
-        model.park()
-        self._parked[arm] = model
+            self._release(*self._parked.popitem(last=False))
+        try:
+            with _named(self._arms[arm].name):
+                model.park()
+            self._parked[arm] = model
+        except RewardModelError as error:
+            self._failed_to_leave(arm, error)
 
     def _forget(self, arm: int) -> None:
-        """Let go of a model that keeps failing; should it come back, it is built afresh."""
+        """Release a model that keeps failing; when it leaves quarantine it is built afresh."""
         model = self._resident.pop(arm, None)
         if model is not None:
-            model.release()
+            self._release(arm, model)
+
+    def _release(self, arm: int, model: RewardModel) -> None:
+        try:
+            with _named(self._arms[arm].name):
+                model.release()
+        except RewardModelError as error:
+            self._failed_to_leave(arm, error)
+
+    def _failed_to_leave(self, arm: int, error: RewardModelError) -> None:
+        """Count and report it; no score depends on a model that has left."""
+        self._usage[self._arms[arm].name].failures += 1
+        self._warnings.append(f"{error} (while it was released; its memory may still be in use)")
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Tell what a reward model raises, or torch while it works, with its name, so that it counts as its failure."""
+    """Raise RewardModelError with the model's name for whatever it raises, so that it counts as its failure."""
     try:
         yield
     except LostProcessError:
         raise
     except LaserError as error:
-        raise RewardModelError(f"reward model {name!r}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
+        message = str(error)
+        raise RewardModelError(message if repr(name) in message else f"reward model {name!r}: {message}") from error
+    except Exception as error:
         if not is_out_of_memory(error):
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RewardModelError(f"reward model {name!r} failed: {reason}; mend it, or leave it out") from error
+            reason = (said(error).splitlines() or [""])[0]
+            raise RewardModelError(f"reward model {name!r} failed: {reason}; fix it, or leave it out") from error
         let_go()
         raise RewardModelError(
             f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
@@ -343,7 +376,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _as_scores(row: object) -> FloatArray:
-    """Scores as a new array; None becomes NaN, and words that look like numbers stay words and are refused."""
+    """Scores as a new array; None becomes NaN. Raises TypeError for text, also for text that looks like a number."""
     array = np.array(row)
     words = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
     if words or array.dtype.kind not in "fiubO":

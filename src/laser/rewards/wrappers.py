@@ -10,7 +10,7 @@ import numpy as np
 
 from laser.core.seeding import stream
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Metered, RewardModel, Windowed
+from laser.rewards.base import Abstaining, Metered, RewardModel, Windowed
 
 Corruption = Literal["none", "inverted", "constant", "random"]
 
@@ -71,6 +71,10 @@ class CorruptedRM:
     def take_tokens(self) -> int:
         """Tokens that a server billed for the reward model."""
         return self._inner.take_tokens() if isinstance(self._inner, Metered) else 0
+
+    def take_abstained(self) -> int:
+        """Responses that the reward model had no opinion on."""
+        return self._inner.take_abstained() if isinstance(self._inner, Abstaining) else 0
 
     def _normal(self, prompt: Prompt, row: Sequence[str], purpose: int) -> FloatArray:
         keys = [zlib.crc32(f"{prompt.id}\0{text}".encode()) for text in row]

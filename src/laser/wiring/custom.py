@@ -1,4 +1,4 @@
-"""Parts of one's own: Python factories that the configuration names as ``path.py:function``."""
+"""Custom parts of a run: Python factories that the configuration names as ``path.py:function``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from laser.core.errors import ConfigError, RewardModelError
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.rewards.custom import CustomRM
-from laser.rewards.function import load_function
 from laser.rewards.pool import RewardPool
-from laser.rewards.user_code import TimeLimit
+from laser.rewards.user_code import UserCode
+from laser.rewards.user_files import folder_of, load_function
 from laser.training.signals import Signal
 
 _STATE = ("state_dict", "load_state_dict")
@@ -42,10 +42,10 @@ def custom_generator(factory: str, policy: Policy) -> Generator:
     return cast(Generator, _make("generation", factory, (policy,), ("generate",)))
 
 
-def custom_reward_model(name: str, factory: str, limit: TimeLimit) -> CustomRM:
-    """Call ``factory()``; what the reward model raises later counts as its failure. Raises RewardModelError."""
+def custom_reward_model(name: str, factory: str, code: UserCode) -> CustomRM:
+    """Call ``factory()``; whatever the reward model raises later counts as its failure. Raises RewardModelError."""
     try:
-        return CustomRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, limit)
+        return CustomRM(_make("", factory, (), ("score", "release", "park", "unpark")), name, code)
     except ConfigError as error:
         raise RewardModelError(str(error)) from error
 
@@ -54,12 +54,9 @@ def _make(section: str, factory: str, arguments: tuple[object, ...], needed: tup
     where = f"{section}.factory {factory}" if section else f"factory {factory}"
     try:
         function: Any = load_function(factory)
+        made = UserCode(where, folder=folder_of(factory)).call(lambda: function(*arguments))
     except RewardModelError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    try:
-        made = function(*arguments)
-    except Exception as error:  # the factory is the user's: whatever it raises is told with its name
-        raise ConfigError(f"{where} raised {type(error).__name__}: {error}") from error
+        raise ConfigError(str(error) if factory in str(error) else f"{where}: {error}") from error
     missing = [name for name in needed if not hasattr(made, name)]
     if missing:
         raise ConfigError(f"{where} made a {type(made).__name__} without {', '.join(missing)}; docs/extend.md has them")

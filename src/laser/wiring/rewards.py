@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,16 +23,18 @@ from laser.lm.sources import (
     load_tokenizer,
 )
 from laser.parallel.ranks import Ranks
-from laser.rewards.base import RewardModel
-from laser.rewards.function import FunctionRM, function_fingerprint, load_function
+from laser.rewards.base import RewardModel, TrainingStep
+from laser.rewards.function import FunctionRM
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import RUBRIC, JudgeRM
 from laser.rewards.loglik import LogLikelihoodRM, ResponseEncoder
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
+from laser.rewards.signatures import calling
 from laser.rewards.similarity import SimilarityRM
-from laser.rewards.user_code import TimeLimit
+from laser.rewards.user_code import UserCode
+from laser.rewards.user_files import folder_of, forget_files, function_fingerprint, load_function
 from laser.rewards.wrappers import CorruptedRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
@@ -48,12 +50,14 @@ from laser.wiring.scorers import (
 
 
 def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
-    """Name the reward models; each is loaded when it is first chosen, but checked now."""
+    """Name the reward models of a run that begins; each is loaded when it is first chosen, but checked now."""
+    forget_files()
+    at = TrainingStep()
     for model in config.rewards.models:
         check_reward_model(model)
     section = config.rewards
     arms = [
-        Arm(model.name, _corrupted(model, _reward_builder(model, ranks), config.seed), _fetcher(model, ranks))
+        Arm(model.name, _corrupted(model, _reward_builder(model, ranks, at), config.seed), _fetcher(model, ranks))
         for model in section.models
     ]
     return RewardPool(
@@ -62,6 +66,7 @@ def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
         max_parked=section.max_parked,
         quarantine=Quarantine(len(arms), max_failures=section.max_failures, recovery_batches=section.recovery_batches),
         ranks=ranks,
+        at=at,
     )
 
 
@@ -74,7 +79,9 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
     try:
         match model:
             case section_of.FunctionReward(function=spec):
-                load_function(spec)
+                function = load_function(spec)
+                if not inspect.isclass(function):
+                    calling(function, "it")
             case section_of.PythonReward(factory=spec):
                 load_function(spec)
             case section_of.LogLikelihoodReward():
@@ -98,14 +105,18 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
         raise RewardModelError(f"reward model {model.name!r}: {error}") from error
 
 
-def _reward_builder(model: section_of.RewardModelConfig, ranks: Ranks | None = None) -> Callable[[], RewardModel]:
+def _reward_builder(
+    model: section_of.RewardModelConfig, ranks: Ranks | None = None, at: TrainingStep | None = None
+) -> Callable[[], RewardModel]:
     match model:
         case section_of.FunctionReward():
-            function = load_function(model.function)
-            busy = threading.Lock()
-            return lambda: FunctionRM(function, model.name, timeout=model.timeout, busy=busy)
+            subject, folder = f"reward function {model.name!r}", folder_of(model.function)
+            code = UserCode(subject, folder=folder, timeout=model.timeout)  # one, however often it is built
+            return partial(FunctionRM, load_function(model.function), model.name, code=code, at=at)
         case section_of.PythonReward():
-            return partial(custom_reward_model, model.name, model.factory, TimeLimit(model.timeout))
+            subject, folder = f"reward model {model.name!r}", folder_of(model.factory)
+            code = UserCode(subject, folder=folder, timeout=model.timeout)
+            return partial(custom_reward_model, model.name, model.factory, code)
         case section_of.LogLikelihoodReward():
             return partial(_build_loglik, model, ranks if model.shard else None)
         case section_of.ClassifierReward():

@@ -26,11 +26,12 @@ from laser.rewards.families.pairrm import load_pairrm
 from laser.rewards.families.table import FAMILIES, PAIRWISE, family_of
 from laser.rewards.families.token_logit import tokens_of
 from laser.rewards.families.tokens import token_of
-from laser.rewards.function import FunctionRM, load_function
+from laser.rewards.function import FunctionRM
 from laser.rewards.metrics.embedded import RoscoeRM
 from laser.rewards.metrics.perplexity import PerplexityRM
 from laser.rewards.metrics.text import DistinctNgrams, Format, Language, Length, TextMetric, count_words, on_responses
 from laser.rewards.pairwise import PairwiseRM
+from laser.rewards.user_files import load_function
 
 
 def check_classifier(section: section_of.ClassifierReward) -> None:

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 from laser.core.errors import RewardModelError
 from laser.core.types import Prompt
-from laser.rewards.function import RewardFunction
 
 TextMetric = Callable[[str], float]
 """From a text with at least one visible character to its score; higher is better."""
 
 
-def on_responses(metric: TextMetric) -> RewardFunction:
+def on_responses(metric: TextMetric) -> Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]:
     """A metric as a reward function; it has no opinion on blank responses."""
 
     def score(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float | None]:

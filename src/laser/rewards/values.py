@@ -1,0 +1,55 @@
+"""Scores that code of others returned, as numbers; anything that is not a number is refused."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import torch
+
+from laser.core.errors import RewardModelError
+
+
+def as_list(returned: Any, subject: str) -> list[Any]:
+    """The elements of what should be a list of scores; a generator runs here.
+
+    Raises:
+        RewardModelError: It is a single value, a text, a mapping, a set, or a table.
+    """
+    if isinstance(returned, torch.Tensor):
+        returned = returned.detach()
+    if isinstance(returned, torch.Tensor | np.ndarray) and returned.ndim != 1:
+        raise RewardModelError(
+            f"{subject} returned an array of shape {tuple(returned.shape)}; return one score per response"
+        )
+    if isinstance(returned, torch.Tensor | np.ndarray):
+        return list(returned.tolist())
+    if isinstance(returned, str | bytes | Mapping | Set) or not isinstance(returned, Iterable):
+        raise RewardModelError(f"{subject} returned {reprlib.repr(returned)}; return one score per response")
+    return list(returned)
+
+
+def as_number(value: Any, subject: str) -> float | None:
+    """A score as a float, None for no opinion; booleans, numpy scalars and tensors of no dimension are numbers.
+
+    Raises:
+        RewardModelError: It is not a number.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    if value is None:
+        return None
+    if isinstance(value, numbers.Real | Decimal):
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond the largest float
+            return math.inf if operator.gt(value, 0) else -math.inf
+    raise RewardModelError(
+        f"{subject} returned {reprlib.repr(value)}, a {type(value).__name__}; return numbers, or None for no opinion"
+    )
