@@ -25,6 +25,10 @@ class TrainingStep:
     num_batches: int = 0
     last: int | None = None
 
+    def move(self, iteration: int, step: int, num_batches: int, last: int) -> None:
+        """Say where the training is now."""
+        self.iteration, self.step, self.num_batches, self.last = iteration, step, num_batches, last
+
 
 class RewardModel(Protocol):
     """Scores responses. Higher is better; the scale is the model's own.

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from laser.core.errors import LaserError, LostProcessError, RewardModelError
+from laser.core.errors import RewardModelError
 from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
-from laser.parallel.memory import is_out_of_memory, let_go
 from laser.parallel.ranks import Alone, Ranks
 from laser.rewards.base import Abstaining, Metered, RewardModel, TrainingStep, Windowed
+from laser.rewards.failures import named
 from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
-from laser.rewards.undisturbed import said
+from laser.rewards.values import as_scores
 
 
 class QuarantinedError(RewardModelError):
@@ -268,22 +267,43 @@ class RewardPool:
         """Restore `state_dict`."""
         self.quarantine.load_state_dict(state)
 
+    def _judge_scores(self, arm: int, scores: Sequence[FloatArray], abstained: int) -> None:
+        """Count responses without a finite score; a call without any is a failure unless the reward model abstained."""
+        name = self._arms[arm].name
+        usage = self._usage[name]
+        missing = 0
+        for row in scores:
+            usage.infinite += int(np.isinf(row).sum())
+            row[np.isinf(row)] = np.nan
+            missing += int(np.isnan(row).sum())
+        if missing < sum(map(len, scores)):
+            self.quarantine.succeeded(arm)
+        elif missing > abstained:
+            self.quarantine.failed(arm, f"reward model {name!r} gave no finite score for a batch")
+        elif usage.abstained == 0:
+            self._warnings.append(
+                f"{name} had no opinion on any of the {missing} responses of a call: no pair comes of it, and its "
+                "bandit reward is 0; summary.json counts such responses as 'abstained'"
+            )
+        usage.unscored += missing
+        usage.abstained += abstained
+
     def _ask(
         self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
     ) -> list[tuple[FloatArray, _Counts]]:
         """Scores of a share of the prompts; the first comes with the counts of the share."""
         name = self._arms[arm].name
         model = self._acquire(arm)
-        with _named(name):
+        with named(name):
             try:
-                scores = [_as_scores(row) for row in model.score(prompts, responses)]
+                scores = [as_scores(row) for row in model.score(prompts, responses)]
             except (TypeError, ValueError, OverflowError) as error:
                 raise RewardModelError(f"scoring failed or returned invalid scores: {error}") from error
         expected = [len(row) for row in responses]
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
-        with _named(name):
+        with named(name):
             counts = _Counts(
                 model.take_tokens() if isinstance(model, Metered) else 0,
                 model.take_too_long() if isinstance(model, Windowed) else 0,
@@ -310,7 +330,7 @@ class RewardPool:
             while len(self._resident) >= self._max_resident:
                 self._make_room()
             usage = self._usage[self._arms[arm].name]
-            with _named(self._arms[arm].name):
+            with named(self._arms[arm].name):
                 if model is not None:
                     model.unpark()
                     usage.unparks += 1
@@ -329,7 +349,7 @@ class RewardPool:
         while len(self._parked) >= self._max_parked:
             self._release(*self._parked.popitem(last=False))
         try:
-            with _named(self._arms[arm].name):
+            with named(self._arms[arm].name):
                 model.park()
             self._parked[arm] = model
         except RewardModelError as error:
@@ -343,7 +363,7 @@ class RewardPool:
 
     def _release(self, arm: int, model: RewardModel) -> None:
         try:
-            with _named(self._arms[arm].name):
+            with named(self._arms[arm].name):
                 model.release()
         except RewardModelError as error:
             self._failed_to_leave(arm, error)
@@ -352,33 +372,3 @@ class RewardPool:
         """Count and report it; no score depends on a model that has left."""
         self._usage[self._arms[arm].name].failures += 1
         self._warnings.append(f"{error} (while it was released; its memory may still be in use)")
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Raise RewardModelError with the model's name for whatever it raises, so that it counts as its failure."""
-    try:
-        yield
-    except LostProcessError:
-        raise
-    except LaserError as error:
-        message = str(error)
-        raise RewardModelError(message if repr(name) in message else f"reward model {name!r}: {message}") from error
-    except Exception as error:
-        if not is_out_of_memory(error):
-            reason = (said(error).splitlines() or [""])[0]
-            raise RewardModelError(f"reward model {name!r} failed: {reason}; fix it, or leave it out") from error
-        let_go()
-        raise RewardModelError(
-            f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
-            "or keep fewer models on the device (rewards.max_resident, rewards.max_parked)"
-        ) from error
-
-
-def _as_scores(row: object) -> FloatArray:
-    """Scores as a new array; None becomes NaN. Raises TypeError for text, also for text that looks like a number."""
-    array = np.array(row)
-    words = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
-    if words or array.dtype.kind not in "fiubO":
-        raise TypeError(f"an array of {array.dtype}")
-    return array.astype(np.float64)

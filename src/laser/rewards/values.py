@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from laser.core.errors import RewardModelError
+from laser.core.types import FloatArray
 
 
 def as_list(returned: Any, subject: str) -> list[Any]:
@@ -53,3 +54,14 @@ def as_number(value: Any, subject: str) -> float | None:
     raise RewardModelError(
         f"{subject} returned {reprlib.repr(value)}, a {type(value).__name__}; return numbers, or None for no opinion"
     )
+
+
+def as_scores(row: object) -> FloatArray:
+    """Scores as a new array; None becomes NaN. Raises TypeError for text, also for text that looks like a number."""
+    if isinstance(row, torch.Tensor):
+        row = row.detach().double().cpu()
+    array = np.array(row)
+    words = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
+    if words or array.dtype.kind not in "fiubO":
+        raise TypeError(f"an array of {array.dtype}")
+    return array.astype(np.float64)

@@ -84,6 +84,7 @@ def train(
         while cursor.step < len(drawn):  # for batch t = 1..T
             batch = _batch(prompts, drawn, cursor.iteration, cursor.step)
             clock = PhaseClock(progress, iteration=cursor.iteration, step=cursor.step)
+            parts.pool.at.move(cursor.iteration, cursor.step, cursor.num_records, training.iterations * len(drawn))
             record = run_batch(parts, config, batch, clock, None if replies is None else replies[cursor.step])
             run.append("steps", record)
             progress.batch(record)

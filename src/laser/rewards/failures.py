@@ -1,0 +1,31 @@
+"""Whatever happens inside a reward model is its failure, with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from laser.core.errors import LaserError, LostProcessError, RewardModelError
+from laser.parallel.memory import is_out_of_memory, let_go
+from laser.rewards.undisturbed import said
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Raise RewardModelError with the model's name for whatever it raises, so that it counts as its failure."""
+    try:
+        yield
+    except LostProcessError:
+        raise
+    except LaserError as error:
+        message = str(error)
+        raise RewardModelError(message if repr(name) in message else f"reward model {name!r}: {message}") from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            reason = (said(error).splitlines() or [""])[0]
+            raise RewardModelError(f"reward model {name!r} failed: {reason}; fix it, or leave it out") from error
+        let_go()
+        raise RewardModelError(
+            f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
+            "or keep fewer models on the device (rewards.max_resident, rewards.max_parked)"
+        ) from error
