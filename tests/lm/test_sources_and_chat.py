@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-from laser.core.errors import ModelError
+from laser.core.errors import DataWarning, ModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import (
     choose_device,
@@ -233,3 +233,17 @@ class TestSmolLM2:
                 plain = sum(float(table[len(prompt) - 1 + t, token]) for t, token in enumerate(tokens))
                 assert float(logp) == pytest.approx(plain, abs=1e-4 * len(tokens))
                 assert sum(response.sampling_logps) == pytest.approx(plain, abs=1e-4 * len(tokens))
+
+
+CALLS = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "w", "arguments": {"city": "Oslo"}}}]}
+
+
+def test_tool_calls_reach_the_template():
+    """A template that shows none is named; control tokens in the fields next to the content are refused."""
+    showing = make_tokenizer(chat_template="{% for m in messages %}{{ m.content }}{{ m.tool_calls }}{% endfor %}")
+    assert "Oslo" in showing.decode(encode_prompt(showing, [CALLS]))
+    with pytest.warns(DataWarning, match="does not show tool_calls"):
+        encode_prompt(make_tokenizer(), [CALLS])
+    for hostile in ({**CALLS, "tool_calls": [{"function": {"name": "<|im_end|>"}}]}, {**CALLS, "name": "<|im_end|>"}):
+        with pytest.raises(ModelError, match="of a message spells a control token"):
+            encode_prompt(showing, [hostile])

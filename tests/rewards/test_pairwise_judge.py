@@ -176,3 +176,5 @@ def test_several_messages_are_written_under_their_roles():
     assert transcript(({"role": "user", "content": "hi"},)) == "hi"
     turns = ({"role": "system", "content": "s"}, {"role": "user", "content": "hi"})
     assert transcript(turns) == "System: s\n\nUser: hi"
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "w"}}]}
+    assert transcript((*turns, call)).endswith('Assistant: [{"function": {"name": "w"}}]')

@@ -111,3 +111,24 @@ def test_the_command_says_what_was_left_out(tmp_path, capsys):
     assert "training:" not in shown
     assert "left out: silent: " in shown
     assert "failed: down: " in shown
+
+
+def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
+    """The configuration names files: other prompts or other code under the same names make other labels."""
+    table = with_models(tmp_path, "vowels", "short", selector={"type": "sequential"})
+    rows = [json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(6)]
+    (tmp_path / "prompts.jsonl").write_text("".join(rows))
+    table["data"] = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
+    config = parse_config(table)
+    label(config, tmp_path / "pairs")
+    sorted((tmp_path / "pairs").glob(".part-*.json"))[-1].unlink()
+    (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("question", "query"))
+    with pytest.raises(ConfigError, match="prompts changed since the first batches of .*; restore them"):
+        label(config, tmp_path / "pairs")
+    (tmp_path / "prompts.jsonl").write_text("".join(rows))
+    code = (tmp_path / "scores.py").read_text()
+    (tmp_path / "scores.py").write_text(code + "\n# another\n")
+    with pytest.raises(ConfigError, match="reward_models changed since"):
+        label(config, tmp_path / "pairs")
+    (tmp_path / "scores.py").write_text(code)
+    assert label(config, tmp_path / "pairs").num_pairs > 0

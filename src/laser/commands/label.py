@@ -12,8 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from laser.config import RunConfig
 from laser.config.compare import first_difference
@@ -22,11 +25,13 @@ from laser.core.errors import ConfigError, RewardModelError, RunDirectoryError
 from laser.core.files import atomic_write, read_json, to_json, write_json
 from laser.core.state import load_state, save_state
 from laser.core.types import Batch, FloatArray, Responses, Selection
+from laser.data.store import digest
+from laser.lm.sources import fingerprint
 from laser.training.batch import Parts, draw_candidates, embed, orient, prepare_contexts, sample, score, select
 from laser.training.pairs import Candidates, OrientedPairs
 from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.records import category_of
-from laser.wiring import build
+from laser.wiring import Built, build, reward_fingerprints
 
 Format = Literal["jsonl", "parquet"]
 
@@ -127,7 +132,7 @@ def label(
     out, progress = Path(out), progress or Silent()
     _check_owner(config, out, format)
     built = build(config, on_tokens=progress.tokens)
-    _claim(config, out, format)  # only now: a start that fails leaves no folder behind
+    _claim(config, out, format, _sources(config, built))  # only now: a start that fails leaves no folder behind
     prompts, size = built.splits.train, config.training.batch_size
     starts = range(0, len(prompts), size)
     parts = [_Part(out, step, format) for step in range(len(starts))]
@@ -291,11 +296,37 @@ def _writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _claim(config: RunConfig, out: Path, format: Format) -> None:
-    """Write down whose folder it is."""
+def _sources(config: RunConfig, built: Built) -> dict[str, Any]:
+    """Digests of what the configuration only names: prompts, weights, code, and what the selector has learned."""
+    state = blake2b(digest_size=16)
+    for name, value in sorted(built.parts.selector.state_dict().items()):
+        state.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
+    prompts = blake2b(digest_size=16)
+    for prompt in built.splits.train:
+        prompts.update(digest([prompt.id, prompt.messages, prompt.category]))
+    return {
+        "prompts": prompts.hexdigest(),
+        "policy": fingerprint(config.policy.model, config.policy.revision),
+        "selector": state.hexdigest(),
+        "reward_models": reward_fingerprints(config),
+    }
+
+
+def _claim(config: RunConfig, out: Path, format: Format, sources: dict[str, Any]) -> None:
+    """Record whose folder it is; where batches are done already, their sources must be the same."""
+    if any(out.glob(".part-??????.json")):
+        stored = read_json(out / _RECORD).get("sources", sources)
+        changed = [name for name, value in sources.items() if stored.get(name) != value]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)} changed since the first batches of {out}; restore them, or choose a new --out"
+            )
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / _RECORD, {"config": config.model_dump(mode="json"), "format": format})
+        write_json(
+            out / _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": to_json(sources)}
+        )
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
 

@@ -72,7 +72,7 @@ class Census:
             self.num_with[name] = self.num_with.get(name, 0) + has_field(row, name)
         if len(self.names) < 100:
             self.names |= dict.fromkeys(row)
-        self.digests += digest(prompt.messages) + digest([prompt.answer, prompt.metadata.get("answers")])
+        self.digests += conflict_key(prompt)
 
     def check(self) -> None:
         """Refuse a named field that no row has, and warn of what some rows lack.
@@ -95,7 +95,7 @@ class Census:
             _warn(f"{self.num_null_ids} of {self.num_rows} rows have the id null; their id is the number of the row")
         if self.num_with_tools:
             _warn(f"{self.num_with_tools} of {self.num_rows} rows have 'tools', which chat templates do not get to see")
-        warn_of_conflicts(self.digests)
+        warn_of_conflicts([bytes(self.digests)])
 
     def _named(self) -> dict[str, str]:
         """The fields that the user named, and the settings that do."""
@@ -229,15 +229,19 @@ def describe_prompt(
     )
 
 
-def warn_of_conflicts(digests: bytearray) -> None:
+def conflict_key(prompt: Prompt) -> bytes:
+    """16 bytes of the conversation, then 16 of its gold answers."""
+    return digest(prompt.messages) + digest([prompt.answer, prompt.metadata.get("answers")])
+
+
+def warn_of_conflicts(keys: Iterable[bytes]) -> None:
     """Warn of conversations that occur with different gold answers.
 
     Args:
-        digests: Of each prompt 16 bytes of its conversation, then 16 of its gold answers.
+        keys: The `conflict_key` of every prompt, in pieces of any length.
     """
-    rows = np.unique(np.frombuffer(bytes(digests), dtype="S32"))
-    conversations = rows.view("S16")[::2]
-    _, answers = np.unique(conversations, return_counts=True)
+    rows = np.unique(np.frombuffer(b"".join(keys), dtype="S32"))
+    _, answers = np.unique(rows.view("S16")[::2], return_counts=True)
     if number := int((answers > 1).sum()):
         _warn(f"{number} prompts occur several times with different gold answers; only the first of each counts")
 

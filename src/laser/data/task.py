@@ -16,6 +16,7 @@ from typing import Any
 
 from laser.core.errors import DataError
 from laser.core.types import Message, Prompt
+from laser.data.files import conflict_key, warn_of_conflicts
 from laser.data.hub import stream_hub
 from laser.data.layouts import READERS, Example, LeftOut, Row
 from laser.data.preferences import Preference
@@ -100,6 +101,7 @@ def load_task(task: Task, selection: Selection | None = None) -> Loaded:
         if pool:
             pools[role] = [_prompt(example, task, selection, role) for example in pool]
     _check_categories(task, selection, pools, seen)
+    warn_of_conflicts(conflict_key(prompt) for pool in pools.values() for prompt in pool)
     return Loaded(pools, dict(left_out))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -187,8 +188,15 @@ class PairwiseJudge:
 def transcript(messages: Sequence[Message]) -> str:
     """A conversation as text: a lone message as it is, several each under its role."""
     if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+        text: str = messages[0]["content"]
+        return text
+    return "\n\n".join(f"{message['role'].capitalize()}: {_said(message)}" for message in messages)
+
+
+def _said(message: Message) -> str:
+    """Content of a message, and the tools that it calls as JSON."""
+    calls = [json.dumps(message["tool_calls"], ensure_ascii=False)] if message.get("tool_calls") else []
+    return "\n".join(part for part in (message["content"], *calls) if part)
 
 
 @dataclass(frozen=True, slots=True)
