@@ -123,7 +123,7 @@ def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
     label(config, tmp_path / "pairs")
     sorted((tmp_path / "pairs").glob(".part-*.json"))[-1].unlink()
     (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("question", "query"))
-    with pytest.raises(ConfigError, match="prompts changed since the first batches of .*; restore them"):
+    with pytest.raises(ConfigError, match=r"prompts changed since the first batches of .*; restore them"):
         label(config, tmp_path / "pairs")
     (tmp_path / "prompts.jsonl").write_text("".join(rows))
     code = (tmp_path / "scores.py").read_text()
