@@ -297,6 +297,22 @@ def test_a_reward_function_of_trl_is_wrapped(tmp_path):
     assert rm.score([make_prompt("a")], [["<think>so</think>yes", "yes"]])[0].tolist() == [1.0, 0.0]
 
 
+def test_a_reward_function_of_verl_is_wrapped(tmp_path, monkeypatch):
+    (tmp_path / "my_verl_reward.py").write_text(
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    return float(solution_str == ground_truth) + (data_source == 'gsm8k')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "rewards.py").write_text(code_of("docs/coming-from.md", 1))
+    row = {"prompt": "2+2?", "data_source": "gsm8k", "reward_model": {"ground_truth": "4"}, "extra_info": {"index": 0}}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    from laser.data.files import load_file
+    from laser.rewards.function import FunctionRM, load_function
+
+    rm = FunctionRM(load_function(f"{tmp_path}/rewards.py:verl"), "verl")
+    assert rm.score(list(load_file(tmp_path / "p.jsonl")), [["4", "5"]])[0].tolist() == [2.0, 1.0]
+
+
 @pytest.mark.slow
 def test_pairs_go_to_trl_as_shown(tmp_path, monkeypatch):
     pytest.importorskip("trl", reason="trl is not installed; run make test")
@@ -308,6 +324,6 @@ def test_pairs_go_to_trl_as_shown(tmp_path, monkeypatch):
 
     label(parse_config(table), "pairs")
     make_tokenizer().save_pretrained(tmp_path / "base")
-    code = code_of("docs/coming-from.md", 1).replace("HuggingFaceTB/SmolLM2-135M-Instruct", "./base")
+    code = code_of("docs/coming-from.md", 2).replace("HuggingFaceTB/SmolLM2-135M-Instruct", "./base")
     cpu = 'output_dir="trl-run", use_cpu=True, bf16=False, max_steps=1, report_to=[], save_strategy="no"'
     exec(compile(code.replace('output_dir="trl-run"', cpu), "docs/coming-from.md", "exec"), {})
