@@ -100,6 +100,7 @@ def test_tools_that_no_template_sees_are_reported(tmp_path):
         ([said("user", " ")], "line 1 has an empty prompt"),
         ([HI, "x"], "a list is neither text nor a list of messages"),
         ([], "a list is neither text nor a list of messages"),
+        ([said("assistant", None, tool_calls=[float("nan")]), HI], "tool_calls cannot be written as JSON"),
     ],
 )
 def test_what_is_not_text_is_refused_with_its_row(tmp_path, prompt, words):
@@ -188,6 +189,9 @@ def test_pairs_of_every_form(tmp_path, form):
             "the response has only 'tool_calls'",
         ),
         ({"prompt": "Hi?", "chosen": ["a"], "rejected": ["b", "c", "d"], "num_correct": 2}, "num_correct is 2"),
+        ({"prompt": "Hi?", "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"]}, "laser tasks export rm_bench"),
+        ({"instruction": "Hi?", "input": 3, "chosen": "good", "rejected": "bad"}, "'input' is a number; write text"),
+        ({"query": "Hi?", "history": [["a"]], "chosen": "good", "rejected": "bad"}, "'history' is not a list of pairs"),
         ({"x": 1, "chosen": "good", "rejected": "bad"}, "has no field 'prompt'; it has 'x', 'chosen', 'rejected'"),
     ],
 )

@@ -51,6 +51,14 @@ def test_anything_else_is_refused_with_its_row(tmp_path, value):
         read_gold("row 7", value)
 
 
+def test_deep_nesting_is_refused_too():
+    value = "x"
+    for _ in range(900):
+        value = [value]
+    with pytest.raises(DataError, match="row 7: the gold answer is"):
+        read_gold("row 7", value)
+
+
 def test_a_row_keeps_several_answers_and_the_solution(tmp_path):
     rows = [
         {"prompt": "a", "answer": ["18", "eighteen"]},
@@ -157,6 +165,7 @@ def test_options_in_every_form(value, options):
         ({"options": "A or B"}, "line 1: the options are not understood"),
         ({"options": [["x"]]}, "line 1: the options are not understood"),
         ({"options": 3}, "line 1: the options are not understood"),
+        ({"options": {"label": ["A"], "text": None}}, "line 1: the options are not understood"),
         ({"answer_type": "numbr"}, "line 1: answer_type 'numbr' is unknown; did you mean 'number'?"),
         ({"answer_type": ["number"]}, "line 1: answer_type ['number'] is unknown"),
         ({"options": ["x", "y"], "answer": 1}, "line 1: the answer 1 is none of the options A, B; write the option's"),

@@ -60,7 +60,7 @@ def check_prompt(where: str, messages: Sequence[Message]) -> tuple[Message, ...]
     last = messages[-1]
     if last["role"] not in ASKING:
         raise DataError(
-            f"{where}: the last message is from {last['role']!r:.60}; end the prompt with a user or tool message"
+            f"{where}: the last message is from {brief(last['role'])}; end the prompt with a user or tool message"
         )
     if not last["content"].strip():
         raise DataError(f"{where} has an empty prompt; fill or remove it")
@@ -75,7 +75,7 @@ def response_text(where: str, message: Message) -> str:
     """
     if message["role"] != "assistant":
         raise DataError(
-            f"{where}: the last message is from {message['role']!r:.60}; end it with the assistant's response"
+            f"{where}: the last message is from {brief(message['role'])}; end it with the assistant's response"
         )
     text: str = message["content"]
     if not text.strip():
@@ -141,15 +141,24 @@ def kind_of(value: Any) -> str:
             return f"a value of type {type(value).__name__}"
 
 
+def brief(value: Any) -> str:
+    """A value as Python writes it, at most 60 characters, for error messages."""
+    try:
+        return f"{value!r:.60}"
+    except RecursionError:
+        return f"{kind_of(value)}, nested too deeply"
+
+
 def _message(where: str, turn: Mapping[str, Any]) -> Message:
     role, content = (turn.get("role"), turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
     if not isinstance(role, str) or not _ROLE.fullmatch(role):
-        raise DataError(f"{where}: {role!r:.60} is not a role; use system, user, assistant or tool")
-    passed = {name: _without_nulls(turn[name]) for name in PASSED_ON if turn.get(name) not in (None, [], "")}
+        raise DataError(f"{where}: {brief(role)} is not a role; use system, user, assistant or tool")
+    given = {name: turn[name] for name in PASSED_ON if turn.get(name) not in (None, [], "")}
     try:
+        passed = {name: _without_nulls(value) for name, value in given.items()}
         json.dumps(passed, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{where}: {', '.join(passed)} cannot be written as JSON; fix or remove the row") from error
+        raise DataError(f"{where}: {', '.join(given)} cannot be written as JSON; fix or remove the row") from error
     if content is None and not passed:
         raise DataError(f"{where} has no content; each message needs 'role' and 'content'")
     return {"role": _ROLES.get(role, role), "content": _content(where, content), **passed}
@@ -172,7 +181,7 @@ def _part(where: str, part: Any) -> str:
     kind = part.get("type", "text") if isinstance(part, Mapping) else kind_of(part)
     if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
         raise DataError(
-            f"{where} has a part of type {kind!r:.60}; laser reads text only, so remove the part or the row"
+            f"{where} has a part of type {brief(kind)}; laser reads text only, so remove the part or the row"
         )
     return read_text(where, part["text"])
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, get_args
 
 from laser.core.errors import DataError
-from laser.data.conversations import read_text
+from laser.data.conversations import brief, read_text
 from laser.data.tasks import AnswerType
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -59,7 +59,7 @@ def read_options(where: str, value: Any) -> dict[str, str]:
             raise DataError(_refused_options(where)) from None
     if value is None:
         return {}
-    if isinstance(value, Mapping) and {"label", "text"} <= value.keys() and isinstance(value["label"], Sequence):
+    if isinstance(value, Mapping) and isinstance(value.get("label"), list) and isinstance(value.get("text"), list):
         value = [{"label": label, "text": text} for label, text in zip(value["label"], value["text"], strict=False)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = _lettered(value)
@@ -78,7 +78,7 @@ def check_answer_type(where: str, value: Any) -> None:
     if value is not None and value not in known:
         near = difflib.get_close_matches(str(value)[:60], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}, or set data.answer_type for all rows"
-        raise DataError(f"{where}: answer_type {value!r:.60} is unknown; {hint}")
+        raise DataError(f"{where}: answer_type {brief(value)} is unknown; {hint}")
 
 
 def check_letter(where: str, value: Any, options: Mapping[str, str]) -> None:
@@ -89,7 +89,7 @@ def check_letter(where: str, value: Any, options: Mapping[str, str]) -> None:
     """
     if options and isinstance(value, int | float) and not {str(value), f"{value:g}"} & {*options, *options.values()}:
         raise DataError(
-            f"{where}: the answer {value!r:.60} is none of the options {', '.join(options)[:60]}; write the option's "
+            f"{where}: the answer {brief(value)} is none of the options {', '.join(options)[:60]}; write the option's "
             "letter or text"
         )
 
@@ -103,7 +103,7 @@ def _one(where: str, value: Any) -> str | None:
         return (found["answer"].strip() if found is not None else text) if text.strip() else None
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
-    has = f"an object with {', '.join(map(repr, value))[:200]}" if isinstance(value, Mapping) else f"{value!r:.60}"
+    has = f"an object with {', '.join(map(repr, value))[:200]}" if isinstance(value, Mapping) else f"{brief(value)}"
     raise DataError(
         f"{where}: the gold answer is {has}; write text, a number or a list of them, or name the field that holds it "
         "(data.answer_field = 'outer.inner')"

@@ -84,6 +84,11 @@ def read_compared(where: str, row: Row, name: str) -> Compared:
             raise DataError(f"{where}: {count} is {row[count]}, but there are {expected}; get the file again")
     if base is None:
         raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+    if len(correct) == len(incorrect) == 3 and "num_correct" not in row:
+        raise DataError(
+            f"{where} has 3 chosen and 3 rejected responses: for the nine pairs of RM-Bench use laser tasks export "
+            "rm_bench, for the best of six add a field num_correct"
+        )
     return Compared(check_prompt(where, base), correct, incorrect)
 
 
@@ -125,9 +130,14 @@ def _by_look(where: str, row: Row) -> tuple[list[Message], frozenset[str]] | Non
 
 def _instruction(where: str, row: Row, instruction: str) -> list[Message]:
     """Alpaca's, LLaMA-Factory's and ms-swift's older form."""
-    text = "\n".join(part for part in (instruction, row.get("input")) if isinstance(part, str) and part.strip())
+    added, history = row.get("input"), row.get("history") or []
+    if added is not None and not isinstance(added, str):
+        raise DataError(f"{where}: 'input' is {kind_of(added)}; write text")
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+        raise DataError(f"{where}: 'history' is not a list of pairs of question and answer; fix or remove the row")
+    text = "\n".join(part for part in (instruction, added) if part and part.strip())
     turns: list[Message] = []
-    for asked, answered in row.get("history") or ():
+    for asked, answered in history:
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return _with_system(where, row, read_messages(where, [*turns, {"role": "user", "content": text}]))
 
