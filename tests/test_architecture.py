@@ -1,9 +1,12 @@
 """The import directions of docs/design.md, and the sizes a reader can hold in the head."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "laser"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -19,6 +22,13 @@ def test_imports_follow_the_contracts():
     )
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_the_trees_in_the_pages_list_the_packages(page):
+    (tree,) = re.findall(r"^src/laser/\n(.*?)^```", (SOURCE.parents[1] / page).read_text(), re.DOTALL | re.MULTILINE)
+    listed = {line.split("/")[0].strip() for line in tree.splitlines() if "/" in line.split()[0]}
+    assert listed == {path.parent.name for path in SOURCE.glob("*/__init__.py")}
 
 
 def functions():
