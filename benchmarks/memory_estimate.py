@@ -1,6 +1,6 @@
 """The memory that `laser train --dry-run` estimates against the peak of a real run.
 
-Every size is one batch of a run in a process of its own: weights, sampling, scoring and training as `laser train` does
+Every size is one batch of a run in a separate process: weights, sampling, scoring and training as `laser train` does
 them. Measured is the high-water mark of the device's memory, or of the process beyond what it held before it loaded
 anything.
 

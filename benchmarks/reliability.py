@@ -122,7 +122,7 @@ INTERRUPTED = (
     ),
     Row("No file may grow beyond a limit", ("test_disk::test_files_that",), "a sentence, equal once there is room"),
     Row(
-        "Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is mended"
+        "Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is fixed"
     ),
     Row("Two processes on one run directory", ("test_run::test_a_second_process",), "the second is refused"),
 )
@@ -164,7 +164,7 @@ REWARD_MODELS = (
     Row(
         "No reward model left",
         ("test_faults::test_with_none_left",),
-        "the run stops with a sentence and goes on once they are mended",
+        "the run stops with a sentence and continues once they are fixed",
     ),
     Row(
         "A server dies, hangs, comes back",
@@ -172,7 +172,7 @@ REWARD_MODELS = (
         "left out, tried again, used again",
     ),
     Row(
-        "Functions that hang, run out of memory, exit, or return what is no score",
+        "Functions that hang, run out of memory, exit, or return something that is not a score",
         (
             "test_reward_model_faults::test_nonsense",
             "test_reward_model_faults::test_whatever",
@@ -208,7 +208,7 @@ INPUTS = (
         ("replies of reward servers", "replies of sampling servers"),
     ),
     Row(
-        "Replies that drip, never end, unpack to too much, redirect, or are no JSON",
+        "Replies that drip, never end, unpack to too much, redirect, or are not JSON",
         (
             "test_replies::test_a_reply_that",
             "test_replies::test_an_endless",
@@ -315,7 +315,7 @@ def page(results: dict[str, Result]) -> str:
         "# Reliability",
         "",
         "What was done to laser, how often, and what came of it. Made by `make reliability`; the test suite does the "
-        "same with fewer inputs. The threat model is in SECURITY.md, beside the README.",
+        "same with fewer inputs. The threat model is in SECURITY.md, next to the README.",
         "",
         *(_made(name, results[name]) for name in PARTS if name in results),
     ]

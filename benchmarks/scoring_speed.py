@@ -47,7 +47,7 @@ def plain(policy: Policy, prompts, responses) -> np.ndarray:
 
 
 def held(side: str, model: str, precision: str, size: dict[str, int], queue) -> None:
-    """Peak bytes beyond the loaded model, in a process of its own."""
+    """Peak bytes beyond the loaded model, in a separate process."""
     torch.set_num_threads(1)
     policy = load_policy(model, precision)
     choose_layout(policy.model)
