@@ -121,9 +121,7 @@ INTERRUPTED = (
         ("full disks",),
     ),
     Row("No file may grow beyond a limit", ("test_disk::test_files_that",), "a sentence, equal once there is room"),
-    Row(
-        "Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is fixed"
-    ),
+    Row("Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is fixed"),
     Row("Two processes on one run directory", ("test_run::test_a_second_process",), "the second is refused"),
 )
 DAMAGED = (
