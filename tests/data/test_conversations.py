@@ -127,6 +127,7 @@ PAIRS = {
     "one message each": ({"messages": [HI], "chosen": GOOD, "rejected": BAD}, [HI]),
     "parts": ({"prompt": "Hi?", "chosen": [said("assistant", [PART])], "rejected": "bad"}, [HI]),
     "implicit prompt": ({"chosen": [HI, GOOD], "rejected": [HI, BAD]}, [HI]),
+    "a prompt with other blanks": ({"prompt": "Hi? ", "chosen": [HI, GOOD], "rejected": [HI, BAD]}, [HI]),
     "several turns": ({"prompt": "Hi?", "chosen": [*JOKE, GOOD], "rejected": [*JOKE, BAD]}, JOKE),
     "system message in chosen": (
         {"prompt": "Hi?", "chosen": [SYSTEM, HI, GOOD], "rejected": [SYSTEM, HI, BAD]},

@@ -119,8 +119,8 @@ class GenerationConfig(Section):
 
 
 _ANSWER_TYPE = (
-    "What answers are: text, a number, yes or no, an option's letter, mathematics; auto: what a row says, else as the "
-    "gold answer looks."
+    "Type of the answers: text, number, yes_no, option (its letter) or math; auto: as the row says, else inferred from "
+    "the gold answers."
 )
 
 
@@ -169,23 +169,26 @@ class HubData(Section):
 
 
 class TaskData(Section):
-    """Prompts of a task that the library knows; `laser tasks` lists them, and docs/tasks.md says how each is read."""
+    """Prompts of a task; `laser tasks` lists all tasks, and docs/tasks.md describes how each is read."""
 
     type: Literal["task"] = "task"
     name: str = Field(
-        description="Name of the task; it also sets what the fields below and split, evaluation leave out."
+        description="Name of the task; it also gives the defaults of the fields below, of split and of evaluation."
     )
     path: str | None = Field(None, description="The original files, or a folder with them; None: the hub.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     categories: tuple[str, ...] | None = Field(None, description="Categories to keep; None: all.")
-    category_field: str | None = Field(None, description="Column that is the category; None: the task's own.")
+    category_field: str | None = Field(None, description="Column with the category; None: the task's.")
     classifier: str | None = Field(
-        None, description="Prompt classifier (hub id or folder) for a task without categories of its own."
+        None, description="Prompt classifier (hub id or folder) for a task without categories."
     )
-    template: str | None = Field(None, description="Text around the prompt, with {input} and {context}; None: its own.")
+    template: str | None = Field(
+        None, description="Text around the prompt, with {input} and {context}; None: the task's."
+    )
     answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
     limit: PositiveInt | None = Field(
-        None, description="Most prompts kept per category and original split, drawn by a seeded hash; None: all."
+        None,
+        description="Largest number of prompts per category and original split, drawn by a seeded hash; None: all.",
     )
     max_rows: PositiveInt | None = Field(None, description="Read only the first rows of each original split.")
 
@@ -201,7 +204,7 @@ class TaskData(Section):
 
 
 class EmbeddedData(Section):
-    """Prompts with gold answers that the library generates itself, seeded."""
+    """Generated prompts with gold answers, seeded."""
 
     type: Literal["embedded"] = "embedded"
     categories: tuple[str, ...] | None = Field(None, description="Categories to generate; None: all of them.")
@@ -211,7 +214,7 @@ Data = Annotated[JsonlData | HubData | TaskData | EmbeddedData, Field(discrimina
 
 
 class SplitConfig(Section):
-    """How many prompts go where, and how batches are drawn."""
+    """Split sizes, and how batches are drawn."""
 
     train: int | None = Field(None, ge=0, description="Number of training prompts; None: all that remain.")
     dev: int = Field(64, ge=0, description="Number of development prompts.")

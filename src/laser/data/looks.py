@@ -68,8 +68,8 @@ def read_compared(where: str, row: Row, name: str) -> Compared:
     """The prompt of a row with the responses that it compares.
 
     `chosen` and `rejected` hold a text, a conversation that ends with the response, or a list of texts (RewardBench 2);
-    ms-swift writes `rejected_response` or `rejected_messages` instead. The shared
-    beginning of both conversations is the prompt, which may also be in a separate field.
+    ms-swift writes `rejected_response` or `rejected_messages` instead. The shared beginning of both conversations is
+    the prompt, which may also be in a separate field.
 
     Raises:
         DataError: A response or the prompt is missing, or the conversations differ before their last message.
@@ -200,9 +200,10 @@ def _joined(base: Sequence[Message], begun: Sequence[Message]) -> list[Message] 
     """The prompt, from its field and the beginning of the responses; None if they are different conversations."""
     if begun and begun[0]["role"] == "assistant":
         return [*base, *begun]
-    if all(message in begun for message in base):
+    said, asked = ([(turn["role"], turn["content"].strip()) for turn in turns] for turns in (begun, base))
+    if all(turn in said for turn in asked):
         return list(begun)
-    return list(base) if not begun or (all(message in base for message in begun) and base[-1] == begun[-1]) else None
+    return list(base) if not begun or (all(turn in asked for turn in said) and asked[-1] == said[-1]) else None
 
 
 def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
