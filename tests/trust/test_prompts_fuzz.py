@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from counted import count, times
 from laser.core.errors import DataError, ModelError
-from laser.data.files import load_file
+from laser.data.files import Fields, load_file
+from laser.data.files import make_prompt as make_prompt_of
+from laser.data.looks import read_compared
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import load_tokenizer, resolve
 from laser.rewards.loglik import ResponseEncoder
@@ -45,6 +47,50 @@ def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, lines):
             assert prompt.text.strip()
             for text in (prompt.id, prompt.category, prompt.answer or "", *(m["content"] for m in prompt.messages)):
                 text.encode()  # can be written anywhere
+
+
+TURN = MESSAGE | st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant"]), "content": TEXT},
+    optional={"tool_calls": VALUE, "name": VALUE},
+)
+SIDE = st.lists(TURN, max_size=3) | st.lists(TEXT, max_size=3) | TURN | VALUE
+FORMS = ("prompt", "messages", "conversations", "instruction", "input", "system", "history", "query", "question")
+ANY_ROW = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(FORMS, SIDE),
+        **dict.fromkeys(("chosen", "rejected", "rejected_response", "rejected_messages", "response"), SIDE),
+        **dict.fromkeys(("id", "answer", "answers", "options", "answer_type", "category", "subset", "tools"), VALUE),
+        **dict.fromkeys(("num_correct", "total_completions", "reward_model"), VALUE),
+    },
+)
+
+
+@pytest.mark.filterwarnings("ignore::laser.core.errors.DataWarning")
+@settings(max_examples=times(400), deadline=None)
+@given(ANY_ROW)
+def test_a_row_of_any_form_is_understood_or_refused_with_its_place(row):
+    count("rows of any form")
+    refused = []
+    for read in (_prompt_of, _candidates_of):
+        try:
+            read(row)
+        except DataError as error:
+            refused.append(str(error))
+    assert all(message.startswith("row 3") and len(message) < 1000 for message in refused)
+
+
+def _prompt_of(row):
+    prompt = make_prompt_of("row 3", row, 0, Fields())
+    assert prompt.messages[-1]["content"].strip()
+    json.dumps([prompt.messages, prompt.answer, prompt.category], ensure_ascii=False).encode()
+
+
+def _candidates_of(row):
+    compared = read_compared("row 3", row, "prompt")
+    assert compared.correct
+    assert compared.incorrect
+    assert all(text.strip() for text in (*compared.correct, *compared.incorrect))
 
 
 @pytest.mark.parametrize(
