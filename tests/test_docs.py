@@ -307,7 +307,8 @@ def test_a_reward_function_of_verl_is_wrapped(tmp_path, monkeypatch):
     row = {"prompt": "2+2?", "data_source": "gsm8k", "reward_model": {"ground_truth": "4"}, "extra_info": {"index": 0}}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     from laser.data.files import load_file
-    from laser.rewards.function import FunctionRM, load_function
+    from laser.rewards.function import FunctionRM
+    from laser.rewards.user_files import load_function
 
     rm = FunctionRM(load_function(f"{tmp_path}/rewards.py:verl"), "verl")
     assert rm.score(list(load_file(tmp_path / "p.jsonl")), [["4", "5"]])[0].tolist() == [2.0, 1.0]

@@ -1,4 +1,4 @@
-"""`laser rewardbench` as a user meets it: what its tables say of reward models that had nothing to say."""
+"""`laser rewardbench` on the command line: its tables, and the files it writes."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def silent(prompts, responses):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A pool of which one never answers and one has a window too short for one of four responses."""
+    """A pool with a model that never answers and one whose window is too short for one of four responses."""
     folder = tmp_path_factory.mktemp("bench")
     save_model(folder / "base", scale=0.15)
     (folder / "scores.py").write_text(SCORES)
@@ -41,7 +41,7 @@ def project(tmp_path_factory):
     return folder
 
 
-def test_what_was_too_long_and_who_said_nothing_is_told(project, tmp_path, monkeypatch, capsys):
+def test_silent_models_and_responses_that_are_too_long_are_shown(project, tmp_path, monkeypatch, capsys):
     out = tmp_path / "new" / "bench.json"
     arguments = ["rewardbench", project / "pairs.jsonl", "--config", project / "run.toml", "--out", out]
     monkeypatch.setattr(sys, "argv", ["laser", *map(str, arguments)])
@@ -66,3 +66,34 @@ def test_what_was_too_long_and_who_said_nothing_is_told(project, tmp_path, monke
     assert bench["too_long"] == {"longer": 0, "silent": 0, "likelihood": 1}
     assert bench["silent"] == ["silent"]
     assert bench["agreement"]["silent"]["longer"] is None
+
+
+def run(monkeypatch, *arguments):
+    """The exit code of `laser rewardbench`."""
+    monkeypatch.setattr(sys, "argv", ["laser", "rewardbench", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code
+
+
+def test_rewardbench_2_has_its_own_table_and_its_own_files(project, tmp_path, monkeypatch, capsys):
+    rows = [
+        {"id": "1", "prompt": "q1", "chosen": ["aaaa"], "rejected": ["a", "b", "c"], "subset": "Math"},
+        {"id": "2", "prompt": "q2", "chosen": ["a"], "rejected": ["bbb", "b", "c"], "subset": "Focus"},
+    ]
+    (tmp_path / "rb2.json").write_text(json.dumps(rows))
+    arguments = (tmp_path / "rb2.json", "--config", project / "run.toml", "--leaderboard", tmp_path / "results")
+    assert run(monkeypatch, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "Best of up to 4 responses to 2 prompts; random choice: 0.250" in said
+    assert re.search(r"longer\W+0\.500\W+0\.500\W+0\.095 to 0\.905\W+0\.00\W+1\.00\W+0\W+0", said)
+    assert json.loads((tmp_path / "results" / "longer.json").read_text()) == {
+        "model": "longer",
+        "model_type": "function",
+        "chat_template": "tokenizer",
+        "Math": 1.0,
+        "Focus": 0.0,
+    }
+    assert run(monkeypatch, *arguments) == 2
+    assert "longer.json exists already" in capsys.readouterr().out

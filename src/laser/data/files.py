@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from laser.data.conversations import kind_of, read_text
 from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows
-from laser.data.store import StoredPrompts, digest
+from laser.data.store import Digests, StoredPrompts, digest
 
 AUTO = "auto"
 
@@ -60,7 +61,14 @@ class Census:
     num_with_answer: int = 0
     num_with: dict[str, int] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
-    digests: bytearray = field(default_factory=bytearray)
+    conversations: list[Digests] = field(default_factory=list)
+    golds: bytearray = field(default_factory=bytearray)
+    named: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the fields that the user named, and the settings that do."""
+        settings = {self.fields.answer: "answer_field", self.fields.category: "category_field"}
+        self.named = {name: setting for name, setting in settings.items() if name is not None and name != AUTO}
 
     def count(self, row: Mapping[str, Any], prompt: Prompt) -> None:
         """Count one row and the prompt that it made."""
@@ -68,11 +76,11 @@ class Census:
         self.num_null_ids += "id" in row and _is_null(row["id"])
         self.num_with_tools += bool(row.get("tools"))
         self.num_with_answer += prompt.answer is not None
-        for name in self._named():
+        for name in self.named:
             self.num_with[name] = self.num_with.get(name, 0) + has_field(row, name)
-        if len(self.names) < 100:
+        if len(self.names) < 100 and not self.names.keys() >= row.keys():
             self.names |= dict.fromkeys(row)
-        self.digests += conflict_key(prompt)
+        self.golds += gold_key(prompt)
 
     def check(self) -> None:
         """Refuse a named field that no row has, and warn of what some rows lack.
@@ -80,7 +88,7 @@ class Census:
         Raises:
             DataError: The field of the answer or category is in no row.
         """
-        for name, setting in self._named().items():
+        for name, setting in self.named.items():
             number = self.num_with.get(name, 0)
             if number == 0 and self.num_rows:
                 near = difflib.get_close_matches(name, list(self.names), 1)
@@ -95,12 +103,8 @@ class Census:
             _warn(f"{self.num_null_ids} of {self.num_rows} rows have the id null; their id is the number of the row")
         if self.num_with_tools:
             _warn(f"{self.num_with_tools} of {self.num_rows} rows have 'tools', which chat templates do not get to see")
-        warn_of_conflicts([bytes(self.digests)])
-
-    def _named(self) -> dict[str, str]:
-        """The fields that the user named, and the settings that do."""
-        settings = {self.fields.answer: "answer_field", self.fields.category: "category_field"}
-        return {name: setting for name, setting in settings.items() if name is not None and name != AUTO}
+        if self.conversations:
+            warn_of_conflicts(np.concatenate(self.conversations), self.golds)
 
 
 def load_file(path: str | Path, fields: Fields | None = None, census: Census | None = None) -> StoredPrompts:
@@ -166,6 +170,7 @@ def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields, census: Census
     if (count > 1).any():
         twice = prompts[int(first[count > 1].min())]
         raise DataError(f"two prompts have the id {twice.id!r:.100}; make the field 'id' unique or remove it")
+    counted.conversations.append(prompts.conversations)
     if census is None:
         counted.check()
     return prompts
@@ -229,19 +234,22 @@ def describe_prompt(
     )
 
 
-def conflict_key(prompt: Prompt) -> bytes:
-    """16 bytes of the conversation, then 16 of its gold answers."""
-    return digest(prompt.messages) + digest([prompt.answer, prompt.metadata.get("answers")])
+def gold_key(prompt: Prompt) -> bytes:
+    """A digest of the gold answers, 16 bytes."""
+    golds = prompt.metadata.get("answers") or [prompt.answer]
+    return blake2b("\0".join(map(str, golds)).encode(), digest_size=16).digest()
 
 
-def warn_of_conflicts(keys: Iterable[bytes]) -> None:
+def warn_of_conflicts(conversations: Digests, golds: bytes | bytearray) -> None:
     """Warn of conversations that occur with different gold answers.
 
     Args:
-        keys: The `conflict_key` of every prompt, in pieces of any length.
+        conversations: A digest of the messages of each prompt.
+        golds: The `gold_key` of each, one after the other.
     """
-    rows = np.unique(np.frombuffer(b"".join(keys), dtype="S32"))
-    _, answers = np.unique(rows.view("S16")[::2], return_counts=True)
+    both = np.stack([conversations, np.frombuffer(bytes(golds), dtype="S16")], axis=1).copy()
+    distinct = np.unique(both.view("S32")).view("S16")[::2]
+    _, answers = np.unique(distinct, return_counts=True)
     if number := int((answers > 1).sum()):
         _warn(f"{number} prompts occur several times with different gold answers; only the first of each counts")
 
@@ -255,8 +263,8 @@ def _checked(
         golds = tuple(dict.fromkeys([*golds, *read_gold(where, metadata["answers"])]))
     if len(golds) > 1:
         metadata["answers"] = list(golds)
-    if solution_of(gold_value) is not None:
-        metadata.setdefault("solution", solution_of(gold_value))
+    if (solution := solution_of(gold_value)) is not None:
+        metadata.setdefault("solution", solution)
     if options := read_options(where, metadata.pop("options", None)):
         check_letter(where, gold_value, options)
         metadata["options"] = options

@@ -37,7 +37,7 @@ def read_gold(where: str, value: Any) -> tuple[str, ...]:
 
 def solution_of(value: Any) -> str | None:
     """What comes before the "####" of a gold answer of GSM8K; None if the answer is of another form."""
-    found = _GSM8K.fullmatch(value) if isinstance(value, str) else None
+    found = _GSM8K.fullmatch(value) if isinstance(value, str) and "####" in value else None
     return found["solution"] if found is not None else None
 
 
@@ -99,7 +99,7 @@ def _one(where: str, value: Any) -> str | None:
         return None
     if isinstance(value, str):
         text = read_text(where, value)
-        found = _GSM8K.fullmatch(text)
+        found = _GSM8K.fullmatch(text) if "####" in text else None
         return (found["answer"].strip() if found is not None else text) if text.strip() else None
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)

@@ -14,13 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from laser.core.errors import DataError
 from laser.core.types import Message, Prompt
-from laser.data.files import conflict_key, warn_of_conflicts
+from laser.data.files import gold_key, warn_of_conflicts
 from laser.data.hub import stream_hub
 from laser.data.layouts import READERS, Example, LeftOut, Row
 from laser.data.preferences import Preference
 from laser.data.rows import SourceFile, read_rows
+from laser.data.store import digest
 from laser.data.tasks import AnswerType, Hub, Role, Task
 
 Classify = Callable[[Sequence[str]], Sequence[str]]
@@ -101,8 +104,10 @@ def load_task(task: Task, selection: Selection | None = None) -> Loaded:
         if pool:
             pools[role] = [_prompt(example, task, selection, role) for example in pool]
     _check_categories(task, selection, pools, seen)
-    warn_of_conflicts(conflict_key(prompt) for pool in pools.values() for prompt in pool)
-    return Loaded(pools, dict(left_out))
+    loaded = Loaded(pools, dict(left_out))
+    conversations = b"".join(digest(prompt.messages) for prompt in loaded.prompts)
+    warn_of_conflicts(np.frombuffer(conversations, dtype="S16"), b"".join(map(gold_key, loaded.prompts)))
+    return loaded
 
 
 def load_task_preferences(task: Task, selection: Selection | None = None) -> tuple[list[Preference], int]:
