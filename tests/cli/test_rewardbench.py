@@ -96,4 +96,4 @@ def test_rewardbench_2_has_its_own_table_and_its_own_files(project, tmp_path, mo
         "Focus": 0.0,
     }
     assert run(monkeypatch, *arguments) == 2
-    assert "longer.json exists already" in capsys.readouterr().out
+    assert "longer.json exists already" in capsys.readouterr().err
