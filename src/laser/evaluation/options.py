@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
-from laser.evaluation.words import normalized_words
+from laser.evaluation.numbers import MINUS_SIGNS
+from laser.evaluation.words import said_words
 
 _LEAD = re.compile(
-    r"^(?:(?:therefore|thus|so|hence),?\s+)?(?:the\s+)?(?:correct\s+)?"
-    r"(?:option|choice|answer|letter)s?\s*(?:is|are)?\s*:?\s*",
+    r"^(?:(?:therefore|thus|so|hence),?\s+)?(?:(?:i\s+(?:would\s+)?(?:choose|pick|select)|it\s+is|it['’]s)\s+)?"
+    r"(?:the\s+|my\s+)?(?:final\s+)?(?:correct\s+|right\s+|best\s+)?"
+    r"(?:option|choice|answer|letter)?s?\s*(?:is|are)?\s*:?\s*",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:]?")
-_BEFORE = re.compile(r"\(?([A-Za-z])(?:\)\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
+_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:!]?")
+_BEFORE = re.compile(r"[(\[]?([A-Za-z])(?:[)\]]\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"\(?[A-Z]\)?\.?(?:\s*(?:,\s*and\b|,|;|/|&|\band\b)?\s*\(?[A-Z]\)?\.?)+")
-_FORMULA = re.compile(r"[\d\\^=+<>]")
 _STARTING = re.compile(
     r"\(?([A-Z])\)?\s*(?:,|\(|[-–—]|(?:because|since|as)\b|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
 )
-_MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}|\\[()\[\]]")
+_MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}|\\[()\[\]]|\*\*|__")
+_QUOTES = re.compile("[“”‘’$]")
 _WRAPPING = "*_`\"'“”‘’$ "
+_MINUS = str.maketrans(dict.fromkeys(MINUS_SIGNS, "-"))
 
 
 def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter or letters that an answer names, in order, or None.
 
-    Understood are a letter alone, in brackets or before a period, colon or bracket ("B", "(b)", "B. the text"), several
-    letters ("ABD", "A, B and D"), a letter that a reason follows ("B, because ..."), and the text of an option, alone
-    or as the only option whose words the answer holds.
+    It reads a letter alone, in brackets or before a period, colon or bracket ("B", "(b)", "B. the text"), several
+    letters ("ABD", "A, B and D"), a letter before a reason ("B, because ..."), and the text of an option, alone or as
+    the only option whose words the answer has.
 
     Args:
-        answer: What follows "Final answer:".
-        options: Text of each letter; empty: any letter is taken.
+        answer: What follows "Final answer:" or the like.
+        options: Text of each letter; empty: any letter counts.
     """
     text = _MARKUP.sub(lambda match: match[1] or "", answer).strip().strip(_WRAPPING)
     forms = [text]
@@ -42,20 +46,39 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     return next(found, None) or _begun_with(forms[-1], options) or _only_mentioned(text, options)
 
 
+def same_option(letters: str, gold: str, options: Mapping[str, str]) -> bool:
+    """Whether letters name the gold option, or one with the same text."""
+    expected = gold_letters(gold, options)
+    if letters == expected:
+        return True
+    return letters in options and expected in options and _alike(options[letters], options[expected or ""])
+
+
+def gold_letters(gold: str, options: Mapping[str, str]) -> str | None:
+    """The letter or letters of a gold answer, which may be the text of an option; None if it is neither."""
+    letters = re.sub(r"[\s,;/&()\[\].]|\band\b", "", gold).upper()
+    if re.fullmatch("[A-Z]+", letters) and all(_known(letter, options) for letter in letters):
+        return "".join(sorted(set(letters)))
+    return _named(gold, options)
+
+
 def _read(text: str, options: Mapping[str, str]) -> str | None:
     alone, before = _ALONE.fullmatch(text), _BEFORE.fullmatch(text)
-    by_text = _named(text, options)
-    if alone is not None and _known(alone[1], options) and (alone[1].isupper() or by_text is None):
+    if alone is not None and _known(alone[1], options) and (alone[1].isupper() or _named(text, options) is None):
         return alone[1].upper()
-    if before is not None and _known(before[1], options) and _same(options.get(before[1].upper(), ""), before[2]):
+    exact = next((letter for letter, option in options.items() if _alike(option, text)), None)
+    if exact is not None:
+        return exact
+    if before is not None and _known(before[1], options):
         return before[1].upper()
+    by_text = _named(text, options)
     if by_text is not None:
         return by_text
     if _SEVERAL.fullmatch(text):
         letters = sorted(set(re.sub(r"\band\b|[^A-Z]", "", text)))
         if all(_known(letter, options) for letter in letters):
             return "".join(letters)
-    return before[1].upper() if before is not None and _known(before[1], options) else None
+    return None
 
 
 def _begun_with(text: str, options: Mapping[str, str]) -> str | None:
@@ -68,14 +91,6 @@ def _known(letter: str, options: Mapping[str, str]) -> bool:
     return letter.upper() in options or not options
 
 
-def same_option(letters: str, gold: str, options: Mapping[str, str]) -> bool:
-    """Whether letters name the gold option, or one with the same text."""
-    wanted = "".join(sorted(set(re.sub(r"[^A-Za-z]", "", gold).upper())))
-    if letters == wanted:
-        return True
-    return letters in options and wanted in options and _alike(options[letters], options[wanted])
-
-
 def _named(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option with this text, or else with these words."""
     for alike in (_alike, _same):
@@ -86,7 +101,11 @@ def _named(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _alike(first: str, second: str) -> bool:
-    return first.strip().casefold() == second.strip().casefold()
+    return _as_written(first) == _as_written(second)
+
+
+def _as_written(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_MINUS).strip().casefold()
 
 
 def _same(first: str, second: str) -> bool:
@@ -94,7 +113,7 @@ def _same(first: str, second: str) -> bool:
 
 
 def _only_mentioned(text: str, options: Mapping[str, str]) -> str | None:
-    """The only option whose words stand in the text in a row; of options within each other the longest counts."""
+    """The only option whose words are in the text in a row; of options within each other the longest counts."""
     found = {letter: option for letter, option in options.items() if _words(option) and _holds(text, option)}
     if not found:
         return None
@@ -107,8 +126,4 @@ def _holds(text: str, option: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Words without punctuation and articles, but as they are where punctuation has a meaning: -5, 1/2, x = y."""
-    text = re.sub("[“”‘’]", "", text)
-    if _FORMULA.search(text):
-        return [word for word in (part.strip(".,;:$\"'") for part in text.casefold().split()) if word]
-    return normalized_words(text) or text.split()
+    return said_words(_QUOTES.sub("", text)) or text.split()

@@ -1,0 +1,128 @@
+r"""Where in a response its answer is.
+
+The format "final_answer" is the paper's (arXiv 2410.01735, appendix E): what follows the last "Final answer:". The
+format "auto" also knows how other data sets and models end: `\boxed{X}`, "#### X", "Answer: X", "The answer is X.", and
+otherwise the last line. "whole" is the whole response. What a model thinks before its answer is never the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from laser.data.tasks import AnswerFormat
+from laser.data.tasks.latex import last_boxed
+from laser.evaluation.numbers import UnreadableError
+
+_FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:=：]\s*(.*)", re.IGNORECASE)
+_HEADING = re.compile(r"^[ \t#*_]*final[ \t]+answer[ \t*_]*()$", re.IGNORECASE | re.MULTILINE)
+_OPENING = re.compile(r"\s*(?:\\\[|\\\(|\$\$|```\w*)?\s*")  # a line that only opens a formula or a block
+_CLOSING = re.compile(r"\s*(?:\\\]|\\\)|\$\$|```)?\s*")
+
+_MARKED = re.compile(r"\banswer[\s*_]*(?:is)?[\s*_]*[:=：]\s*(.*)", re.IGNORECASE)
+_ANSWER_HEADING = re.compile(r"^[ \t#*_]*(?:final[ \t]+)?answer[ \t*_]*()$", re.IGNORECASE | re.MULTILINE)
+_HASHES = re.compile(r"^[ \t]*#{4}[ \t]*([^#\s].*)", re.MULTILINE)
+_FINAL_IS = re.compile(r"\bfinal\s+answer\s+is\b(?!\s+not\b|\s*[\s*_]*[:=：])[\s*_]*(.*)", re.IGNORECASE)
+_ANSWER_IS = re.compile(
+    r"(?<!final )\banswer[\s*_]+(?:to\s[^.:\n]{1,120}?\s)?(?:is|equals|(?:should|must|would|will)\s+be)\b"
+    r"(?!\s+not\b|\s*[\s*_]*[:=：])[\s*_]*(.*)",
+    re.IGNORECASE,
+)
+
+_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_WRAPPING = " \t*_`\"'$“”‘’"
+_SENTENCE = re.compile(r"(?<=\w{3})[.!?]\s+(?=[A-Z\u00C0-\u00DE])")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A part of a response that may be its answer.
+
+    Attributes:
+        text: The part.
+        is_marked: The response says that this is its answer; nothing before it counts.
+        is_last_line: Nothing in the response says where its answer is.
+    """
+
+    text: str
+    is_marked: bool = True
+    is_last_line: bool = False
+
+
+def spoken(text: str) -> str:
+    """The response without what the model thought before it.
+
+    Raises:
+        UnreadableError: The model thought until its tokens were used up.
+    """
+    tags = list(_THOUGHT.finditer(text))
+    closing = next((tag for tag in reversed(tags) if tag[1]), None)
+    rest = text[closing.end() :] if closing is not None else text
+    if closing is None and tags and not text[: tags[0].start()].strip():
+        raise UnreadableError("the response ends inside its thoughts")
+    return rest
+
+
+def places(text: str, answer_format: AnswerFormat) -> Iterator[Place]:
+    """The parts of a response that may be its answer, the most likely first; none if it has no answer.
+
+    Raises:
+        UnreadableError: The response has no end of its thoughts.
+    """
+    text = spoken(text)
+    if answer_format == "whole":
+        if text.strip():
+            yield Place(text.strip())
+    elif answer_format == "final_answer":
+        line = final_line(text)
+        if line is not None:
+            yield Place(line)
+    else:
+        yield from _marked_places(text)
+
+
+def final_line(text: str) -> str | None:
+    """What follows the last "Final answer:", unstripped; of the next line if nothing does on its own."""
+    found = [*_FINAL.finditer(text), *_HEADING.finditer(text)]
+    return _line(max(found, key=lambda match: match.start()), text) if found else None
+
+
+def stripped(text: str) -> str:
+    """The text without markup, quotes, `$` and a final period around it."""
+    text = text.strip().strip(_WRAPPING)
+    return text.removesuffix(".").strip(_WRAPPING) if not re.fullmatch(r"[-+]?\d+\.", text) else text[:-1]
+
+
+def first_sentence(text: str) -> str:
+    """The text up to the end of its first sentence, if another sentence follows."""
+    return _SENTENCE.split(text, maxsplit=1)[0]
+
+
+def _marked_places(text: str) -> Iterator[Place]:
+    marked = [(match.start(1), _line(match, text)) for match in _matches(text, _MARKED, _ANSWER_HEADING, _FINAL_IS)]
+    marked += [(match.start(1), match[1]) for match in _matches(text, _HASHES)]
+    boxed = last_boxed(text)
+    if boxed is not None:
+        marked.append((text.rfind(f"{{{boxed}}}"), boxed))
+    certain = max((one for one in marked if one[1] is not None), default=(-1, None))
+    for match in sorted(_matches(text, _ANSWER_IS), key=lambda match: -match.start()):
+        line = _line(match, text)
+        if match.start(1) > certain[0] and line is not None:
+            yield Place(line, is_marked=False)
+    if certain[1] is not None:
+        yield Place(certain[1])
+        return
+    lines = [line for line in text.splitlines() if line.strip() and not _CLOSING.fullmatch(line)]
+    if lines:
+        yield Place(lines[-1], is_last_line=True)
+
+
+def _matches(text: str, *patterns: re.Pattern[str]) -> list[re.Match[str]]:
+    return [match for pattern in patterns for match in pattern.finditer(text)]
+
+
+def _line(match: re.Match[str], text: str) -> str | None:
+    """What a marker is followed by on its line, or on the next line with content."""
+    lines = [match.group(1), *text[match.end() :].splitlines()]
+    return next((line for line in lines if stripped(line) and not _OPENING.fullmatch(line)), None)
