@@ -84,10 +84,10 @@ PROMPTS = [
 
 
 def test_accuracy_counts_by_category_and_the_unparseable_as_wrong():
-    found = accuracy(lambda prompts: ["Final answer: 1", "no idea", "Final answer: yes"], PROMPTS)
+    found = accuracy(lambda prompts: ["Final answer: 1", "no idea", "Final answer: yes"], PROMPTS, "final_answer")
     assert found.overall == pytest.approx(2 / 3)
     assert found.by_category == {"x": 0.5, "y": 1.0}
-    assert (found.num_prompts, found.num_unparseable) == (3, 1)
+    assert (found.num_prompts, found.unreadable.num) == (3, 1)
     assert found.as_record()["accuracy"] == found.overall
 
 

@@ -122,7 +122,7 @@ def _print_measured(evaluation: Evaluation, console: Console) -> None:
         "policy", evaluation.metric, "95% interval", "no answer", "cut", title=f"{num} {evaluation.split} prompts"
     )
     for label, one in measured.items():
-        counts = (str(one.num_unparseable), str(one.num_truncated))
+        counts = (str(one.unreadable.num), str(one.num_truncated))
         table.add_row(escape(label), f"{one.overall.value:.3f}", _interval(one.overall), *counts)
     console.print(table)
     _print_categories({label: one.by_category for label, one in measured.items()}, console)

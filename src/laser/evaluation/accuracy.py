@@ -1,4 +1,4 @@
-"""Accuracy of greedy answers on prompts with gold answers."""
+"""Accuracy of answers on prompts with gold answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from laser.core.errors import DataError
 from laser.core.statistics import wilson_interval
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat, answer_check, parse_answer
+from laser.evaluation.answers import AnswerFormat, Reader
 from laser.evaluation.metrics import check_gold
+from laser.evaluation.unreadable import Unreadable, collect_unreadable
 
 MAX_KEPT = 10_000
 """Most prompts whose outcome a record keeps one by one, so that a line of evaluations.jsonl stays below a megabyte."""
@@ -23,8 +24,8 @@ class Accuracy:
     Attributes:
         overall: Over all prompts, in [0, 1].
         by_category: Over the prompts of each category.
-        num_prompts: How many prompts.
-        num_unparseable: Responses whose answer cannot be read as what it should be; they count as wrong.
+        num_prompts: Number of prompts.
+        unreadable: Responses whose answer cannot be read; they count as wrong.
         interval: 95% Wilson score interval of `overall`.
         correct: For each prompt by its id, 1 if its answer is right and 0 if not; what
             `laser.core.statistics.paired_change` compares two checks by.
@@ -33,7 +34,7 @@ class Accuracy:
     overall: float
     by_category: dict[str, float]
     num_prompts: int
-    num_unparseable: int
+    unreadable: Unreadable
     interval: tuple[float, float]
     correct: dict[str, int]
 
@@ -43,7 +44,7 @@ class Accuracy:
             "accuracy": self.overall,
             "by_category": self.by_category,
             "num_prompts": self.num_prompts,
-            "num_unparseable": self.num_unparseable,
+            **self.unreadable.as_record(),
             "interval": list(self.interval),
             **({"correct": self.correct} if len(self.correct) <= MAX_KEPT else {}),
         }
@@ -52,35 +53,38 @@ class Accuracy:
 def accuracy(
     generate: Callable[[Sequence[Prompt]], Sequence[str]],
     prompts: Sequence[Prompt],
-    answer_format: AnswerFormat = "final_answer",
+    answer_format: AnswerFormat = "auto",
 ) -> Accuracy:
     """Measure accuracy.
 
     Args:
-        generate: Greedy decoding: prompts to response texts, batching as it likes.
+        generate: Prompts to response texts, in batches as it likes.
         prompts: At least one, each with a gold answer.
         answer_format: Where in a response its answer is.
 
     Raises:
-        DataError: There is no prompt, or one has no gold answer.
+        DataError: There is no prompt, or one has no usable gold answer.
     """
     if not prompts:
         raise DataError("there are no prompts to evaluate on; raise split.dev")
     check_gold(prompts, "accuracy", "dev")
-    is_right = answer_check(answer_format)
-    answered = list(zip(prompts, generate(prompts), strict=True))
-    right = [is_right(prompt, text) for prompt, text in answered]
-    categories = sorted({prompt.category for prompt in prompts})
-    rows = list(zip(prompts, right, strict=True))
+    reader = Reader(answer_format, prompts)
+    rows = []
+    problems = []
+    for prompt, text in zip(prompts, generate(prompts), strict=True):
+        rows.append((prompt, int(reader.is_right(prompt, text))))
+        problems.append((prompt.id, reader.read(prompt, text).problem, text))
+    right = [ok for _, ok in rows]
+    categories = sorted({prompt.category for prompt, _ in rows})
     return Accuracy(
         overall=sum(right) / len(right),
         by_category={name: _mean([ok for prompt, ok in rows if prompt.category == name]) for name in categories},
-        num_prompts=len(prompts),
-        num_unparseable=sum(parse_answer(prompt, text, answer_format) is None for prompt, text in answered),
+        num_prompts=len(right),
+        unreadable=collect_unreadable(problems),
         interval=wilson_interval(sum(right), len(right)),
-        correct={prompt.id: int(ok) for prompt, ok in rows},
+        correct={prompt.id: ok for prompt, ok in rows},
     )
 
 
-def _mean(values: Sequence[bool]) -> float:
+def _mean(values: Sequence[int]) -> float:
     return sum(values) / len(values)

@@ -2,130 +2,181 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from laser.core.types import Prompt
 from laser.data.tasks import AnswerFormat, AnswerType
 from laser.data.tasks.latex import last_boxed
 from laser.evaluation.mathematics import is_mathematics, same_mathematics
-from laser.evaluation.options import read_option, same_option
-from laser.evaluation.words import normalized_words
+from laser.evaluation.numbers import Number, UnreadableError, read_number, same_number, whole_number_text
+from laser.evaluation.options import gold_letters, read_option, same_option
+from laser.evaluation.places import Place, final_line, first_sentence, places, stripped
+from laser.evaluation.words import said_words
 
-__all__ = ["AnswerFormat", "IsRight", "answer_check", "answers_match", "extract_answer", "parse_answer"]
+__all__ = [
+    "AnswerFormat",
+    "IsRight",
+    "Reader",
+    "Reading",
+    "answer_check",
+    "answers_match",
+    "extract_final_answer",
+    "parse_answer",
+    "type_of_answers",
+]
 
 IsRight = Callable[[Prompt, str], bool]
 
-_FINAL = re.compile(r"final\s+answer[\s*_]*(?:is)?[\s*_]*[:=]\s*(.*)", re.IGNORECASE)
-_HEADING = re.compile(r"^[ \t#*_]*final[ \t]+answer[ \t*_]*()$", re.IGNORECASE | re.MULTILINE)
-_OPENING = re.compile(r"\s*(?:\\\[|\\\(|\$\$|```\w*)?\s*")  # a line that only opens a formula or a block
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
-_IN_TEXT = re.compile(r"(?<![\w.])[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?:/\d+)?(?:\s?%)?")
-_WRAPPING = " \t*_`\"'$“”‘’"
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
+_LETTER = re.compile(r"[A-J]")
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
+_MISSING = {
+    "auto": "the response is empty",
+    "whole": "the response is empty",
+    "final_answer": "there is no 'Final answer:'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in a response.
+
+    Attributes:
+        answer: A number in plain spelling, "yes" or "no", letters of options, an expression, or text; None if there is
+            no answer of the kind. Such a response is counted, and is wrong.
+        problem: A clause that says why there is none.
+    """
+
+    answer: str | None
+    problem: str = ""
+
+
+class Reader:
+    """Reads and checks the answers to the prompts of one split.
+
+    Args:
+        answer_format: Where in a response its answer is.
+        prompts: The split. Where neither a prompt nor the configuration says what an answer is, all gold answers of the
+            split decide; without prompts those of each prompt do.
+    """
+
+    def __init__(self, answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> None:
+        self._format = answer_format
+        self._type = type_of_answers(prompts) if prompts is not None else None
+
+    def type_of(self, prompt: Prompt) -> AnswerType:
+        """What the answer to a prompt is."""
+        kind: AnswerType = prompt.metadata.get("answer_type") or "auto"
+        if kind != "auto":
+            return kind
+        return self._type if self._type is not None else type_of_answers([prompt])
+
+    def read(self, prompt: Prompt, text: str) -> Reading:
+        """The answer in a response to a prompt.
+
+        Raises:
+            DataError: The answer is mathematics and math-verify is not installed.
+        """
+        kind = self.type_of(prompt)
+        problem = ""
+        try:
+            for place in places(text, self._format, boxed=kind == "math"):
+                try:
+                    return Reading(_READERS[kind](prompt, place))
+                except UnreadableError as error:
+                    problem = problem or str(error)
+        except UnreadableError as error:
+            return Reading(None, str(error))
+        return Reading(None, problem or _MISSING[self._format])
+
+    def is_right(self, prompt: Prompt, text: str) -> bool:
+        """Whether a response has the gold answer of its prompt, or one of several."""
+        answer = self.read(prompt, text).answer
+        is_gold = _CHECKS[self.type_of(prompt)]
+        return answer is not None and any(is_gold(prompt, answer, gold) for gold in _golds(prompt))
 
 
 def parse_answer(prompt: Prompt, text: str, answer_format: AnswerFormat) -> str | None:
-    """The answer in a response to a prompt, read as what `metadata["answer_type"]` says it is.
+    """The answer in one response; see `Reading`."""
+    return Reader(answer_format).read(prompt, text).answer
 
-    Args:
-        prompt: Its metadata may have `answer_type` and, for multiple choice, `options`, text by letter.
-        text: The response.
-        answer_format: Where in it the answer is.
+
+def answer_check(answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> IsRight:
+    """Make the function that says whether a response to a prompt has its gold answer; see `Reader`."""
+    return Reader(answer_format, prompts).is_right
+
+
+def type_of_answers(prompts: Iterable[Prompt]) -> AnswerType:
+    """What the gold answers of a split are, where nothing says it.
 
     Returns:
-        A number without separators and signs of currency; "yes" or "no"; letters of options; or the text. None if there
-        is none: a response that has to be counted, and that is wrong.
-
-    Raises:
-        DataError: The answer is mathematics and math-verify is not installed.
+        "option" if every prompt has options that its gold answer names, or every gold answer is a letter from A to J;
+        "number" if every gold answer is a number and nothing besides; "yes_no" if every one is yes, no, true or false.
+        Otherwise "auto": each is compared by what it looks like.
     """
-    kind = _kind(prompt)
-    found = _final_line(text) if answer_format == "final_answer" else text.strip() or None
-    if kind == "math":
-        return _read_mathematics(found if found is not None else text, has_line=found is not None)
-    if answer_format == "final_answer":
-        found = extract_final_answer(text)
-    if found is None:
-        return None
-    match kind:
-        case "number":
-            return _read_number(found, last=answer_format == "whole")
-        case "yes_no":
-            return _read_truth(found)
-        case "option":
-            return read_option(found, _options(prompt))
-        case _:
-            return found
+    kinds: set[AnswerType] = {"option", "number", "yes_no"}
+    num_gold = 0
+    for prompt in prompts:
+        golds = _golds(prompt)
+        if not golds or prompt.metadata.get("answer_type", "auto") not in (None, "auto"):
+            continue
+        num_gold += 1
+        kinds = {kind for kind in kinds if all(_may_be(kind, prompt, gold) for gold in golds)}
+        if not kinds:
+            return "auto"
+    return min(kinds, key=("option", "number", "yes_no").index) if num_gold else "auto"
 
 
-def answer_check(answer_format: AnswerFormat) -> IsRight:
-    """Make the function that says whether a response to a prompt has its gold answer, or one of several."""
-
-    def is_right(prompt: Prompt, text: str) -> bool:
-        answer = parse_answer(prompt, text, answer_format)
-        several = prompt.metadata.get("answers")
-        golds = several if isinstance(several, list | tuple) and several else [prompt.answer]
-        return answer is not None and any(is_gold(prompt, answer, str(gold)) for gold in golds)
-
-    return is_right
-
-
-def is_gold(prompt: Prompt, answer: str, gold: str) -> bool:
-    """Whether an answer that `parse_answer` read is the gold one."""
-    match _kind(prompt):
-        case "number":
-            return _same_number(answer, gold)
-        case "yes_no":
-            return answer == _TRUTH.get(_stripped(gold).casefold())
-        case "option":
-            return same_option(answer, gold, _options(prompt))
-        case "math":
-            return same_mathematics(answer, gold)
-        case "text":
-            return normalized_words(answer) == normalized_words(gold)
-        case "auto":
-            return answers_match(answer, gold)
+def check_type(prompt: Prompt) -> str | None:
+    """A clause that says which gold answer of a prompt is not what its `answer_type` says; None if all are."""
+    kind = prompt.metadata.get("answer_type")
+    for gold in _golds(prompt):
+        if kind == "number" and _as_number(gold) is None:
+            return f"{gold!r:.60} is not a number"
+        if kind == "yes_no" and stripped(gold).casefold() not in _TRUTH:
+            return f"{gold!r:.60} is neither yes nor no"
+        if kind == "option" and gold_letters(gold, _options(prompt)) is None:
+            return f"{gold!r:.60} names no option"
+    return None
 
 
 def extract_final_answer(text: str) -> str | None:
-    r"""Return what follows the last "Final answer:" on its line (arXiv 2410.01735, appendix E), or None.
+    r"""What follows the last "Final answer:" on its line (arXiv 2410.01735, appendix E), or None.
 
-    Markdown, quotes, ``$`` and a final period around the answer are dropped; inside ``\boxed{}`` counts the content.
-    An answer on the line after the colon counts too.
+    Markdown, quotes, ``$`` and a final period around the answer are dropped; of ``\boxed{}`` the content counts. An
+    answer on the line after the colon counts too.
     """
-    line = _final_line(text)
-    if line is None:
-        return None
-    boxed = last_boxed(line)
-    return _stripped(boxed if boxed is not None else line) or None
-
-
-def extract_answer(text: str, answer_format: AnswerFormat) -> str | None:
-    """The answer in a response as it stands: what follows "Final answer:", or the whole text; None if there is none."""
-    return extract_final_answer(text) if answer_format == "final_answer" else text.strip() or None
+    line = final_line(text)
+    return _plain_answer(line) or None if line is not None else None
 
 
 def answers_match(answer: str, gold: str) -> bool:
-    """Whether an extracted answer is the gold one, by what the gold answer looks like.
+    """Whether an answer is the gold one, by what the gold answer looks like.
 
-    Numbers are compared as numbers ("1,200.0" is "1200"); yes and true, no and false are one; other answers with their
-    case where the gold answer has capitals (a task may ask for them), and without it otherwise.
+    Numbers are compared as numbers ("1,200.0" is "1200"), yes and true as one, no and false as one. Other answers are
+    compared as `said_words`; where the gold answer is in capitals, capitals count (a task may ask for them).
     """
-    if _as_number(gold) is not None:
-        return _same_number(answer, gold)
-    left, right = " ".join(_stripped(answer).split()), " ".join(_stripped(gold).split())
-    if right.casefold() in _TRUTH:
-        first = re.match(r"\w+", left)
-        return first is not None and _TRUTH.get(first.group().casefold()) == _TRUTH[right.casefold()]
-    return left == right if right != right.lower() else left.casefold() == right.casefold()
+    gold_number = whole_number_text(gold)
+    if gold_number is not None:
+        number = whole_number_text(answer)
+        return number is not None and same_number(number, gold_number)
+    if stripped(gold).casefold() in _TRUTH:
+        first = re.match(r"\w+", stripped(answer))
+        return first is not None and _TRUTH.get(first.group().casefold()) == _TRUTH[stripped(gold).casefold()]
+    if len(gold) > 1 and gold.isupper() and not any(c.isdigit() for c in gold):
+        return " ".join(stripped(answer).split()) == " ".join(stripped(gold).split())
+    return said_words(answer) == said_words(gold)
 
 
-def _kind(prompt: Prompt) -> AnswerType:
-    kind: AnswerType = prompt.metadata.get("answer_type") or "auto"
-    return kind
+def _golds(prompt: Prompt) -> list[str]:
+    several = prompt.metadata.get("answers")
+    if isinstance(several, list | tuple) and several:
+        return [str(gold) for gold in several]
+    return [prompt.answer] if prompt.answer is not None else []
 
 
 def _options(prompt: Prompt) -> dict[str, str]:
@@ -133,73 +184,100 @@ def _options(prompt: Prompt) -> dict[str, str]:
     return {str(letter): str(text) for letter, text in options.items() if text is not None}
 
 
-def _final_line(text: str) -> str | None:
-    """What follows the last "Final answer:", unstripped; of the next line if nothing does on its own."""
-    found = [*_FINAL.finditer(text), *_HEADING.finditer(text)]
-    if not found:
-        return None
-    last = max(found, key=lambda match: match.start())
-    lines = [last.group(1), *text[last.end() :].splitlines()]
-    return next((line for line in lines if _stripped(line) and not _OPENING.fullmatch(line)), None)
+def _may_be(kind: AnswerType, prompt: Prompt, gold: str) -> bool:
+    options = _options(prompt)
+    if kind == "option":
+        return gold_letters(gold, options) is not None if options else _LETTER.fullmatch(gold.strip()) is not None
+    return whole_number_text(gold) is not None if kind == "number" else stripped(gold).casefold() in _TRUTH
 
 
-def _read_number(text: str, *, last: bool) -> str | None:
-    """The first number after the last "=", or of the text; or the last. Without separators and signs of currency."""
-    text = _plain(text)
-    numbers = (_IN_TEXT.findall(text.rpartition("=")[2]) if not last else []) or _IN_TEXT.findall(text)
-    return re.sub(r"[,$]", "", numbers[-1 if last else 0]) if numbers else None
+def _plain_answer(text: str) -> str:
+    boxed = last_boxed(text)
+    return stripped(boxed if boxed is not None else text)
 
 
-def _read_truth(text: str) -> str | None:
+def _read_text(_prompt: Prompt, place: Place) -> str:
+    answer = _plain_answer(place.text)
+    if place.origin in ("mark", "last_line"):
+        answer = stripped(first_sentence(answer))
+    if not answer:
+        raise UnreadableError("the answer is empty")
+    return answer
+
+
+def _read_number(_prompt: Prompt, place: Place) -> str:
+    last = place.origin == "whole" or (place.origin == "last_line" and "=" not in place.text)
+    return read_number(place.text, last=last).text
+
+
+def _read_truth(_prompt: Prompt, place: Place) -> str:
     """The truth value that the text begins with, or the only one in it."""
-    first = re.match(r"\W*(\w+)", text)
+    first = re.match(r"\W*(\w+)", place.text)
     if first is not None and first[1].casefold() in _TRUTH:
         return _TRUTH[first[1].casefold()]
-    values = {_TRUTH[word.casefold()] for word in _TRUTH_WORD.findall(text)}
-    return values.pop() if len(values) == 1 else None
+    values = {_TRUTH[word.casefold()] for word in _TRUTH_WORD.findall(place.text)}
+    if len(values) != 1:
+        raise UnreadableError(f"{_shown(place)} says neither yes nor no" if not values else f"{_shown(place)} says both")
+    return values.pop()
 
 
-def _read_mathematics(text: str, *, has_line: bool) -> str | None:
-    r"""Content of the last ``\boxed{}``, else the line itself; a text without a final answer needs the box."""
-    boxed = last_boxed(text)
-    if boxed is None and not has_line:
+def _read_option(prompt: Prompt, place: Place) -> str:
+    letters = read_option(place.text, _options(prompt))
+    if letters is None:
+        raise UnreadableError(f"{_shown(place)} names no option")
+    return letters
+
+
+def _read_mathematics(_prompt: Prompt, place: Place) -> str:
+    r"""Content of the last ``\boxed{}``, else the formula that the text begins or ends with, else the text itself."""
+    boxed = last_boxed(place.text)
+    answer = (boxed if boxed is not None else _formula(place)).strip().strip("*`").strip().removesuffix(".").strip()
+    if not is_mathematics(answer):
+        raise UnreadableError(f"{_shown(place)} is not mathematics")
+    return answer
+
+
+def _formula(place: Place) -> str:
+    formulas = list(_FORMULA.finditer(place.text))
+    if place.origin == "last_line" and formulas:
+        return formulas[-1].group()
+    if formulas and formulas[0].start() == 0 and len(place.text) > formulas[0].end() + 1:
+        return formulas[0].group()
+    if place.origin == "last_line" and _PROSE.search(place.text):
+        return read_number(place.text, last=True).text
+    return place.text
+
+
+def _shown(place: Place) -> str:
+    text = " ".join(place.text.split())
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def _as_number(text: str) -> Number | None:
+    try:
+        return read_number(text)
+    except UnreadableError:
         return None
-    answer = (boxed if boxed is not None else text).strip().strip("*`").strip().removesuffix(".").strip()
-    return answer if is_mathematics(answer) else None
 
 
-def _same_number(answer: str, gold: str) -> bool:
-    """Equal as numbers; where only one has a percent sign, with it or without: data write percents both ways."""
+def _is_number(_prompt: Prompt, answer: str, gold: str) -> bool:
     number, gold_number = _as_number(answer), _as_number(gold)
-    if number is None or gold_number is None:
-        return False
-    one_in_percent = answer.rstrip(_WRAPPING + ".").endswith("%") != gold.rstrip(_WRAPPING + ".").endswith("%")
-    factors = (1.0, 0.01, 100.0) if one_in_percent else (1.0,)
-    return any(_close(number * factor, gold_number) for factor in factors)
+    return number is not None and gold_number is not None and same_number(number, gold_number)
 
 
-def _plain(text: str) -> str:
-    """Text with LaTeX's thousands separator and the typographic minus as they are usually typed."""
-    return text.replace("{,}", ",").replace("\u2212", "-")
-
-
-def _close(first: float, second: float) -> bool:
-    return math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12)
-
-
-def _stripped(text: str) -> str:
-    text = text.strip().strip(_WRAPPING)
-    return text.removesuffix(".").strip(_WRAPPING) if not re.fullmatch(r"[-+]?\d+\.", text) else text[:-1]
-
-
-def _as_number(text: str) -> float | None:
-    """The number that a text is, thousands separators and a currency sign aside; None if it is more than a number."""
-    text = _stripped(_plain(text)).replace(",", "").removeprefix("$").strip()
-    text = re.sub(r"^([-+]?)\.", r"\g<1>0.", text)
-    if not _NUMBER.fullmatch(text):
-        return None
-    scale = 0.01 if text.endswith("%") else 1.0
-    top, _, bottom = text.rstrip("% ").partition("/")
-    if bottom and float(bottom) == 0:
-        return None
-    return scale * float(top) / (float(bottom) if bottom else 1.0)
+_READERS: dict[AnswerType, Callable[[Prompt, Place], str]] = {
+    "auto": _read_text,
+    "text": _read_text,
+    "number": _read_number,
+    "yes_no": _read_truth,
+    "option": _read_option,
+    "math": _read_mathematics,
+}
+_CHECKS: dict[AnswerType, Callable[[Prompt, str, str], bool]] = {
+    "auto": lambda _, answer, gold: answers_match(answer, gold),
+    "text": lambda _, answer, gold: said_words(answer) == said_words(gold) != [],
+    "number": _is_number,
+    "yes_no": lambda _, answer, gold: answer == _TRUTH.get(stripped(gold).casefold()),
+    "option": lambda prompt, answer, gold: same_option(answer, gold, _options(prompt)),
+    "math": lambda _, answer, gold: same_mathematics(answer, gold),
+}

@@ -10,8 +10,9 @@ import numpy as np
 
 from laser.core.statistics import PairedChange, Share, mean_share, paired_change
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat, parse_answer
-from laser.evaluation.metrics import MetricName, check_gold, make_metric
+from laser.evaluation.answers import AnswerFormat
+from laser.evaluation.metrics import MetricName, check_gold, make_metric, make_problem
+from laser.evaluation.unreadable import Unreadable, collect_unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +22,22 @@ class Measured:
     Attributes:
         overall: Mean metric over all prompts; Wilson interval for accuracy, bootstrap otherwise.
         by_category: The same over the prompts of each category.
-        num_unparseable: Responses whose answer was not found or cannot be read; they have value 0.
+        unreadable: Responses whose answer cannot be read; they have value 0.
         num_truncated: Responses cut at the token limit; measured as they are.
         values: Metric of each prompt, in their order.
     """
 
     overall: Share
     by_category: dict[str, Share]
-    num_unparseable: int
+    unreadable: Unreadable
     num_truncated: int
     values: tuple[float, ...]
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able form."""
-        return asdict(self)
+        fields = asdict(self)
+        del fields["unreadable"]
+        return {**fields, **self.unreadable.as_record()}
 
 
 def measure(
@@ -60,9 +63,8 @@ def measure(
         DataError: There are no prompts, one has no gold answer, or a package for the metric is missing.
     """
     check_gold(prompts, metric, "test")
-    value = make_metric(metric, answer_format)
+    value, problem = make_metric(metric, answer_format, prompts), make_problem(metric, answer_format, prompts)
     values_N = np.array([value(prompt, text) for prompt, text in zip(prompts, texts, strict=True)], dtype=np.float64)
-    wanted: AnswerFormat = answer_format if metric == "accuracy" else "whole"
     is_proportion = metric == "accuracy"
     categories = np.array([prompt.category for prompt in prompts])
     return Measured(
@@ -71,7 +73,9 @@ def measure(
             str(name): mean_share(values_N[categories == name], seed=seed, is_proportion=is_proportion)
             for name in np.unique(categories)
         },
-        num_unparseable=sum(parse_answer(*answered, wanted) is None for answered in zip(prompts, texts, strict=True)),
+        unreadable=collect_unreadable(
+            (prompt.id, problem(prompt, text), text) for prompt, text in zip(prompts, texts, strict=True)
+        ),
         num_truncated=sum(not whole for whole in finished),
         values=tuple(values_N.tolist()),
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 from laser.core.errors import DataError
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat, answer_check
-from laser.evaluation.words import normalized_words
+from laser.evaluation.answers import AnswerFormat, Reader, answer_check, check_type
+from laser.evaluation.numbers import UnreadableError
+from laser.evaluation.places import spoken
+from laser.evaluation.words import script_words, squad_words
 
 MetricName = Literal["accuracy", "f1", "rouge_l"]
 Metric = Callable[[Prompt, str], float]
@@ -19,26 +21,52 @@ ORACLE, ONE_SAMPLE = "oracle", "one sample"
 """Rows beside the methods of a best-of-n comparison: the best response of all, and one at random."""
 
 
-def make_metric(name: MetricName, answer_format: AnswerFormat) -> Metric:
+def make_metric(name: MetricName, answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> Metric:
     """Make a metric against gold answers.
 
     Args:
-        name: "accuracy" of the final answer; "f1" of tokens and "rouge_l", as LongBench measures them: against the
-            best of several gold answers, which a prompt may list as `metadata["answers"]`.
+        name: "accuracy" of the answer; "f1" of tokens and "rouge_l", as LongBench measures them: against the best of
+            several gold answers, of the response without what the model thought before it.
         answer_format: Where in a response its answer is, for accuracy.
+        prompts: The split, whose gold answers decide what an answer is where nothing says it.
 
     Raises:
         DataError: Rouge-L without the package rouge-score.
     """
     if name == "accuracy":
-        is_right = answer_check(answer_format)
+        is_right = answer_check(answer_format, prompts)
         return lambda prompt, text: float(is_right(prompt, text))
     compare = token_f1 if name == "f1" else rouge_l()
-    return lambda prompt, text: max(compare(text, gold) for gold in gold_answers(prompt))
+
+    def value(prompt: Prompt, text: str) -> float:
+        try:
+            said = spoken(text)
+        except UnreadableError:
+            return 0.0
+        return max(compare(said, gold) for gold in gold_answers(prompt))
+
+    return value
+
+
+def make_problem(
+    name: MetricName, answer_format: AnswerFormat, prompts: Iterable[Prompt]
+) -> Callable[[Prompt, str], str]:
+    """Make the function that says why a metric cannot read a response, "" where it can."""
+    if name == "accuracy":
+        reader = Reader(answer_format, prompts)
+        return lambda prompt, text: reader.read(prompt, text).problem
+
+    def problem(_prompt: Prompt, text: str) -> str:
+        try:
+            return "" if spoken(text).strip() else "the response is empty"
+        except UnreadableError as error:
+            return str(error)
+
+    return problem
 
 
 def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None:
-    """Make sure that every prompt has what a metric compares with, before anything is sampled.
+    """Make sure that every prompt has a usable gold answer, before anything is sampled.
 
     Args:
         prompts: Prompts to be measured on.
@@ -46,7 +74,7 @@ def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None
         kind: What they are, for the message: "dev" or "test".
 
     Raises:
-        DataError: Some have no gold answer; counts them and names the first.
+        DataError: Some have no gold answer, or one that is not of its `answer_type`; names the first.
     """
     lacking = [prompt for prompt in prompts if prompt.answer is None and (metric == "accuracy" or not _several(prompt))]
     if lacking:
@@ -54,6 +82,14 @@ def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None
             f"{len(lacking)} of {len(prompts)} {kind} prompts have no gold answer to measure against, the first "
             f"{lacking[0].id!r}; give them one in the field that data.answer_field names, or set split.{kind} = 0"
         )
+    if metric == "accuracy":
+        for prompt in prompts:
+            problem = check_type(prompt)
+            if problem is not None:
+                raise DataError(
+                    f"the gold answer of {kind} prompt {prompt.id!r} cannot be used: {problem}, and its answer_type is "
+                    f"{prompt.metadata['answer_type']!r}; correct the answer, or set data.answer_type"
+                )
 
 
 def _several(prompt: Prompt) -> list[str]:
@@ -76,7 +112,7 @@ def gold_answers(prompt: Prompt) -> list[str]:
 
 def token_f1(text: str, gold: str) -> float:
     """Harmonic mean of precision and recall over words; case, punctuation and English articles aside (SQuAD)."""
-    words, gold_words = normalized_words(text), normalized_words(gold)
+    words, gold_words = squad_words(text), squad_words(gold)
     if not words or not gold_words:
         return float(words == gold_words)
     common = sum((Counter(words) & Counter(gold_words)).values())
@@ -87,16 +123,31 @@ def token_f1(text: str, gold: str) -> float:
 
 
 def rouge_l() -> Callable[[str, str], float]:
-    """Rouge-L F-measure by the package rouge-score.
+    """Rouge-L F-measure by the package rouge-score, over words of any script.
+
+    Its own tokenizer drops everything but a-z and 0-9; ours gives the same words for text of these and stems them too.
 
     Raises:
         DataError: It is not installed.
     """
     try:
+        from nltk.stem.porter import PorterStemmer
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
         raise DataError(
             "Rouge-L needs the package rouge-score; install it with: pip install 'laser-rm[eval]'"
         ) from error
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scorer = RougeScorer(["rougeL"], tokenizer=_StemmedWords(PorterStemmer()))
     return lambda text, gold: float(scorer.score(gold, text)["rougeL"].fmeasure)
+
+
+class _StemmedWords:
+    """Tokenizer for rouge-score: words of any script, English ones stemmed as its default tokenizer does."""
+
+    def __init__(self, stemmer: Any) -> None:
+        self._stemmer = stemmer
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text."""
+        words = script_words(text)
+        return [self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in words]

@@ -38,7 +38,7 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
         answer: What follows "Final answer:" or the like.
         options: Text of each letter; empty: any letter counts.
     """
-    text = _MARKUP.sub(lambda match: match[1] or "", answer).strip().strip(_WRAPPING)
+    text = _unmarked(answer).strip().strip(_WRAPPING)
     forms = [text]
     while (bare := _LEAD.sub("", forms[-1], count=1).strip(_WRAPPING)) != forms[-1]:
         forms.append(bare)
@@ -60,6 +60,13 @@ def gold_letters(gold: str, options: Mapping[str, str]) -> str | None:
     if re.fullmatch("[A-Z]+", letters) and all(_known(letter, options) for letter in letters):
         return "".join(sorted(set(letters)))
     return _named(gold, options)
+
+
+def _unmarked(text: str) -> str:
+    """The text without commands of LaTeX and markdown, nested ones included."""
+    while (bare := _MARKUP.sub(lambda match: match[1] or "", text)) != text:
+        text = bare
+    return text
 
 
 def _read(text: str, options: Mapping[str, str]) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from laser.data.tasks import AnswerFormat
 from laser.data.tasks.latex import last_boxed
@@ -41,13 +42,12 @@ class Place:
 
     Attributes:
         text: The part.
-        is_marked: The response says that this is its answer; nothing before it counts.
-        is_last_line: Nothing in the response says where its answer is.
+        origin: "line" is what follows the paper's "Final answer:"; "mark" what follows another mark; "last_line" the end
+            of a response without any; "whole" the whole response.
     """
 
     text: str
-    is_marked: bool = True
-    is_last_line: bool = False
+    origin: Literal["line", "mark", "last_line", "whole"]
 
 
 def spoken(text: str) -> str:
@@ -64,8 +64,13 @@ def spoken(text: str) -> str:
     return rest
 
 
-def places(text: str, answer_format: AnswerFormat) -> Iterator[Place]:
-    """The parts of a response that may be its answer, the most likely first; none if it has no answer.
+def places(text: str, answer_format: AnswerFormat, *, boxed: bool = False) -> Iterator[Place]:
+    r"""The parts of a response that may be its answer, the most likely first; none if it has no answer.
+
+    Args:
+        text: The response.
+        answer_format: See the module.
+        boxed: In a response without "Final answer:" the last `\boxed{}` counts.
 
     Raises:
         UnreadableError: The response has no end of its thoughts.
@@ -73,11 +78,13 @@ def places(text: str, answer_format: AnswerFormat) -> Iterator[Place]:
     text = spoken(text)
     if answer_format == "whole":
         if text.strip():
-            yield Place(text.strip())
+            yield Place(text.strip(), "whole")
     elif answer_format == "final_answer":
         line = final_line(text)
+        if line is None and boxed:
+            line = last_boxed(text)
         if line is not None:
-            yield Place(line)
+            yield Place(line, "line")
     else:
         yield from _marked_places(text)
 
@@ -109,13 +116,13 @@ def _marked_places(text: str) -> Iterator[Place]:
     for match in sorted(_matches(text, _ANSWER_IS), key=lambda match: -match.start()):
         line = _line(match, text)
         if match.start(1) > certain[0] and line is not None:
-            yield Place(line, is_marked=False)
+            yield Place(line, "mark")
     if certain[1] is not None:
-        yield Place(certain[1])
+        yield Place(certain[1], "mark")
         return
     lines = [line for line in text.splitlines() if line.strip() and not _CLOSING.fullmatch(line)]
     if lines:
-        yield Place(lines[-1], is_last_line=True)
+        yield Place(lines[-1], "last_line")
 
 
 def _matches(text: str, *patterns: re.Pattern[str]) -> list[re.Match[str]]:

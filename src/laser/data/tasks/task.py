@@ -10,8 +10,8 @@ Role = Literal["train", "dev", "test"]
 
 Kind = Literal["reasoning", "instructions", "long context", "preferences", "own"]
 
-AnswerFormat = Literal["final_answer", "whole"]
-"""Where the answer is in a response: after "Final answer:", or all of it."""
+AnswerFormat = Literal["auto", "final_answer", "whole"]
+"""Where in a response its answer is; `laser.evaluation.places` says how each is found."""
 
 AnswerType = Literal["auto", "text", "number", "yes_no", "option", "math"]
 """Type of an answer; "auto" infers it from the gold answer. A prompt has it as `metadata["answer_type"]`."""
