@@ -115,6 +115,9 @@ def _load_judge(source: str, overrides: list[str]) -> JudgeConfig:
 
 
 def _print_measured(evaluation: Evaluation, console: Console) -> None:
+    from laser.analysis.shown import visible
+    from laser.evaluation.unreadable import unreadable_lines
+
     measured = evaluation.measured
     first, *others = measured
     num = measured[first].overall.num_prompts
@@ -127,9 +130,13 @@ def _print_measured(evaluation: Evaluation, console: Console) -> None:
     console.print(table)
     _print_categories({label: one.by_category for label, one in measured.items()}, console)
     for label in others:
-        share = evaluation.differences[label]
-        between = f"95% interval {share.low:+.3f} to {share.high:+.3f}, paired"
-        _line(console, f"{escape(label)} - {escape(first)}: {share.value:+.3f} ({between})")
+        change = evaluation.differences[label]
+        between = f"95% interval {change.low:+.3f} to {change.high:+.3f}, paired"
+        moved = f"{change.num_gained} prompts better, {change.num_lost} worse"
+        _line(console, f"{escape(label)} - {escape(first)}: {change.value:+.3f} ({between}); {moved}")
+    for label, one in measured.items():
+        for line in unreadable_lines(one.unreadable.as_record(), num):
+            _line(console, escape(visible(line if line.startswith(" ") else f"{label}: {line}")))
     for label, seen in evaluation.answers.seen.items():
         if seen is None:
             _line(console, f"warning: the training data of {escape(label)} are gone; it may have seen these prompts")

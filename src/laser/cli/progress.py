@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laser.analysis.shown import visible
+from laser.evaluation.unreadable import unreadable_lines
 from laser.training.progress import Progress, Silent
 
 _ROWS_SHOWN = 8
@@ -114,8 +115,10 @@ class PlainProgress:
         )
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Print the dev metric."""
+        """Print the dev metric, and at the start of a run which answers cannot be read."""
         self._say(_evaluation_line(record))
+        for line in _first_unreadable(record):
+            self._say(visible(line))
 
     def note(self, message: str) -> None:
         """Print a sentence."""
@@ -161,6 +164,8 @@ class LiveProgress:
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Keep the dev metric in view."""
         self._dev.append(_evaluation_line(record))
+        for line in _first_unreadable(record):
+            self._live.console.print(escape(visible(line)), soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Show a sentence until the next phase."""
@@ -225,6 +230,11 @@ def _evaluation_line(record: Mapping[str, Any]) -> str:
     num_unread = record.get("num_unparseable", 0)
     unread = f"; {num_unread} answers could not be read" if num_unread else ""
     return f"dev accuracy after {record['batches']} batches: {record['accuracy']:.1%} ({by_category}){unread}"
+
+
+def _first_unreadable(record: Mapping[str, Any]) -> list[str]:
+    """Lines on unreadable answers of the check before training, when settings can still be corrected."""
+    return unreadable_lines(record, record["num_prompts"]) if record["batches"] == 0 else []
 
 
 def _clock(seconds: float) -> str:

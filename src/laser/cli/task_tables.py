@@ -83,7 +83,8 @@ def export_task(data: TaskData, out: Path, seed: int, pairs: bool | None) -> Non
 def _facts(task: Task) -> dict[str, str]:
     answers = {"auto": "inferred from each gold answer", "text": "text", "number": "numbers", "yes_no": "yes or no"}
     answers |= {"option": "letters of options", "math": "mathematics"}
-    where = "after 'Final answer:'" if task.answer == "final_answer" else "the whole response"
+    places = {"auto": "at the end", "final_answer": "after 'Final answer:'", "whole": "the whole response"}
+    where = places[task.answer]
     metric = f"{task.metric}; answers are {answers[task.answer_type]}, {where}" if task.metric == "accuracy" else ""
     facts = {
         "task": f"{task.name}: {task.title}",

@@ -137,6 +137,8 @@ def _print_result(result: RunResult, console: Console) -> None:
     """Print the dev metric before and after, who was chosen where, and what to do next."""
     from laser.analysis.report import write_report
     from laser.analysis.report.words import change_in_words
+    from laser.analysis.shown import visible
+    from laser.evaluation.unreadable import unreadable_lines
 
     summary = result.summary
     console.print()
@@ -147,6 +149,9 @@ def _print_result(result: RunResult, console: Console) -> None:
         before, after = summary.num_unparseable
         if before or after:
             console.print(f"answers that could not be read, counted as wrong: {before} before, {after} after")
+        examples = {"num_unparseable": after, "unparseable": summary.unparseable}
+        for line in unreadable_lines(examples, summary.num_evaluated):
+            console.print(escape(visible(line)), soft_wrap=True)
     console.print(_utilization_table(summary))
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")

@@ -293,8 +293,10 @@ class EvaluationConfig(Section):
         ge=0,
         description="0: greedy decoding; above: one sampled answer per prompt, the same seeds each time.",
     )
-    answer: Literal["final_answer", "whole"] = Field(
-        "final_answer", description="Where an answer is: after 'Final answer:', or the whole response."
+    answer: Literal["auto", "final_answer", "whole"] = Field(
+        "auto",
+        description="Where an answer is. auto: after the last of 'Final answer:', 'Answer:', 'The answer is', '####', "
+        "or in \\boxed{}, else the last line; final_answer: after 'Final answer:' alone (paper); whole: the response.",
     )
     metric: Literal["accuracy", "f1", "rouge_l"] = Field(
         "accuracy", description="What `laser best-of-n` and `laser eval` measure against gold answers."

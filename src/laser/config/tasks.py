@@ -10,12 +10,15 @@ Table = dict[str, Any]
 
 
 def apply_task(table: Table) -> Table:
-    """Return the table with the defaults of the task that its data section names.
+    """The table with the defaults of the task that its data section names.
 
     These are split sizes (per category if the task's are), batching, answers, metric, and whether long prompts are cut.
     Sizes shrink in proportion if prompts are too few, unless the user set one. Validation reports an unknown task.
+    The embedded set, which needs no name, has its own place of an answer.
     """
-    data = table.get("data")
+    data = table.get("data", {})
+    if isinstance(data, dict) and data.get("type", "embedded") == "embedded":  # its examples end with "Final answer:"
+        return {**table, "evaluation": _filled(table, "evaluation", {"answer": "final_answer"})}
     if not isinstance(data, dict) or data.get("type") != "task" or not isinstance(data.get("name"), str):
         return table
     if data["name"] not in TASKS:

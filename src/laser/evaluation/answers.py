@@ -217,7 +217,9 @@ def _read_truth(_prompt: Prompt, place: Place) -> str:
         return _TRUTH[first[1].casefold()]
     values = {_TRUTH[word.casefold()] for word in _TRUTH_WORD.findall(place.text)}
     if len(values) != 1:
-        raise UnreadableError(f"{_shown(place)} says neither yes nor no" if not values else f"{_shown(place)} says both")
+        raise UnreadableError(
+            f"{_shown(place)} says neither yes nor no" if not values else f"{_shown(place)} says both"
+        )
     return values.pop()
 
 

@@ -1,6 +1,6 @@
 r"""Mathematical answers: LaTeX or plain expressions, compared by the package math-verify.
 
-`\frac12`, `0.5` and `1/2` are one answer, and so are `x = 5` and `5`. Numbers are compared by `laser.evaluation.numbers`,
+`\frac12`, `0.5` and `1/2` are one answer, and so are `x = 5` and `5`. Numbers are compared by `evaluation.numbers`,
 because math-verify 0.9 reads "1 234" as 235, "2 1/2" as 3/2, "10³" as 10, "3√2" as 3 and "1 million" as a product of
 letters. Comparison is cut off after seconds in the main thread; in other threads, where no alarm can be set, the limit
 of length is the only guard.

@@ -1,6 +1,6 @@
 r"""Numbers in free text, read to the end of their expression or not at all.
 
-"1,234.50", "$5", "-3", "3/4", "\frac{3}{4}", "2 1/2", "2½", "10^3", "3 \times 10^4", "50\%" and "1 million" are numbers.
+"1,234.50", "$5", "-3", "3/4", "\frac{3}{4}", "2 1/2", "2½", "10^3", "3 \times 10^4", "50\%", "1 million" are numbers.
 "12:30", "3:2", "5 or 6", "3 + 4", "5 feet 3 inches", "3,5", "5x", "0.333...", dates, versions and addresses hold digits
 but are not one number, and their beginnings are not read either.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 MINUS_SIGNS = "\u2212\u2013\u2012\u2010\u2011\ufe63\uff0d"
-"""Characters that are written for a minus: minus sign, en and figure dash, hyphens, small and full-width hyphen-minus."""
+"""Characters written for a minus: minus sign, en and figure dash, hyphens, small and full-width hyphen-minus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,20 @@ _LONGEST = 5000  # digits; a longer run is not an answer
 _VULGAR = {c: Fraction(unicodedata.numeric(c)).limit_denominator(10) for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _MAGNITUDES = {
-    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12},
-    **{"lakh": 10**5, "crore": 10**7, "百": 10**2, "千": 10**3, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8},
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+    "百": 10**2,
+    "千": 10**3,
+    "万": 10**4,
+    "萬": 10**4,
+    "亿": 10**8,
+    "億": 10**8,
 }
 
 _SPELLED = {ord(c): "-" for c in MINUS_SIGNS}
@@ -102,7 +114,8 @@ _TAINT_BEFORE = re.compile(rf"(?:[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_M
 _SIGNED_BEFORE = re.compile(r"(?:^|[^\w)\]%\s])\s*$|\b(?:is|are|be|was|equals|to|of|by)\s+$", re.IGNORECASE)
 _TAINT_AFTER = re.compile(
     rf"""
-    \s?[:^]\s?[\w{{(\\]  | \.+\d | \s[xyz](?!\w) | [xyzniekKMBbπ√∞](?![A-Za-z]) | (?:bn|mn)\b | [({{\\_!]\S | \s?\\[A-Za-z]+ | ‰
+    \s?[:^]\s?[\w{{(\\]  | \.+\d | \s[xyz](?!\w)
+    | [xyzniekKMBbπ√∞](?![A-Za-z]) | (?:bn|mn)\b | [({{\\_!]\S | \s?\\[A-Za-z]+ | ‰
     | \s?[√π∞±]  | \s?\*\s?\w
     | \s?(?:[ap]\.?m\b\.?|AM\b|PM\b|o'clock) | \s?(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:\s|$|[,.])
     | \s(?:and\sa\s)?(?:half|halves|thirds|fourths|fifths|sixths|eighths|tenths|hundredths|thousandths)\b

@@ -42,8 +42,8 @@ class Place:
 
     Attributes:
         text: The part.
-        origin: "line" is what follows the paper's "Final answer:"; "mark" what follows another mark; "last_line" the end
-            of a response without any; "whole" the whole response.
+        origin: "line" is what follows the paper's "Final answer:"; "mark" what follows another mark; "last_line" the
+            end of a response without any; "whole" the whole response.
     """
 
     text: str

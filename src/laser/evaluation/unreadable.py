@@ -67,8 +67,8 @@ def unreadable_lines(record: Mapping[str, Any], num_responses: int) -> list[str]
         lines.append(f"  {one['id']}: {one['problem']}; the response ends: {one['response']!r}")
     if num > _MANY * num_responses:
         lines.append(
-            "  set evaluation.answer to where answers are (auto, final_answer, whole), data.answer_type to what they are "
-            "(number, text, yes_no, option, math), or raise evaluation.max_new_tokens if responses are cut"
+            "  set evaluation.answer to where answers are (auto, final_answer, whole), data.answer_type to what they "
+            "are (number, text, yes_no, option, math), or raise evaluation.max_new_tokens if responses are cut"
         )
     return lines
 

@@ -177,7 +177,8 @@ def build_signal(
     Raises:
         DataError: It needs gold answers that the dev prompts do not have.
     """
-    is_right = answer_check(config.evaluation.answer)
+    probed = [prompt for prompts in probe.values() for prompt in prompts]
+    is_right = answer_check(config.evaluation.answer, probed or dev or None)
     match config.signal:
         case selection.NoSignal():
             return NoSignal()

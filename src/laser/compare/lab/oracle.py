@@ -96,7 +96,7 @@ def _sample(policy: Policy, path: Path) -> Graded:
     replies = TransformersGenerator(policy).generate(
         chosen, num_responses=_SAMPLES, temperature=0.8, top_p=1.0, max_new_tokens=6, seeds=list(range(len(chosen)))
     )
-    is_right = answer_check("whole")
+    is_right = answer_check("whole", chosen)
     graded = []
     for prompt, row in zip(chosen, replies, strict=True):
         texts = sorted({reply.text for reply in row if reply.text.strip()})
