@@ -35,7 +35,12 @@ def test_the_tables_of_accuracy(run, tmp_path, monkeypatch, capsys):
     assert code == 0
     for words in ("4 dev prompts", "accuracy", "no answer", "cut", "arithmetic", "0.000 to 0.490"):
         assert words in out
-    assert re.search(r"^run - base: \+0\.000 \(95% interval .*, paired\)$", out, re.MULTILINE)
+    assert re.search(
+        r"^run - base: \+0\.000 \(95% interval .*, paired\); 0 prompts better, 0 worse$", out, re.MULTILINE
+    )
+    assert "run: 4 of 4 answers cannot be read and count as wrong:" in out
+    assert out.count("there is no 'Final answer:'; the response ends:") == 2 * 3
+    assert "set evaluation.answer to where answers are" in out
     assert json.loads((tmp_path / "r.json").read_text())["policies"]["run"]["num_unparseable"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.base.jsonl", "r.json", "r.run.jsonl"]
 

@@ -51,7 +51,7 @@ def test_a_run_measures_what_training_measured(project):
     measured = evaluation.measured["first"]
     last = json.loads(checks[-1])
     assert measured.overall.value == last["accuracy"]
-    assert measured.num_unparseable == last["num_unparseable"]
+    assert measured.unreadable.num == last["num_unparseable"]
     assert (measured.overall.low, measured.overall.high) == wilson_interval(sum(measured.values), 12)
     assert {name: share.value for name, share in measured.by_category.items()} == last["by_category"]
     assert evaluation.differences == {}

@@ -1,0 +1,188 @@
+"""Where models write their answers: the habits of data sets and model families, read with the defaults."""
+
+import pytest
+
+from laser.core.errors import DataError
+from laser.core.types import Prompt
+from laser.evaluation.accuracy import accuracy
+from laser.evaluation.answers import Reader, answer_check, parse_answer, type_of_answers
+from laser.evaluation.metrics import check_gold, make_metric, rouge_l, token_f1
+from laser.evaluation.unreadable import unreadable_lines
+from laser.evaluation.words import said_words, script_words, squad_words
+
+OPTIONS = {"A": "Paris", "B": "London", "C": "Rome", "D": "-5"}
+
+
+def prompt(gold, id="p", **metadata):
+    return Prompt(id, ({"role": "user", "content": "?"},), answer=gold, metadata=metadata)
+
+
+NUMBERS = {
+    "GSM8K": "He has 3 apples.\nHe buys 48.\n3 + 48 = 51\n#### 51",
+    "Minerva": "Thus $x=51$.\nFinal Answer: The final answer is $51$. I hope it is correct.",
+    "MATH": r"Adding up, 3 + 48 = 51, so the sum is $\boxed{51}$.",
+    "nested": r"\boxed{\text{51}} is the sum",
+    "Llama": "## Step 1: Add\n3 + 48\n\nThe final answer is: $\\boxed{51}$. I hope it is correct.",
+    "Qwen": "To find the sum, add 3 and 48:\n\\[\n3 + 48 = 51\n\\]\n\nThe answer is:\n\\[\n\\boxed{51}\n\\]",
+    "DeepSeek": "<think>\nMaybe 7. Final answer: 7\n</think>\n\n**Answer:** 51",
+    "template opens the thought": "Perhaps 7? The answer is 7.\n</think>\nThe sum is 51.",
+    "bold": "**Final Answer: 51**",
+    "heading": "### Answer\n51",
+    "dollars": "51 dollars",
+    "currency": "$51",
+    "equation": "3 + 48 = 51",
+    "sentence": "The answer is 51.",
+    "last line": "He had 3.\nSo he has 51 apples in all.",
+    "afterthought": "The answer is 51. The answer is right because I checked it.",
+    "unit after": "Final answer: 51. The answer is in dollars.",
+    "corrected": "Answer: 50\nWait, I forgot one.\nAnswer: 51",
+    "code fence": "```\nAnswer: 51\n```",
+    "to the question": "The answer to the question of the sum is 51.",
+}
+
+
+@pytest.mark.parametrize("habit", NUMBERS)
+def test_numbers_are_found_where_models_write_them(habit):
+    assert answer_check("auto")(prompt("51"), NUMBERS[habit])
+    assert not answer_check("auto")(prompt("3"), NUMBERS[habit])
+
+
+CHOICES = {
+    "MMLU": ("The answer is (C).", "C"),
+    "colon": ("Answer: C", "C"),
+    "letter A and text": ("A. Paris", "A"),
+    "A in brackets": ("(A) Paris", "A"),
+    "A before a bracket": ("A) Paris", "A"),
+    "bold A": ("**A**", "A"),
+    "bold A and text": ("The correct answer is **A. Paris**.", "A"),
+    "A before other words": ("A. The city of light", "A"),
+    "letter before another option's text": ("A. London", "A"),
+    "reason": ("B, because C is wrong", "B"),
+    "text alone": ("Rome", "C"),
+    "text in a sentence": ("The answer is Rome.", "C"),
+    "minus sign": ("The answer is \u22125.", "D"),
+    "en dash": ("\u20135", "D"),
+    "boxed": (r"\boxed{\text{B}}", "B"),
+    "choice": ("I would choose option (B).", "B"),
+}
+
+
+@pytest.mark.parametrize("habit", CHOICES)
+def test_choices_are_found_where_models_write_them(habit):
+    text, letter = CHOICES[habit]
+    assert parse_answer(prompt("A", options=OPTIONS), text, "auto") == letter
+
+
+def test_options_that_differ_by_symbols_are_told_apart():
+    asked = prompt("A", options={"A": "C", "B": "C++", "C": "C#", "D": ".NET"})
+    read = [parse_answer(asked, f"Answer: {text}", "auto") for text in ("c++", "C#", ".net")]
+    assert read == ["B", "C", "D"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        ("Paris.", "paris", True),
+        ("«Paris»", "Paris", True),
+        ("東京。", "東京", True),
+        ("नमस्ते।", "नमस्ते", True),
+        ("cafe\u0301", "café", True),
+        ("STRASSE", "straße", True),
+        ("1,000", "1000", True),
+        ("\u2013 5", "-5", True),
+        ("C++.", "C++", True),
+        ("C++", "C", False),
+        ("C#", "C", False),
+        (".NET", "NET", False),
+        ("-5", "5", False),
+        ("3.5", "35", False),
+        ("50%", "50", False),
+        ("Hepatitis A", "Hepatitis", False),
+        ("x - 5", "x 5", False),
+    ],
+)
+def test_text_is_what_was_said(answer, gold, same):
+    assert answer_check("auto")(prompt(gold, answer_type="text"), f"Final answer: {answer}") is same
+
+
+def test_the_types_of_a_split():
+    assert type_of_answers([prompt("51"), prompt("1,200"), prompt("3/4")]) == "number"
+    assert type_of_answers([prompt("51"), prompt("51 or 52")]) == "auto"
+    assert type_of_answers([prompt("Yes"), prompt("false")]) == "yes_no"
+    assert type_of_answers([prompt("A"), prompt("D")]) == "option"
+    assert type_of_answers([prompt("A", options=OPTIONS), prompt("London", options=OPTIONS)]) == "option"
+    assert type_of_answers([prompt("51"), prompt("B", answer_type="option")]) == "number"
+    assert type_of_answers([prompt(None)]) == "auto"
+
+
+def test_the_whole_split_decides_how_an_answer_is_read():
+    numeric, mixed = [prompt("51"), prompt("7")], [prompt("51"), prompt("a dog")]
+    assert Reader("auto", numeric).is_right(numeric[0], "51 dollars")
+    assert not Reader("auto", mixed).is_right(mixed[0], "51 dollars")
+    assert Reader("auto", mixed).is_right(mixed[0], "51.0")
+
+
+def test_text_after_its_mark_ends_with_its_sentence():
+    assert answer_check("auto")(prompt("Paris"), "The answer is Paris. It is the capital.")
+    assert answer_check("auto")(prompt("St. Louis"), "The answer is St. Louis. It is in Missouri.")
+
+
+def test_the_papers_format_reads_nothing_else():
+    assert parse_answer(prompt("51"), "The answer is 51.\n#### 51", "final_answer") is None
+    assert Reader("final_answer").read(prompt("51"), "51").problem == "there is no 'Final answer:'"
+
+
+@pytest.mark.parametrize("answer_format", ["auto", "final_answer", "whole"])
+def test_thoughts_without_an_end_have_no_answer(answer_format):
+    read = Reader(answer_format).read(prompt("51"), "<think>\nFinal answer: 51, or is it")
+    assert (read.answer, read.problem) == (None, "the response ends inside its thoughts")
+    assert make_metric("f1", answer_format)(prompt("51"), "<think>51") == 0
+
+
+def test_gold_answers_that_cannot_be_used_are_refused_with_the_cure():
+    with pytest.raises(DataError, match=r"'q' cannot be used: '12:30' is not a number, .* set data\.answer_type"):
+        check_gold(
+            [prompt("12", answer_type="number"), prompt("12:30", id="q", answer_type="number")], "accuracy", "dev"
+        )
+    with pytest.raises(DataError, match="'Berlin' names no option"):
+        check_gold([prompt("Berlin", answer_type="option", options=OPTIONS)], "accuracy", "dev")
+
+
+def test_unreadable_answers_are_counted_and_shown_with_the_reason():
+    prompts = [prompt(str(number), id=f"q{number}") for number in range(10)]
+    texts = ["12:30", "five", "5 or 6", "about"] + [f"Answer: {number}" for number in range(4, 10)]
+    found = accuracy(lambda _: texts, prompts)
+    lines = unreadable_lines(found.as_record(), 10)
+    assert lines[0] == "4 of 10 answers cannot be read and count as wrong:"
+    assert lines[1] == "  q0: '12:30' is not one number; the response ends: '12:30'"
+    assert len(lines) == 1 + 3 + 1
+    assert "set evaluation.answer" in lines[-1]
+    assert found.overall == 0.6
+    few = accuracy(lambda _: ["about", "1", *texts[2:2], *map(str, range(2, 10))], prompts)
+    assert len(unreadable_lines(few.as_record(), 10)) == 2
+    assert unreadable_lines({"num_unparseable": 0}, 10) == []
+
+
+def test_words_of_scripts_without_spaces_are_characters():
+    assert script_words("天气好 Café नमस्ते สวัสดี don't") == [
+        *("天", "气", "好", "café", "नमस्ते", "ส", "วั", "ส", "ดี", "don", "t"),
+    ]
+    assert squad_words("The cat's, 3.5") == ["cats", "35"]
+    assert said_words("The role of Art, in society") == ["role", "of", "art", "in", "society"]
+
+
+def test_rouge_l_of_any_script():
+    """Longest common subsequence of 3 among 4 and 4 words or characters: F = 0.75; of nothing shared: 0."""
+    rouge = rouge_l()
+    assert rouge("今天天好", "今天很好") == pytest.approx(0.75)
+    assert rouge("Сегодня погода очень хорошая", "Сегодня погода не хорошая") == pytest.approx(0.75)
+    assert rouge("今天", "昨夜") == 0
+    assert token_f1("今天天好", "今天很好") == pytest.approx(0.75)
+
+
+def test_rouge_l_of_english_is_that_of_the_package():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    text, gold = "The dogs were running quickly, isn't it so (3.5 km)?", "A dog runs quick; it's 3.5 kilometers, so."
+    assert rouge_l()(text, gold) == pytest.approx(scorer.score(gold, text)["rougeL"].fmeasure)
