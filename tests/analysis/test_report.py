@@ -1,6 +1,7 @@
-"""The page: complete, self-contained, with numbers beside pictures, and nothing that a model wrote is markup."""
+"""The page: complete, self-contained, with numbers under pictures, and text of a model is never markup."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -190,7 +191,7 @@ def test_records_without_the_newer_fields_are_reported(tmp_path):
             del one[name]
     tree = Tree(page_of(write_run(tmp_path, steps)))
     assert "no two reward models scored the same responses" in tree.text
-    assert "The records of this run hold no distributions." in tree.text
+    assert "The records of this run do not hold distributions." in tree.text
     assert "No dev metric was measured." in tree.text
     assert "largest and the smallest margins" in tree.text
 
@@ -287,6 +288,16 @@ def test_a_place_that_cannot_be_written_is_told_with_its_option(tmp_path):
         write_report(run, pictures=tmp_path / "file")
     with pytest.raises(RunDirectoryError, match=r"\(Is a directory\); choose another --out"):
         write_report(run, tmp_path)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_have_the_mode_that_the_umask_leaves(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        written = write_report(write_run(tmp_path / "run", typical(2)), pictures=tmp_path / "png")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (written.page, *written.pictures)} == {mode}
 
 
 @pytest.mark.slow

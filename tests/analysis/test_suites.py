@@ -9,7 +9,7 @@ from scipy import stats
 
 from laser.analysis.report import write_report
 from laser.analysis.report.curves import AXES, against_time, over
-from laser.analysis.report.suite import lead, likings, suite_page
+from laser.analysis.report.suite import lead, preferences, suite_page
 from laser.analysis.suites import is_suite, read_suite, together
 from laser.core.errors import RunDirectoryError
 from written import NAMES, evaluation, step, typical, write_run
@@ -68,7 +68,7 @@ def test_the_table_that_compare_wrote_is_taken_as_it_is(suite):
 
 def test_words_name_the_best_and_whether_that_is_chance(suite):
     read = read_suite(suite)
-    said = " ".join(lead(read, likings(read, "laser")))
+    said = " ".join(lead(read, preferences(read, "laser")))
     assert "2 methods, 1 tasks, 6 cells." in said
     assert "maths: laser is highest with 77.5%" in said
     assert "random below laser beyond chance" in said
@@ -79,17 +79,17 @@ def test_words_name_the_best_and_whether_that_is_chance(suite):
         shutil.rmtree(suite / "maths" / "laser" / f"seed-{seed}")
         cell(suite, "maths", "laser", seed, (30, 32, 31)[seed])
     read = read_suite(suite)
-    said = " ".join(lead(read, likings(read, "laser")))
+    said = " ".join(lead(read, preferences(read, "laser")))
     assert "no method is distinguishable from laser" in said
     assert "laser has no preference among reward models" in said
 
 
 def test_shares_are_tested_over_seeds_and_corrected(suite):
-    liked = {one.name: one for one in likings(read_suite(suite), "laser")}
+    preferred = {one.name: one for one in preferences(read_suite(suite), "laser")}
     shares = np.array([1.0, 7 / 8, 1.0])
-    assert liked["good"].share.mean == pytest.approx(shares.mean())
-    assert liked["good"].p == pytest.approx(2 * stats.ttest_1samp(shares, 0.5).pvalue)
-    assert liked["bad"].reward.num == 1
+    assert preferred["good"].share.mean == pytest.approx(shares.mean())
+    assert preferred["good"].p == pytest.approx(2 * stats.ttest_1samp(shares, 0.5).pvalue)
+    assert preferred["bad"].reward.num == 1
 
 
 @pytest.mark.parametrize("levels_are", ["tasks", "methods"])
@@ -158,7 +158,7 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
 
 
 def test_a_suite_without_run_directories_of_its_own_has_its_table(suite):
-    """As a best-of-n suite: cells that are no training runs."""
+    """As a best-of-n suite: cells that are not training runs."""
     made = read_suite(suite).results
     shutil.rmtree(suite / "maths")
     (suite / "suite.json").write_text("{}")

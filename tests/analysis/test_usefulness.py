@@ -172,7 +172,7 @@ def test_words_name_the_useful_one_and_how_sure_that_is(tmp_path):
     assert (
         "For maths, good earned the highest bandit rewards (0.82 ± 0.01, 12 of them; the reward models differ" in said
     )
-    assert "cannot tell a reward model that is right from one that is consistently wrong" in said
+    assert "cannot distinguish a reward model that is right from one that is consistently wrong" in said
     assert (
         "Chosen most: good for maths (50% of 96 prompts, 95% interval 31% to 69%). An even share would be 50%" in said
     )
@@ -210,7 +210,7 @@ def test_a_change_on_the_same_prompts_is_compared_prompt_by_prompt(tmp_path):
 
 def test_words_do_not_read_usefulness_into_a_selector_that_does_not_learn(tmp_path):
     said = words(tmp_path, typical(24), config={"selector": {"type": "random"}})
-    assert "draws reward models at random, so who was chosen says nothing about who is useful" in said
+    assert "draws reward models at random, so its choices do not show which reward model is useful" in said
     assert "Chosen most" not in said
     one = words(tmp_path, [step(0, ("only",))], names=("only",))
     assert "one reward model, only; there was nothing to choose" in one

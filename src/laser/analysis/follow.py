@@ -17,6 +17,7 @@ from laser.core.errors import RunDirectoryError
 
 _LATEST = 8  # batches that a table of the latest ones shows
 _STILL = 120.0  # seconds without a record that are worth a word
+_MOST = 10**9  # iterations, or batches of one; a larger number is damage
 _PACE = 10  # batches whose time says how long the rest will take
 _BEGUN = {".lock", "run.json"}  # what a run writes before its configuration
 
@@ -145,7 +146,8 @@ def num_planned(run: Run) -> int | None:
     iterations, batches = run.setting("training.iterations"), run.setting("training.batches_per_iteration")
     if batches is None and any(step["iteration"] > 0 for step in run.steps):
         batches = sum(step["iteration"] == 0 for step in run.steps)
-    return iterations * batches if isinstance(iterations, int) and isinstance(batches, int) else None
+    known = all(isinstance(count, int) and 0 <= count <= _MOST for count in (iterations, batches))
+    return iterations * batches if known else None
 
 
 def pace(steps: Sequence[StepRecord]) -> float | None:

@@ -18,7 +18,7 @@ from laser.analysis.summary import summarize
 from laser.analysis.usefulness import by_category
 
 _BARS = "▁▂▃▄▅▆▇█"
-_CATEGORIES = 4  # columns of shares that fit beside each other
+_CATEGORIES = 4  # columns of shares that fit next to each other
 _NAME = 24
 
 

@@ -1,4 +1,4 @@
-"""Text and numbers as readers see them: text from models, data and file names made harmless, shares and times short."""
+"""Text and numbers as readers see them: harmless text of models and data, short shares and times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def visible(text: str) -> str:
     r"""The text with every control sequence, direction mark and broken character written out.
 
     An escape character becomes ``\x1b``, so that no terminal obeys it; a right-to-left override ``\u202e``, so that
-    nothing reads other than it is stored; a lone surrogate ``\ud800``, so that the text can be written as UTF-8.
+    text reads as it is stored; a lone surrogate ``\ud800``, so that the text can be written as UTF-8.
     """
     return "".join(_written_out(character) for character in text)
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from laser.analysis.records import Damage, Finite, Run, read_run
@@ -41,7 +41,7 @@ class RowRecord(TypedDict):
     seconds: Finite | None
     rm_calls: Finite | None
     tokens: Finite | None
-    values: dict[str, Finite]
+    values: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], Finite]  # by seed
 
 
 class CellRecord(TypedDict):
@@ -124,7 +124,7 @@ def read_suite(path: Path) -> Suite:
     """Read a suite.
 
     Raises:
-        RunDirectoryError: It holds no run that can be read, or a results.json that is none.
+        RunDirectoryError: It holds no run that can be read, or a damaged results.json.
     """
     cells, broken = [], []
     for folder in sorted(_folders(path), key=lambda folder: (folder.parts[:-1], _seed(folder))):
@@ -141,7 +141,7 @@ def read_suite(path: Path) -> Suite:
 
 
 def together(runs: Sequence[Run]) -> Run:
-    """Runs of one method on one task as if they were one, batch beside batch, for pictures of all seeds.
+    """Runs of one method on one task as if they were one, batch by batch, for pictures of all seeds.
 
     A reward model that only some of them have is left out of the pool, and so are the runs with another pool.
     """

@@ -29,7 +29,7 @@ class Choice:
     Attributes:
         share: Share of the prompts, an ensemble's divided by its weights.
         prompts: The same in prompts.
-        interval: 95% Wilson interval of the share, as if choices did not depend on one another.
+        interval: 95% Wilson interval of the share, as if choices were independent of each other.
     """
 
     share: float
@@ -191,7 +191,7 @@ class Pooled:
     cumulative: FloatArray
 
     def quantile(self, share: float) -> float:
-        """The value below which that share lies."""
+        """The value at or below which `share` of the distribution is."""
         return float(np.interp(share, self.cumulative, self.grid))
 
 

@@ -25,11 +25,11 @@ def report(
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures as PNG; default: report/ beside the page.", show_default=False),
+        typer.Option(help="Folder for the pictures as PNG; default: report/ next to the page.", show_default=False),
     ] = None,
     bench: Annotated[
         Path | None,
-        typer.Option(help="JSON of laser rewardbench --out, to show its numbers beside.", show_default=False),
+        typer.Option(help="JSON of laser rewardbench --out, whose numbers the page shows too.", show_default=False),
     ] = None,
 ) -> None:
     """Write one self-contained HTML page and its pictures: which reward model was useful where, and how sure that is.
@@ -38,8 +38,8 @@ def report(
     """
     from laser.analysis.report import write_report
 
-    beside = (out.parent if out is not None else run) / "report"
-    written = write_report(run, out, pictures=png or beside, bench=bench)
+    pictures = png or (out.parent if out is not None else run) / "report"
+    written = write_report(run, out, pictures=pictures, bench=bench)
     for one in written.damage[:_LISTED]:
         say(visible(f"laser: left out: {one.file} line {one.line}: {one.why}"), error=True)
     if len(written.damage) > _LISTED:

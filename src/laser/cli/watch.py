@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def watch(
     run: Annotated[Path, typer.Argument(help="Run directory; it need not exist yet.", show_default=False)],
-    once: Annotated[bool, typer.Option("--once", help="Print the run as it stands and exit.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the run at this moment and exit.")] = False,
     web: Annotated[bool, typer.Option("--web", help="Serve a page that updates, to this machine only.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: port on 127.0.0.1; 0 takes any.")] = 8765,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
@@ -54,7 +54,7 @@ def _follow(path: Path, *, once: bool, every: float) -> None:
         else:
             _print_each(console, watch, view, every)
     except KeyboardInterrupt:
-        console.print(f"stopped watching; the run goes on: laser watch {visible(str(path))}", markup=False)
+        console.print(f"stopped watching; the run continues: laser watch {visible(str(path))}", markup=False)
 
 
 def _serve(path: Path, *, port: int) -> None:
@@ -71,7 +71,7 @@ def _serve(path: Path, *, port: int) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            say("stopped watching; the run goes on")
+            say("stopped watching; the run continues")
 
 
 def _redraw(console: Console, watch: Watch, view: View, every: float) -> None:

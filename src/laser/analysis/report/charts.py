@@ -1,4 +1,4 @@
-"""Pictures of a run: loss, dev metric, who was chosen, bandit rewards, time."""
+"""Pictures of a run: loss, dev metric, choices, bandit rewards, time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def loss(run: Run) -> Picture:
         mean, half = moving(values, window_of(run))
         some = drawn(run)
         batches = np.array(run.batches)[some]
-        axis.scatter(batches, values[some], s=9, color=look(0).colour, alpha=0.5, linewidths=0)
+        axis.scatter(batches, values[some], s=16, color=look(0).colour, alpha=0.6, linewidths=0)
         axis.plot(batches, mean[some], color=look(0).colour)
         axis.fill_between(batches, (mean - half)[some], (mean + half)[some], color=look(0).colour, alpha=0.2, lw=0)
         axis.set(xlabel="batch", ylabel="loss (nats)")
@@ -154,7 +154,7 @@ def utilization(categories: Sequence[Category], names: Sequence[str]) -> Picture
     ]
     return Picture(
         "utilization",
-        "Who was chosen for what",
+        "Choices by category",
         "Share of the prompts of each category that each reward model was chosen for, over the whole run; the prompts "
         "of an ensemble are divided by its weights.",
         draw,
@@ -188,7 +188,7 @@ def over_time(run: Run) -> Picture:
     ]
     return Picture(
         "utilization-over-time",
-        "Who was chosen when",
+        "Choices over the run",
         "Share of each batch's prompts that each reward model was chosen for, as a mean over the latest "
         f"{window_of(run)} batches.",
         draw,
@@ -221,7 +221,7 @@ def rewards(run: Run) -> Picture:
                 if some
             ]
             where, means, spread = np.array(points).T
-            below_above = np.minimum(spread, np.stack([means, 1 - means]))  # a bandit reward lies in [0, 1]
+            below_above = np.minimum(spread, np.stack([means, 1 - means]))  # a bandit reward is in [0, 1]
             handles.append(
                 axis.errorbar(
                     where,
@@ -286,7 +286,7 @@ def time_by_phase(seconds: dict[str, float]) -> Picture:
 
 
 def moving(values_T: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
-    """Mean over the latest `window` values and the half-width of its 95% t-interval; NaN are passed over."""
+    """Mean over the latest `window` values and the half-width of its 95% t-interval; NaN are skipped."""
     known = ~np.isnan(values_T)
     centre = float(values_T[known].mean()) if known.any() else 0.0
     moments = np.stack([known, np.where(known, values_T - centre, 0.0), np.where(known, values_T - centre, 0.0) ** 2])
@@ -312,7 +312,7 @@ def drawn(run: Run) -> IntArray:
 
 
 def time_unit(longest: float) -> tuple[str, float]:
-    """The unit in which times up to so many seconds are drawn, and its seconds."""
+    """The unit in which times up to `longest` seconds are drawn, and its length in seconds."""
     return ("seconds", 1.0) if longest < 120 else ("minutes", 60.0) if longest < 7200 else ("hours", 3600.0)
 
 

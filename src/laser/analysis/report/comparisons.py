@@ -22,12 +22,12 @@ _ENDS = (0.01, 0.99)  # quantiles between which a distribution is drawn; the res
 
 
 def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapping[Couple, int], text: str) -> Picture:
-    """Heat map of how alike two reward models judge (Fig. 3).
+    """Heat map of how often two reward models agree (Fig. 3).
 
     Args:
         names: All reward models.
         values: Agreement in [0, 1] of couples, in either order.
-        counts: Pairs that stand behind each, where known.
+        counts: Number of pairs behind each value, where known.
         text: What was counted.
     """
     matrix = np.array([[_either(values, a, b) if a != b else np.nan for b in names] for a in names], dtype=np.float64)
@@ -50,7 +50,7 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
     head = ("reward models", "agreement", "95% interval", "pairs")
     height = 1.9 + 0.42 * len(names)
     return Picture(
-        "agreement", "How far reward models agree", text, draw, table("Agreement", head, rows), height=height
+        "agreement", "Agreement between reward models", text, draw, table("Agreement", head, rows), height=height
     )
 
 
@@ -112,7 +112,7 @@ def bench(record: Mapping[str, Any]) -> Picture:
         axis.errorbar(values, range(len(names)), xerr=np.abs(bounds - values), fmt="none", ecolor=outline(), capsize=3)
         axis.axvline(50, color=outline(), linestyle=(0, (2, 2)), linewidth=0.8)
         axis.set_yticks(range(len(names)), [label(name) for name in names])
-        axis.set(xlabel="pairs ordered rightly (%), 95% interval; dashed: chance", xlim=(0, 100))
+        axis.set(xlabel="accuracy on labelled pairs (%), 95% interval; dashed: chance", xlim=(0, 100))
 
     categories = list(record["counts"])
     rows = [
@@ -128,8 +128,8 @@ def bench(record: Mapping[str, Any]) -> Picture:
     return Picture(
         "rewardbench",
         "Accuracy on labelled pairs",
-        f"Share of {record['num_pairs']} labelled pairs that each reward model orders rightly, ties counting half and "
-        "pairs without a score as wrong.",
+        f"Share of {record['num_pairs']} labelled pairs that each reward model orders correctly; ties count half, "
+        "pairs without a score count as wrong.",
         draw,
         table("Accuracy on labelled pairs, by category (pairs)", head, rows),
         height=1.1 + 0.32 * len(names),

@@ -15,9 +15,11 @@ from laser.analysis.report.figure import file_name, label, legend, look, outline
 from laser.analysis.shown import percent
 from laser.analysis.suites import RowRecord, Suite
 from laser.analysis.usefulness import seconds_until
+from laser.core.errors import RunDirectoryError
 from laser.core.statistics import Estimate, estimate
 
-_CURVES = 8  # lines that can be told apart in one picture
+_HUGE = 1e100  # beyond any noise
+_CURVES = 8  # lines that a reader can distinguish in one picture
 
 
 def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
@@ -68,7 +70,7 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a curve passes: the mean over seeds at some place."""
+    """A point of a curve: the mean over seeds at some place."""
 
     at: float
     value: Estimate
@@ -113,7 +115,7 @@ class Axis:
 AXES = (
     Axis("noise", "Noise on the scores", "noise (standard deviations of a prompt's scores)", lambda run: _noise(run)),
     Axis("number-of-rms", "Number of reward models", "reward models", lambda run: float(len(run.names))),
-    Axis("corrupted-rms", "Reward models that are no use", "corrupted reward models", lambda run: _corrupted(run)),
+    Axis("corrupted-rms", "Corrupted reward models", "corrupted reward models", lambda run: _corrupted(run)),
 )
 """Fig. 12, 11 and 13."""
 
@@ -217,7 +219,10 @@ def _widened(get: Callable[[], tuple[float, float]], set_to: Callable[[float, fl
 
 
 def _noise(run: Run) -> float:
-    return max((float(model.get("noise") or 0.0) for model in run.setting("rewards.models")), default=0.0)
+    found = [model.get("noise", 0.0) for model in run.setting("rewards.models")]
+    if not all(isinstance(noise, int | float) and abs(noise) < _HUGE for noise in found):
+        raise RunDirectoryError(f"{run.path / 'config.json'} has a noise that is not a number; restore the file")
+    return max(map(float, found))
 
 
 def _corrupted(run: Run) -> float:
@@ -225,6 +230,6 @@ def _corrupted(run: Run) -> float:
 
 
 def _kind(run: Run) -> str:
-    """What a method is where its name says the level."""
+    """The kind of a method whose name says the level."""
     kind, signal = run.setting("selector.type", "?"), run.setting("signal.type", "none")
     return str(kind) if signal == "none" else f"{kind} with {signal}"

@@ -1,6 +1,6 @@
 """Pictures: one drawing, written as inline SVG that takes the page's colours, or as PNG.
 
-Colours are those of Okabe and Ito, told apart without red-green vision; hatches, markers and dashes say the same.
+Colours are those of Okabe and Ito, distinguishable without red-green vision; hatches, markers and dashes repeat them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one of several things is told from the others, in every picture alike."""
+    """How pictures distinguish one of several things from the others."""
 
     colour: str
     hatch: str
@@ -76,7 +76,7 @@ def file_name(name: str) -> str:
 
 
 def legend(axis: Any, names: Sequence[str], handles: Sequence[Any]) -> None:
-    """A legend above the picture, in as many columns as fit beside each other."""
+    """A legend above the picture, in as many columns as fit next to each other."""
     if handles:
         widest = _POINTS_PER_LETTER * max(len(label(name)) for name in names) + _POINTS_PER_HANDLE
         axis.figure.legend(
@@ -114,7 +114,7 @@ def as_svg(picture: Picture, prefix: str) -> str:
 
 
 def as_png(picture: Picture) -> bytes:
-    """The picture dark on white, for slides and papers, which have captions of their own."""
+    """The picture dark on white, for slides and papers, without title and caption."""
     return _written(picture, "png", salt="")
 
 

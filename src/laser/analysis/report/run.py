@@ -24,12 +24,12 @@ _REASONS = {
     "unscored": "pairs with a response that got no finite score",
     "empty_responses": "responses without text",
     "duplicate_responses": "responses that repeat another one to the same prompt",
-    "missing_pairs": "pairs wanted, but the prompt had too few distinct responses",
+    "missing_pairs": "pairs that were not made, because a prompt had too few distinct responses",
 }
 _NO_AGREEMENT = (
-    "Not measured: no two reward models scored the same responses in this run, since only the chosen one is asked. "
-    "Ensembles, signal.type = 'agreement' and the probe compare them as they go; laser rewardbench measures all of "
-    "them on labelled pairs, and laser report --bench FILE shows the result here."
+    "Not measured: no two reward models scored the same responses in this run, since laser asks only the chosen one. "
+    "Ensembles, signal.type = 'agreement' and the probe compare them during training; laser rewardbench measures all "
+    "of them on labelled pairs, and laser report --bench FILE shows the result here."
 )
 
 
@@ -45,14 +45,14 @@ def run_page(run: Run, bench: Mapping[str, Any] | None = None) -> Page:
         title=run.path.resolve().name,
         lead=lead(run, categories),
         sections=(
-            Section("useful", "Who was useful where", useful(run, categories)),
-            Section("chosen", "Who was chosen", chosen(run, categories)),
+            Section("useful", "Usefulness by category", useful(run, categories)),
+            Section("chosen", "Choices", chosen(run, categories)),
             Section("progress", "Loss and dev metric", progress(run)),
-            Section("agreement", "Do the reward models agree?", agreement(run, bench)),
+            Section("agreement", "Agreement between reward models", agreement(run, bench)),
             Section("scores", "Scores and margins", scores(run)),
-            Section("examples", "Telling examples", examples(run)),
-            Section("left-out", "What was left out, and what failed", left_out(run)),
-            Section("time", "Where the time went", time(run)),
+            Section("examples", "Examples", examples(run)),
+            Section("left-out", "Left out and failed", left_out(run)),
+            Section("time", "Time", time(run)),
             Section("configuration", "Configuration", configuration(run)),
         ),
     )
@@ -89,9 +89,9 @@ def useful(run: Run, categories: Sequence[Category]) -> tuple[Block, ...]:
         "verdict",
     )
     about = (
-        "A bandit reward lies in [0, 1]. The verdict is a Kruskal-Wallis test over the reward models with at least "
+        "A bandit reward is in [0, 1]. The verdict is a Kruskal-Wallis test over the reward models with at least "
         "five rewards in the category, corrected for the number of categories (Holm). Choices and rewards of one run "
-        "depend on those before, which the test and the intervals do not know: several seeds say more than a small p."
+        "depend on earlier ones, which the test and the intervals ignore: several seeds say more than a small p."
     )
     found: list[Block] = [words(about), table("By category and reward model", head, rows)]
     if any(reward is not None for step in run.steps for reward in step["bandit_rewards"]):
@@ -149,7 +149,7 @@ def bench_blocks(record: Mapping[str, Any]) -> tuple[Block, ...]:
 def scores(run: Run) -> tuple[Block, ...]:
     """Distributions, where the records have them."""
     picture = comparisons.distributions(run)
-    return (picture,) if picture is not None else (words("The records of this run hold no distributions."),)
+    return (picture,) if picture is not None else (words("The records of this run do not hold distributions."),)
 
 
 def examples(run: Run) -> tuple[Block, ...]:
@@ -174,7 +174,7 @@ def examples(run: Run) -> tuple[Block, ...]:
         return words(about), Examples(tuple(shown))
     found = [(batch, one) for batch, step in _steps(run) if (one := step.get("example"))]
     if not found:
-        return (words("The records hold no pair."),)
+        return (words("The records do not hold any pair."),)
     about = (
         "No two reward models scored the same pair, so these are pairs with the largest and the smallest margins, in "
         "units of the reward model's mean margin, among the first pairs of all batches."
@@ -216,9 +216,13 @@ def time(run: Run) -> tuple[Block, ...]:
     return charts.time_by_phase(summary.seconds), words(f"Tokens: {tokens}." if tokens else "")
 
 
-def configuration(run: Run) -> tuple[Block, ...]:
+def configuration(run: Run, whose: str = "") -> tuple[Block, ...]:
     """The resolved configuration."""
-    return (Code("resolved, as JSON", json.dumps(run.config, indent=2)),)
+    try:
+        text = json.dumps(run.config, indent=2)
+    except RecursionError:  # a reader of JSON nests deeper than a writer that indents
+        text = "nested too deeply to show"
+    return (Code(f"{whose}resolved, as JSON", text),)
 
 
 def _interval(reward: Estimate) -> str | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from laser.analysis.records import Run
 from laser.analysis.report import charts, comparisons, curves
-from laser.analysis.report.blocks import Block, Cell, Code, Page, Section, table, words
+from laser.analysis.report.blocks import Block, Cell, Page, Section, table, words
 from laser.analysis.report.curves import between
-from laser.analysis.report.run import bench_blocks, examples
+from laser.analysis.report.run import bench_blocks, configuration, examples
 from laser.analysis.report.words import listed, p_value
 from laser.analysis.shown import duration, percent
 from laser.analysis.suites import RowRecord, Suite, together
@@ -23,8 +22,8 @@ _SHOWN_DAMAGE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Liking:
-    """How the reference method used one reward model for one category, over seeds.
+class Preference:
+    """How often the reference method chose one reward model for one category, over seeds.
 
     Attributes:
         task: The task.
@@ -50,23 +49,23 @@ def suite_page(suite: Suite, bench: Mapping[str, Any] | None = None) -> Page:
     tasks = list(suite.results["tasks"])
     drawn = [task for task in tasks if any(row["task"] == task for row in suite.results["rows"])][:_TASKS]
     reference = suite.results["reference"]
-    liked = likings(suite, reference)
+    preferred = preferences(suite, reference)
     sections = [
         Section("results", "Results", (_table(suite), *(_results(suite, task) for task in drawn))),
-        Section("costs", "What it cost", (_costs(suite), *_over_time(suite, drawn))),
-        Section("useful", f"Who was useful where, by {suite.label(reference)}", _useful(suite, liked)),
-        Section("chosen", f"Who was chosen by {suite.label(reference)}", _of_reference(suite, reference)),
+        Section("costs", "Costs", (_costs(suite), *_over_time(suite, drawn))),
+        Section("useful", f"Usefulness by category, {suite.label(reference)}", _useful(suite, preferred)),
+        Section("chosen", f"Choices of {suite.label(reference)}", _of_reference(suite, reference)),
         Section("levels", "Noise and number of reward models", _levels(suite)),
-        Section("agreement", "Do the reward models agree?", _agreement(suite, bench)),
-        Section("examples", "Telling examples", _examples(suite, reference)),
-        Section("left-out", "What is missing, what failed", _missing(suite)),
+        Section("agreement", "Agreement between reward models", _agreement(suite, bench)),
+        Section("examples", "Examples", _examples(suite, reference)),
+        Section("left-out", "Missing and failed", _missing(suite)),
         Section("configuration", "Configuration", _configuration(suite, reference)),
     ]
     title = suite.results["title"] or suite.results["name"]
-    return Page(title, lead(suite, liked), tuple(section for section in sections if section.blocks))
+    return Page(title, lead(suite, preferred), tuple(section for section in sections if section.blocks))
 
 
-def lead(suite: Suite, liked: Sequence[Liking]) -> tuple[str, ...]:
+def lead(suite: Suite, preferred: Sequence[Preference]) -> tuple[str, ...]:
     """What came out, in words."""
     results = suite.results
     states = [cell["state"] for cell in results["cells"]]
@@ -79,12 +78,12 @@ def lead(suite: Suite, liked: Sequence[Liking]) -> tuple[str, ...]:
     per_task = [_best(suite, task) for task in list(results["tasks"])[:_TASKS]]
     more = len(results["tasks"]) - _TASKS
     rest = [f"{more} more columns are in the table below."] if more > 0 else []
-    return (first, " ".join(sentence for sentence in [*per_task, *rest] if sentence), _usefulness(suite, liked))
+    return (first, " ".join(sentence for sentence in [*per_task, *rest] if sentence), _usefulness(suite, preferred))
 
 
-def likings(suite: Suite, method: str) -> list[Liking]:
-    """How a method used the reward models, category by category, with intervals over seeds."""
-    found: list[Liking] = []
+def preferences(suite: Suite, method: str) -> list[Preference]:
+    """How often a method chose each reward model, by category, with intervals over seeds."""
+    found: list[Preference] = []
     for task in dict.fromkeys(cell.task for cell in suite.cells):
         runs = suite.of(task, method)
         of_runs = [{category.name: category for category in by_category(run)} for run in runs]
@@ -95,11 +94,11 @@ def likings(suite: Suite, method: str) -> list[Liking]:
                 rewards = [one.rewards[name].mean for one in there if name in one.rewards]
                 even = 1 / len(runs[0].names)
                 found.append(
-                    Liking(task, category, name, estimate(shares), estimate(rewards), even, _t_test(shares, even))
+                    Preference(task, category, name, estimate(shares), estimate(rewards), even, _t_test(shares, even))
                 )
     corrected = holm({index: one.p for index, one in enumerate(found)})
     return [
-        Liking(one.task, one.category, one.name, one.share, one.reward, one.even, corrected[index])
+        Preference(one.task, one.category, one.name, one.share, one.reward, one.even, corrected[index])
         for index, one in enumerate(found)
     ]
 
@@ -146,16 +145,16 @@ def _beyond_chance(row: RowRecord) -> bool:
     return row["p_holm"] is not None and row["p_holm"] <= LEVEL
 
 
-def _usefulness(suite: Suite, liked: Sequence[Liking]) -> str:
+def _usefulness(suite: Suite, preferred: Sequence[Preference]) -> str:
     reference = suite.label(suite.results["reference"])
-    if not liked:
+    if not preferred:
         return ""
-    several = len({one.task for one in liked}) > 1
+    several = len({one.task for one in preferred}) > 1
 
-    def where(one: Liking) -> str:
+    def where(one: Preference) -> str:
         return f" in {suite.results['tasks'].get(one.task, one.task)}" if several else ""
 
-    told = [one for one in liked if one.p is not None and one.p <= LEVEL and one.share.mean > one.even]
+    told = [one for one in preferred if one.p is not None and one.p <= LEVEL and one.share.mean > one.even]
     told.sort(key=lambda one: one.p or 0.0)
     sentences = [
         f"{reference} chose {one.name} for {percent(one.share.mean)} of {one.category} prompts{where(one)} (95% "
@@ -214,7 +213,7 @@ def _over_time(suite: Suite, tasks: Sequence[str]) -> list[Block]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _useful(suite: Suite, liked: Sequence[Liking]) -> tuple[Block, ...]:
+def _useful(suite: Suite, preferred: Sequence[Preference]) -> tuple[Block, ...]:
     rows: list[tuple[Cell, ...]] = [
         (
             suite.results["tasks"].get(one.task, one.task),
@@ -226,7 +225,7 @@ def _useful(suite: Suite, liked: Sequence[Liking]) -> tuple[Block, ...]:
             one.reward.mean if one.reward.num else None,
             one.share.num,
         )
-        for one in liked
+        for one in preferred
     ]
     head = (
         "task",
@@ -240,7 +239,7 @@ def _useful(suite: Suite, liked: Sequence[Liking]) -> tuple[Block, ...]:
     )
     about = (
         "Every seed is one value. p is of a t-test that the share is an even one, corrected for the number of rows "
-        "(Holm). A bandit reward lies in [0, 1]."
+        "(Holm). A bandit reward is in [0, 1]."
     )
     return (words(about), table("Shares and bandit rewards over seeds", head, rows)) if rows else ()
 
@@ -316,5 +315,4 @@ def _configuration(suite: Suite, reference: str) -> tuple[Block, ...]:
     run: Run | None = next((cell.run for cell in suite.cells if cell.method == reference), None)
     if run is None:
         return ()
-    where = run.path.relative_to(suite.path)
-    return (Code(f"of {where}, resolved, as JSON", json.dumps(run.config, indent=2)),)
+    return configuration(run, f"of {run.path.relative_to(suite.path)}, ")

@@ -1,4 +1,4 @@
-"""What came out of a run, in sentences that say how sure they are."""
+"""The results of a run in sentences that say how sure they are."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from laser.core.statistics import PairedChange
 _UNLEARNING = {
     "fixed": "always takes the same reward model",
     "random": "draws reward models at random",
-    "sequential": "takes reward models in a set order",
+    "sequential": "takes reward models in a fixed order",
     "classifier": "follows a classifier trained before",
-    "frozen": "repeats what another run had learned",
+    "frozen": "repeats what another run learned",
     "ensemble": "asks all reward models every time",
 }
 _LISTED = 5  # categories that a sentence lists
 
 
 def lead(run: Run, categories: Sequence[Category]) -> tuple[str, ...]:
-    """The first paragraphs of a report: what changed, who was useful where, what went wrong."""
+    """The first paragraphs of a report: what changed, which reward models were useful, what went wrong."""
     done = sum(step["pairs"] for step in run.steps)
     state = "" if run.finished else " The run is not finished."
     first = f"{len(run.steps)} batches, {done} pairs trained on.{state} {dev_metric(run)}"
@@ -56,16 +56,16 @@ def change_in_words(paired: PairedChange) -> str:
 
 
 def usefulness(run: Run, categories: Sequence[Category]) -> str:
-    """Which reward model earned the most bandit reward where, and how sure that is."""
+    """Which reward model earned the most bandit reward in each category, and how sure that is."""
     if len(run.names) == 1:
-        return f"The pool holds one reward model, {_name(run.names[0])}; there was nothing to choose."
-    told = [category for category in categories if category.distinguishable]
+        return f"The pool has one reward model, {_name(run.names[0])}; there was nothing to choose."
+    clear = [category for category in categories if category.distinguishable]
     even = [category.name for category in categories if not category.distinguishable and category.p is not None]
     mixed = any(category.name == MIXED for category in categories)
     few = [] if mixed else [category.name for category in categories if category.p is None]
-    sentences = [_best(category) for category in told[:_LISTED]]
-    if len(told) > _LISTED:
-        sentences.append(f"So it is for {len(told) - _LISTED} more categories, in the table below.")
+    sentences = [_best(category) for category in clear[:_LISTED]]
+    if len(clear) > _LISTED:
+        sentences.append(f"The same holds for {len(clear) - _LISTED} more categories, in the table below.")
     if even:
         sentences.append(
             f"For {listed(even)}, no reward model is distinguishable from the others by its bandit rewards."
@@ -76,19 +76,19 @@ def usefulness(run: Run, categories: Sequence[Category]) -> str:
         sentences.append(
             f"For {listed(few)}, there are too few bandit rewards of more than one reward model to compare."
         )
-    if told and run.setting("signal.type", "none") == "none":
+    if clear and run.setting("signal.type", "none") == "none":
         sentences.append(
             "The bandit reward is the scaled loss alone: it shows whose rankings the policy fits easily, and cannot "
-            "tell a reward model that is right from one that is consistently wrong."
+            "distinguish a reward model that is right from one that is consistently wrong."
         )
     return " ".join(sentences)
 
 
 def choices(run: Run, categories: Sequence[Category]) -> str:
-    """Who was chosen most, against an even share."""
+    """Which reward model was chosen most, against an even share."""
     kind = str(run.setting("selector.type", ""))
     if kind in _UNLEARNING:
-        return f"The selector, {kind}, {_UNLEARNING[kind]}, so who was chosen says nothing about who is useful."
+        return f"The selector, {kind}, {_UNLEARNING[kind]}, so its choices do not show which reward model is useful."
     shown = [category for category in categories if category.choices]
     if len(run.names) == 1 or not shown:
         return ""
