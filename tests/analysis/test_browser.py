@@ -100,8 +100,8 @@ def test_numbers_on_the_heat_map_stand_out_from_their_cells():
 
     from laser.analysis.report.comparisons import ink_on
 
-    def light(colour):
-        rgb = np.array(matplotlib.colors.to_rgb(colour))
+    def light(color):
+        rgb = np.array(matplotlib.colors.to_rgb(color))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return linear @ [0.2126, 0.7152, 0.0722]
 

@@ -154,7 +154,7 @@ def test_pictures_have_names_descriptions_and_numbers(page):
     assert all(one.get("tabindex") == "0" for one in tree.named("div") if one.get("class") == "scroll")
 
 
-def test_pictures_take_the_colours_of_the_page_and_hatches_tell_them_apart(tmp_path):
+def test_pictures_take_the_colors_of_the_page_and_hatches_tell_them_apart(tmp_path):
     pictures = run_page(read_run(rich(tmp_path))).pictures()
     svgs = {picture.name: as_svg(picture, "p") for picture in pictures if picture.name.startswith("utilization")}
     for svg in svgs.values():

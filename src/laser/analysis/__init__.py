@@ -1,1 +1,1 @@
-"""Reading run directories: summaries, and later tables and reports."""
+"""What reads run directories: records, the summary, the report, and the report of a run that is still training."""

@@ -1,4 +1,4 @@
-"""Following a run directory that another process writes: only what is new is read, whatever state it is in."""
+"""Following a run directory that another process writes: `Watch` reads only what is new."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BEGUN = {".lock", "run.json"}  # what a run writes before its configuration
 
 
 class State(StrEnum):
-    """Of a run, as its files show it."""
+    """State of a run, as its files show it."""
 
     waiting = "waiting for the run to start"
     starting = "started, no batch finished yet"
@@ -37,9 +37,9 @@ class View:
 
     Attributes:
         path: Its directory.
-        state: Where it stands.
+        state: Its state.
         run: What can be read of it; None while waiting.
-        problem: Why its configuration cannot be read, "" where it can.
+        problem: Why its configuration cannot be read; empty where it can.
         num_planned: Batches of the whole run; None where the files do not say.
         age: Seconds since a batch or a dev check was last recorded; None before.
         pace: Seconds per batch, of the latest ones; None before the first.
@@ -60,7 +60,7 @@ class View:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left by the pace of the latest batches; dev checks are not in them."""
+        """Seconds left at the pace of the latest batches, without dev checks."""
         if self.num_planned is None or self.pace is None or self.state is State.finished:
             return None
         return max(0, self.num_planned - self.num_done) * self.pace
@@ -73,7 +73,7 @@ class Watch:
         path: The directory; it need not exist yet.
 
     Raises:
-        RunDirectoryError: It is something else than a run directory.
+        RunDirectoryError: The path holds something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class Watch:
         return View(self.path, state, run, "", num_planned(run), self._age(), pace(run.steps))
 
     def _look_at_config(self) -> None:
-        """Begin, or begin again where the directory holds another run than before."""
+        """Begin, or begin again where the directory holds a different run than before."""
         try:
             status = (self.path / "config.json").stat()
             stamp = (status.st_ino, status.st_mtime_ns)
@@ -124,7 +124,7 @@ class Watch:
 
 
 def check_watchable(path: Path) -> None:
-    """Make sure that a run is at a path, or may yet start there.
+    """Check that a run is at a path, or may still start there.
 
     Raises:
         RunDirectoryError: A file, a suite or something else is there.
@@ -142,7 +142,7 @@ def check_watchable(path: Path) -> None:
 
 
 def num_planned(run: Run) -> int | None:
-    """Batches of the whole run: as configured, or as its first iteration had."""
+    """Batches of the whole run: as configured, or estimated from its first iteration; None where neither is known."""
     iterations, batches = run.setting("training.iterations"), run.setting("training.batches_per_iteration")
     if batches is None and any(step["iteration"] > 0 for step in run.steps):
         batches = sum(step["iteration"] == 0 for step in run.steps)

@@ -24,7 +24,7 @@ _ANY_OTHER = ConfigDict(extra="allow")
 
 
 class SelectionRecord(TypedDict):
-    """Who was chosen; one entry of `weights` and `categories` per row of the selection."""
+    """The selection of a batch; one entry of `weights` and `categories` per row."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     weights: Annotated[list[list[Share]], Field(min_length=1)]
@@ -51,7 +51,7 @@ class DistributionsRecord(TypedDict):
 
 
 class AgreementRecord(TypedDict):
-    """Pairs that two reward models order alike, of those that both order."""
+    """How many pairs two reward models order alike, of those that both order."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     first: str
@@ -61,7 +61,7 @@ class AgreementRecord(TypedDict):
 
 
 class DisagreementRecord(TypedDict):
-    """Two responses that two reward models order oppositely."""
+    """Two responses that two reward models order in opposite ways."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     prompt: str
@@ -71,7 +71,7 @@ class DisagreementRecord(TypedDict):
 
 
 class ExampleRecord(TypedDict):
-    """A pair as it was trained on."""
+    """A pair from training."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     prompt: str
@@ -82,7 +82,7 @@ class ExampleRecord(TypedDict):
 
 
 class StepRecord(TypedDict):
-    """A line of steps.jsonl, as far as reports read it."""
+    """A line of steps.jsonl, the part that reports read."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     iteration: Count
@@ -106,7 +106,7 @@ class StepRecord(TypedDict):
 
 
 class EvaluationRecord(TypedDict):
-    """A line of evaluations.jsonl, as far as reports read it."""
+    """A line of evaluations.jsonl, the part that reports read."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     batches: Count
@@ -118,7 +118,7 @@ class EvaluationRecord(TypedDict):
 
 
 class SummaryRecord(TypedDict):
-    """summary.json, as far as anything reads it."""
+    """summary.json, the part that laser reads."""
 
     __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
     num_batches: Count
@@ -154,15 +154,15 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run directory holds, as far as it can be read.
+    """The readable content of a run directory.
 
     Attributes:
         path: The folder.
         config: The resolved configuration.
         names: Names of the reward models by arm.
-        steps: Usable lines of steps.jsonl.
-        batches: For each of them its number in the run, from 1; a damaged line leaves a gap.
-        evaluations: Usable lines of evaluations.jsonl.
+        steps: Valid lines of steps.jsonl.
+        batches: The number of each step in the run, from 1; a damaged line leaves a gap.
+        evaluations: Valid lines of evaluations.jsonl.
         damage: Lines that were left out.
         finished: Whether the run has written its summary.
         usage: From the summary, what each reward model was used for; empty where there is none.
@@ -312,7 +312,7 @@ def parse_evaluation(line: bytes) -> EvaluationRecord:
 
 
 class Lines(Generic[Row]):
-    """The usable lines of a file that grows; begins again where the file was replaced or cut back.
+    """The valid lines of a file that grows; begins again where the file was replaced or cut back.
 
     A last line without an end is still being written, and waits for the next poll.
 

@@ -1,4 +1,4 @@
-"""The server of ``laser watch --web``: the report of a run that is under way, for browsers of this machine only.
+"""The server of ``laser watch --web``: the report of a run that is still training, for browsers of this machine only.
 
 It listens on 127.0.0.1. A page of another site may still make the browser ask it (DNS rebinding, cross-site
 requests), so the Host header must name this server, and Origin and Sec-Fetch-Site must not name another site. It only
@@ -61,11 +61,11 @@ class LiveServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
     def page(self) -> str:
-        """The page at this moment; its report is made anew only as often as a tenth of a processor allows.
+        """The page at this moment; its report is rendered again only as often as a tenth of a processor allows.
 
         Raises:
             LaserError: Files of the run cannot be read.
@@ -85,7 +85,7 @@ class LiveServer(ThreadingHTTPServer):
 
 
 def _report(view: View) -> Page:
-    """The report of a run, and before its first batch what there is to say."""
+    """The report of a run; before its first batch, a sentence that says so."""
     if view.run is not None and view.run.steps:
         return run_page(view.run)
     said = "No batch is finished yet." if view.run is not None else f"There is no run at {view.path} yet."

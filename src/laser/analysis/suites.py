@@ -45,7 +45,7 @@ class RowRecord(TypedDict):
 
 
 class CellRecord(TypedDict):
-    """Where one cell stands."""
+    """State of one cell."""
 
     task: str
     method: str
@@ -55,7 +55,7 @@ class CellRecord(TypedDict):
 
 
 class ResultsRecord(TypedDict):
-    """results.json of a suite, as far as reports read it."""
+    """results.json of a suite, the part that reports read."""
 
     name: str
     title: str
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite, as far as it has been run.
+    """A suite, finished or not.
 
     Attributes:
         path: Its directory.

@@ -1,4 +1,4 @@
-"""What a run directory says in a few numbers. Reads records only; no torch."""
+"""The summary of a run, from its records alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RunSummary:
         utilization: For each category, how many of its prompts each reward model was chosen for, an ensemble's prompts
             divided by its weights (Fig. 6 and 7).
         bandit_rewards: Mean bandit reward of each reward model that was charged with one (Fig. 9).
-        scored: Responses each reward model was asked about.
+        scored: Responses each reward model was scored.
         dropped: Pairs and responses left out, by reason.
         num_pairs: Pairs trained on.
         tokens: Tokens sampled and trained on.
@@ -58,7 +58,7 @@ class RunSummary:
 
 
 def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Sequence[str]) -> RunSummary:
-    """What the records of a run say in a few numbers.
+    """The summary of a run.
 
     Args:
         steps: Lines of steps.jsonl.

@@ -1,4 +1,4 @@
-"""Which reward model was useful where, and how sure that is: choices, bandit rewards, agreement, failures of a run."""
+"""Usefulness of reward models by category, with intervals: choices, bandit rewards, agreement, failures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Category:
 
 
 def by_category(run: Run) -> list[Category]:
-    """Every category of the run, by name; rewards of rows with prompts of several categories stand under `MIXED`."""
+    """Every category of the run, by name; rewards of rows with prompts of several categories are under `MIXED`."""
     counts: defaultdict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     rewards: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for step in run.steps:
@@ -98,7 +98,7 @@ def by_category(run: Run) -> list[Category]:
 
 
 def charged_rewards(step: StepRecord) -> list[tuple[str, str, float]]:
-    """Category, reward model and bandit reward of every charge that got one."""
+    """Category, reward model and bandit reward of every choice that received one."""
     selection = step["selection"]
     rows, charged = selection["categories"], selection["charged"]
     if not charged or len(charged) % len(rows):

@@ -32,7 +32,7 @@ def report(
         typer.Option(help="JSON of laser rewardbench --out, whose numbers the page shows too.", show_default=False),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page and its pictures: which reward model was useful where, and how sure that is.
+    """Write an HTML page and its pictures: which reward model was useful for which prompts, and how sure that is.
 
     Example: laser report runs/mine --bench bench.json
     """

@@ -24,7 +24,7 @@ def watch(
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: port on 127.0.0.1; 0 takes any.")] = 8765,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
 ) -> None:
-    """Look on while a run trains: who is chosen, bandit rewards, loss, dev metric, what fails.
+    """Show a run while it trains: choices, bandit rewards, loss, dev metric, failures.
 
     Example: laser watch runs/mine, or laser watch runs/mine --web for a page at http://127.0.0.1:8765
     """

@@ -1,4 +1,4 @@
-"""What pages are made of: words, tables, pictures, examples. Plain data; `render` writes it as HTML."""
+"""The parts of a page: words, tables, pictures, examples. Plain data; `render` writes it as HTML."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture, and the same in numbers for who cannot see it.
+    """A picture, and its numbers for readers who cannot see it.
 
     Attributes:
         name: File name of its PNG, without the ending.
@@ -54,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response of an example, with what reward models gave it."""
+    """One response of an example, with its scores."""
 
     role: str
     text: str

@@ -64,9 +64,9 @@ def loss(run: Run) -> Picture:
         mean, half = moving(values, window_of(run))
         some = drawn(run)
         batches = np.array(run.batches)[some]
-        axis.scatter(batches, values[some], s=16, color=look(0).colour, alpha=0.6, linewidths=0)
-        axis.plot(batches, mean[some], color=look(0).colour)
-        axis.fill_between(batches, (mean - half)[some], (mean + half)[some], color=look(0).colour, alpha=0.2, lw=0)
+        axis.scatter(batches, values[some], s=16, color=look(0).color, alpha=0.6, linewidths=0)
+        axis.plot(batches, mean[some], color=look(0).color)
+        axis.fill_between(batches, (mean - half)[some], (mean + half)[some], color=look(0).color, alpha=0.2, lw=0)
         axis.set(xlabel="batch", ylabel="loss (nats)")
         axis.grid(axis="y")
 
@@ -96,7 +96,7 @@ def dev(run: Run) -> Picture:
         left, right = figure.subplots(1, 2, sharey=True)
         spent = [value / size for value in seconds]
         for axis, where, name in ((left, batches, "batch"), (right, spent, f"{unit} in batches")):
-            axis.errorbar(where, values, yerr=errors, color=look(0).colour, marker="o", capsize=3)
+            axis.errorbar(where, values, yerr=errors, color=look(0).color, marker="o", capsize=3)
             axis.set(xlabel=name)
             axis.grid(axis="y")
         left.set(ylabel="dev accuracy (%)")
@@ -136,7 +136,7 @@ def utilization(categories: Sequence[Category], names: Sequence[str]) -> Picture
                     range(len(shown)),
                     share,
                     left=left,
-                    color=style.colour,
+                    color=style.color,
                     hatch=style.hatch,
                     edgecolor=outline(),
                     linewidth=0.5,
@@ -174,7 +174,7 @@ def over_time(run: Run) -> Picture:
         bands = axis.stackplot(
             np.array(run.batches)[some],
             100 * np.stack([moving(column, window_of(run))[0][some] for column in shares_TK.T]),
-            colors=[look(index).colour for index in range(len(names))],
+            colors=[look(index).color for index in range(len(names))],
             hatch=[look(index).hatch for index in range(len(names))],
             edgecolor=outline(),
             linewidth=0.5,
@@ -227,7 +227,7 @@ def rewards(run: Run) -> Picture:
                     where,
                     means,
                     yerr=below_above,
-                    color=style.colour,
+                    color=style.color,
                     marker=style.marker,
                     markersize=5,
                     markeredgecolor=outline(),
@@ -265,7 +265,7 @@ def time_by_phase(seconds: dict[str, float]) -> Picture:
         bars = axis.barh(
             range(len(spent)),
             [100 * value / total for value in spent.values()],
-            color=look(4).colour,
+            color=look(4).color,
             edgecolor=outline(),
             linewidth=0.5,
         )
@@ -288,8 +288,8 @@ def time_by_phase(seconds: dict[str, float]) -> Picture:
 def moving(values_T: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
     """Mean over the latest `window` values and the half-width of its 95% t-interval; NaN are skipped."""
     known = ~np.isnan(values_T)
-    centre = float(values_T[known].mean()) if known.any() else 0.0
-    moments = np.stack([known, np.where(known, values_T - centre, 0.0), np.where(known, values_T - centre, 0.0) ** 2])
+    center = float(values_T[known].mean()) if known.any() else 0.0
+    moments = np.stack([known, np.where(known, values_T - center, 0.0), np.where(known, values_T - center, 0.0) ** 2])
     sums = np.concatenate([np.zeros((3, 1)), np.cumsum(moments, axis=1)], axis=1)
     ends = np.arange(1, len(values_T) + 1)
     count, total, squares = sums[:, ends] - sums[:, np.maximum(0, ends - window)]
@@ -298,16 +298,16 @@ def moving(values_T: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
         count[count < _LEAST_BAND] = np.nan
         variance = np.maximum(0.0, squares / count - mean**2) * count / (count - 1)
         half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance / count)
-    return mean + centre, half
+    return mean + center, half
 
 
 def window_of(run: Run) -> int:
-    """Batches of a moving mean: few, but one in a hundred of a long run."""
+    """Number of batches of a moving mean: 9, or 1% of a long run."""
     return max(9, len(run.steps) // 100)
 
 
 def drawn(run: Run) -> IntArray:
-    """Indices of the batches that are drawn: all, or of a long run evenly some."""
+    """Indices of the batches that are drawn: all, or an even sample of a long run."""
     return np.unique(np.linspace(0, len(run.steps) - 1, min(_DRAWN, len(run.steps))).astype(np.int64))
 
 

@@ -38,8 +38,8 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
         for row, column in np.ndindex(matrix.shape):
             value = float(matrix[row, column])
             words = "" if row == column else "?" if np.isnan(value) else f"{value:.2f}"
-            colour = outline() if np.isnan(value) else ink_on(value)
-            axis.text(column, row, words, ha="center", va="center", color=colour, gid=f"cell-{row}-{column}")
+            color = outline() if np.isnan(value) else ink_on(value)
+            axis.text(column, row, words, ha="center", va="center", color=color, gid=f"cell-{row}-{column}")
         axis.set_xticks(range(len(names)), [label(name) for name in names], rotation=30, ha="right")
         axis.set_yticks(range(len(names)), [label(name) for name in names])
         figure.colorbar(image, ax=axis, label="agreement")
@@ -55,7 +55,7 @@ def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapp
 
 
 def ink_on(value: float) -> str:
-    """The colour of a number on a cell of the heat map; black and white meet where both have a contrast of 4.5."""
+    """The color of a number on a cell of the heat map; black and white meet where both have a contrast of 4.5."""
     return "#ffffff" if value < 0.47 else "#000000"
 
 
@@ -77,11 +77,11 @@ def distributions(run: Run) -> Picture | None:
         grid = figure.subplots(len(named) + (of_policy is not None), 2, squeeze=False)
         for axes, (name, score, margin) in zip(grid, named, strict=False):
             style = look(run.names.index(name)) if name in run.names else look(6)
-            _histogram(axes[0], score, style.colour, style.hatch, f"score: {label(name)}", zero=False)
-            _histogram(axes[1], margin, style.colour, style.hatch, f"margin: {label(name)}", zero=True)
+            _histogram(axes[0], score, style.color, style.hatch, f"score: {label(name)}", zero=False)
+            _histogram(axes[1], margin, style.color, style.hatch, f"margin: {label(name)}", zero=True)
         if of_policy is not None:
             _histogram(grid[-1][0], None, "", "", "", zero=False)
-            _histogram(grid[-1][1], of_policy, look(6).colour, "", "log-prob margin of the policy (nats)", zero=True)
+            _histogram(grid[-1][1], of_policy, look(6).color, "", "log-prob margin of the policy (nats)", zero=True)
 
     cells: list[tuple[Cell, ...]] = []
     for name, score, margin in named:
@@ -108,7 +108,7 @@ def bench(record: Mapping[str, Any]) -> Picture:
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        axis.barh(range(len(names)), values, color=look(4).colour, edgecolor=outline(), linewidth=0.5)
+        axis.barh(range(len(names)), values, color=look(4).color, edgecolor=outline(), linewidth=0.5)
         axis.errorbar(values, range(len(names)), xerr=np.abs(bounds - values), fmt="none", ecolor=outline(), capsize=3)
         axis.axvline(50, color=outline(), linestyle=(0, (2, 2)), linewidth=0.8)
         axis.set_yticks(range(len(names)), [label(name) for name in names])
@@ -169,7 +169,7 @@ def _collected(run: Run, kind: str) -> dict[str | None, Pooled]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _histogram(axis: Any, given: Pooled | None, colour: str, hatch: str, title: str, *, zero: bool) -> None:
+def _histogram(axis: Any, given: Pooled | None, color: str, hatch: str, title: str, *, zero: bool) -> None:
     if given is None:
         axis.axis("off")
         return
@@ -184,7 +184,7 @@ def _histogram(axis: Any, given: Pooled | None, colour: str, hatch: str, title: 
         (edges[:-1] + edges[1:]) / 2,
         shares,
         width=np.diff(edges),
-        color=colour,
+        color=color,
         hatch=hatch,
         edgecolor=outline(),
         linewidth=0.4,

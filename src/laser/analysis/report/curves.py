@@ -32,9 +32,9 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
             mean, low, high = (_percent(row[key]) for key in ("mean", "interval_low", "interval_high"))
             seeds = [100 * value for value in row["values"].values()]
             axis.scatter(seeds, [place] * len(seeds), s=16, facecolors="none", edgecolors=outline(), linewidths=0.6)
-            colour = look(5).colour if row["method"] == suite.results["reference"] else look(0).colour
+            color = look(5).color if row["method"] == suite.results["reference"] else look(0).color
             bar = [[mean - low], [high - mean]] if np.isfinite(high - low) else None
-            axis.errorbar([mean], [place], xerr=bar, color=colour, marker="D", markersize=5, capsize=3)
+            axis.errorbar([mean], [place], xerr=bar, color=color, marker="D", markersize=5, capsize=3)
         axis.set_yticks(range(len(ranked)), [label(suite.label(row["method"])) for row in ranked])
         axis.set(xlabel=f"{suite.results['metric']} metric (%)")
         _widened(axis.get_xlim, axis.set_xlim)
@@ -155,7 +155,7 @@ def over(suite: Suite, axis: Axis) -> Picture | None:
 
 
 def between(low: float | None, high: float | None) -> str | None:
-    """An interval of shares in per cent."""
+    """An interval of shares in percent."""
     return None if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
@@ -170,7 +170,7 @@ def _lines(name: str, title: str, text: str, curves: dict[str, list[Point]], xla
                     [one.at for one in points],
                     [100 * one.value.mean for one in points],
                     yerr=halves,
-                    color=style.colour,
+                    color=style.color,
                     marker=style.marker,
                     linestyle=style.dashes,
                     markeredgecolor=outline(),

@@ -1,6 +1,6 @@
-"""Pictures: one drawing, written as inline SVG that takes the page's colours, or as PNG.
+"""Pictures: one drawing, written as inline SVG that takes the page's colors, or as PNG.
 
-Colours are those of Okabe and Ito, distinguishable without red-green vision; hatches, markers and dashes repeat them.
+Colors are those of Okabe and Ito, distinguishable without red-green vision; hatches, markers and dashes repeat them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from laser.analysis.report.blocks import Picture
 from laser.analysis.shown import markup, one_line
 
 WIDTH = 5.8  # inches
-_TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+_TEXT = "#010203"  # stands for the page's text color until the SVG is written
 _POINTS_PER_LETTER, _POINTS_PER_HANDLE = 6.2, 54.0  # of a legend
 _LABEL = 22  # characters of a name that fit into a picture; tables have all of it
 
@@ -27,7 +27,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 _STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _TEXT),
-    "hatch.color": "#000000",  # seen on every colour of these, in light and dark
+    "hatch.color": "#000000",  # seen on every color of these, in light and dark
     "hatch.linewidth": 0.5,
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -48,14 +48,14 @@ _STYLE: dict[str, Any] = {
 class Look:
     """How pictures distinguish one of several things from the others."""
 
-    colour: str
+    color: str
     hatch: str
     marker: str
     dashes: Any
 
 
 def look(index: int) -> Look:
-    """The look of the thing with this number."""
+    """The look of the thing with index `index`."""
     return Look(
         _COLOURS[index % len(_COLOURS)],
         _HATCHES[index % len(_HATCHES)],
@@ -88,12 +88,12 @@ def legend(axis: Any, names: Sequence[str], handles: Sequence[Any]) -> None:
 
 
 def outline() -> str:
-    """The colour of edges and of text."""
+    """The color of edges and of text."""
     return _TEXT
 
 
 def as_svg(picture: Picture, prefix: str) -> str:
-    """Inline SVG whose text has the page's colour, with a title and a description.
+    """Inline SVG whose text has the page's color, with a title and a description.
 
     Args:
         picture: What to draw.

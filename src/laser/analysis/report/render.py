@@ -32,7 +32,7 @@ def document(page: Page) -> str:
 
 
 def live_document(view: View, report: str) -> str:
-    """The page of ``laser watch --web``: the report of a run that is under way, with its progress above.
+    """The page of ``laser watch --web``: the report of a run that is still training, with its progress above.
 
     Args:
         view: The run at this moment.

@@ -66,7 +66,7 @@ def suite_page(suite: Suite, bench: Mapping[str, Any] | None = None) -> Page:
 
 
 def lead(suite: Suite, preferred: Sequence[Preference]) -> tuple[str, ...]:
-    """What came out, in words."""
+    """The results in words."""
     results = suite.results
     states = [cell["state"] for cell in results["cells"]]
     unfinished = len(states) - states.count("finished")
@@ -104,7 +104,7 @@ def preferences(suite: Suite, method: str) -> list[Preference]:
 
 
 def within(share: Estimate) -> str | None:
-    """The 95% interval of a share, cut to what a share can be."""
+    """The 95% interval of a share, within [0, 1]."""
     if share.num < 2:
         return None
     return between(max(0.0, share.mean - share.half), min(1.0, share.mean + share.half))

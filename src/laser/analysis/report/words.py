@@ -30,7 +30,7 @@ def lead(run: Run, categories: Sequence[Category]) -> tuple[str, ...]:
 
 
 def dev_metric(run: Run) -> str:
-    """How the dev metric moved, and whether that is more than chance."""
+    """How the dev metric changed, and whether that is more than chance."""
     if not run.evaluations:
         return "No dev metric was measured."
     before, after = run.evaluations[0], run.evaluations[-1]
@@ -121,7 +121,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value, as it is written in a sentence."""
+    """A p-value for a sentence."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
