@@ -252,9 +252,9 @@ def test_a_bench_file_that_is_none_is_a_sentence(tmp_path, content):
 
 
 def test_runs_that_cannot_be_reported_are_named(tmp_path):
-    with pytest.raises(RunDirectoryError, match="holds no run"):
+    with pytest.raises(RunDirectoryError, match="holds neither a run"):
         write_report(tmp_path)
-    with pytest.raises(RunDirectoryError, match="holds no run"):
+    with pytest.raises(RunDirectoryError, match="holds neither a run"):
         write_report(tmp_path / "nowhere")
     write_run(tmp_path, [])
     with pytest.raises(RunDirectoryError, match="has not finished a batch"):
@@ -273,11 +273,11 @@ def test_only_an_earlier_report_is_replaced(tmp_path, name):
     (tmp_path / "thesis.md").write_text("years of work")
     (tmp_path / "empty").write_text("")
     before = (run / name).read_bytes()
-    with pytest.raises(RunDirectoryError, match=r"is no report, so it is not replaced; choose another --out"):
+    with pytest.raises(RunDirectoryError, match=r"is not a report, so laser does not replace it; choose another --out"):
         write_report(run, run / name)
     assert (run / name).read_bytes() == before
     (tmp_path / "page.html").write_text("<!DOCTYPE HTML>an earlier report")
-    assert "earlier" not in write_report(run, tmp_path / "page.html").page.read_text()
+    assert "an earlier report" not in write_report(run, tmp_path / "page.html").page.read_text()
     write_report(run, tmp_path / "page.html")
 
 

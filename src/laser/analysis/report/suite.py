@@ -78,7 +78,8 @@ def lead(suite: Suite, preferred: Sequence[Preference]) -> tuple[str, ...]:
     per_task = [_best(suite, task) for task in list(results["tasks"])[:_TASKS]]
     more = len(results["tasks"]) - _TASKS
     rest = [f"{more} more columns are in the table below."] if more > 0 else []
-    return (first, " ".join(sentence for sentence in [*per_task, *rest] if sentence), _usefulness(suite, preferred))
+    paragraphs = (first, " ".join(filter(None, [*per_task, *rest])), _usefulness(suite, preferred))
+    return tuple(filter(None, paragraphs))
 
 
 def preferences(suite: Suite, method: str) -> list[Preference]:

@@ -26,7 +26,7 @@ def lead(run: Run, categories: Sequence[Category]) -> tuple[str, ...]:
     done = sum(step["pairs"] for step in run.steps)
     state = "" if run.finished else " The run is not finished."
     first = f"{len(run.steps)} batches, {done} pairs trained on.{state} {dev_metric(run)}"
-    return (first, f"{usefulness(run, categories)} {choices(run, categories)}".strip(), trouble(run))
+    return tuple(filter(None, (first, usefulness(run, categories), choices(run, categories), trouble(run))))
 
 
 def dev_metric(run: Run) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,27 +61,27 @@ def write_report(
         path: The run directory, or the directory of a suite.
         out: The page; None: ``report.html`` in the directory. An earlier page is replaced, no other file.
         pictures: Folder for the pictures as PNG; None: no PNGs.
-        bench: What ``laser rewardbench --out`` wrote, to show beside.
+        bench: What ``laser rewardbench --out`` wrote; the page shows its numbers too.
 
     Raises:
         RunDirectoryError: There is no run, it has not finished a batch, or the page cannot be written.
         DataError: `bench` is not what it should be.
     """
     out = out or path / PAGE
-    with _told("--out", out):
+    with _writing("--out", out):
         _check_replaceable(out)
     page, damage = _page(path, read_bench(bench) if bench is not None else None)
-    with _told("--out", out):
+    with _writing("--out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
         replace(out, document(page).encode())
-    with _told("--png", pictures or out):
+    with _writing("--png", pictures or out):
         written = _write_pictures(page, pictures) if pictures is not None else ()
     return Written(out, written, damage)
 
 
 @contextmanager
-def _told(option: str, path: Path) -> Iterator[None]:
-    """Tell what the disk refuses with the option that mends it."""
+def _writing(option: str, path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence with the option to change."""
     try:
         yield
     except OSError as error:
@@ -91,13 +90,13 @@ def _told(option: str, path: Path) -> Iterator[None]:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Make sure that nothing but an earlier page is lost."""
+    """Check that only an earlier page would be lost."""
     if not out.exists():
         return
     with out.open("rb") as file:
         beginning = file.read(len(_BEGINNING))
     if beginning.lower() != _BEGINNING:
-        raise RunDirectoryError(f"{out} is there and is no report, so it is not replaced; choose another --out")
+        raise RunDirectoryError(f"{out} exists and is not a report, so laser does not replace it; choose another --out")
 
 
 def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Damage, ...]]:
@@ -111,7 +110,7 @@ def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Dama
         suite = read_suite(path)
         return suite_page(suite, bench), suite.damage
     raise RunDirectoryError(
-        f"{path} holds no run (config.json is missing) and no suite; give a directory that laser train or laser "
+        f"{path} holds neither a run (config.json is missing) nor a suite; give a directory that laser train or laser "
         "compare wrote"
     )
 
@@ -134,15 +133,14 @@ def read_bench(path: Path) -> Mapping[str, Any]:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file under a name of its own first, so that two reports at once leave one whole page."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    """Write a file under a temporary name first, so that two reports at once leave one whole page."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:  # a new file, with the permissions that the umask leaves
             file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
