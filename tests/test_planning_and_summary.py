@@ -194,9 +194,9 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
     whole = measure_model(config.policy, AutoModelForCausalLM)
     sharded = measure_model(config.policy.model_copy(update={"shard": True}), AutoModelForCausalLM)
     rest = 4 * (2 * 99 * 32 + 32)
-    assert (whole.spread_bytes, sharded.spread_bytes) == (0, sharded.num_bytes - rest)
+    assert (whole.sharded_bytes, sharded.sharded_bytes) == (0, sharded.num_bytes - rest)
     assert whole.bytes_on_each(4) == whole.num_bytes == sharded.bytes_on_each(1)
-    assert sharded.bytes_on_each(4) == rest + sharded.spread_bytes // 4 + 3 * sharded.spread_bytes // 2
+    assert sharded.bytes_on_each(4) == rest + sharded.sharded_bytes // 4 + 3 * sharded.sharded_bytes // 2
     assert estimate_memory(config, sharded, [], devices=4).policy == sharded.bytes_on_each(4)
     cost = PhaseCost(flops=1e6, num_bytes=1.0, passes=1, layers=2, share=0.5, steps=5, trained=1)
     fast, slow = (Machine("a", 1e6, 1e9, *STARTED, link=link) for link in (1e12, 1e3))

@@ -1,4 +1,4 @@
-"""What custom parts of a run are made from: contracts of the five roles, bases that do the common work, and the records
+"""Building blocks of custom parts: the contracts of the roles, base classes that do the common work, and the records
 that go in and out. See docs/extend.md.
 """
 

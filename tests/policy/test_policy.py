@@ -216,7 +216,7 @@ def test_dropout_acts_only_while_training():
     ],
 )
 def test_a_base_model_brings_no_dropout_into_training(kind, rates):
-    """Noise in pi and none in pi_ref would make a loss of its own: ln 2 on the first batch of DPO is ln 2."""
+    """Noise in pi and not in pi_ref would change the loss: the first batch of DPO has exactly ln 2."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99, "eos_token_id": 2}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **rates, bos_token_id=1))
     policy = Policy(model.eval().requires_grad_(False), make_tokenizer(), lora_rank=4)

@@ -67,7 +67,7 @@ def test_with_one_healthy_reward_model_every_schedule_ends(tmp_path, seed):
 
 def test_with_none_left_the_run_stops_and_resumes_once_it_is_mended(tmp_path):
     table = faulty_table(tmp_path, 0, "first", "second", rate=1.1)
-    flag = tmp_path / "mended"
+    flag = tmp_path / "fixed"
     check = f"    import os\n    if os.path.exists({str(flag)!r}): return list(range(len(responses)))\n    draw ="
     code = (tmp_path / "faulty.py").read_text().replace("    draw =", check)
     (tmp_path / "faulty.py").write_text(code)

@@ -75,10 +75,10 @@ def test_checkpoint_every_and_keep_say_what_is_on_disk(tmp_path):
     assert few == fine[-2:]
 
 
-@pytest.mark.parametrize(("patience", "num_batches"), [(1, 2), (2, 4)])
-def test_convergence_waits_for_the_patience(tmp_path, patience, num_batches):
+@pytest.mark.parametrize(("checks", "num_batches"), [(1, 2), (2, 4)])
+def test_convergence_waits_for_checks_in_a_row(tmp_path, checks, num_batches):
     """A policy that does not learn stalls at every check: no reward model orders its responses."""
     table = make_table(tmp_path, "constant", **SMALL, selector={"type": "fixed", "arm": "constant"})
-    table["training"] |= {"iterations": 5, "convergence_threshold": 0.1, "convergence_patience": patience}
+    table["training"] |= {"iterations": 5, "convergence_threshold": 0.1, "convergence_patience": checks}
     laser.train(table, tmp_path / "run")
     assert len(steps(tmp_path / "run")) == num_batches

@@ -1,5 +1,7 @@
-"""Running out of memory: the same in smaller batches, or a sentence. The device is made to run out by a limit on the
-tokens of one forward pass, and says it as a GPU does and as a CPU does."""
+"""Running out of memory: the same result in smaller batches, or a sentence.
+
+A limit on the tokens of a forward pass makes the device run out, with the errors of a GPU and of a CPU.
+"""
 
 import numpy as np
 import pytest
@@ -81,10 +83,10 @@ def test_out_of_memory_with_one_prompt_is_a_sentence(monkeypatch):
 
 
 def limited(module, limit, error):
-    """Let a module run out of memory where more than so many tokens go in at once.
+    """Make a module run out of memory when more than `limit` tokens go in at once.
 
     Returns:
-        How many went in at each call, negative where they did not go.
+        The tokens of each call, negative if it ran out.
     """
     sizes = []
 

@@ -131,7 +131,7 @@ def test_what_cannot_be_sharded_is_refused(tmp_path, change, message):
 
 
 def test_the_slurm_script_tells_every_process_who_it_is_and_resumes(tmp_path):
-    """With stand-ins for what SLURM has: srun starts four tasks, and laser is a program that says what it was told."""
+    """With a fake srun that starts four tasks, and a fake laser that prints its arguments and environment."""
     stand_ins = {
         "srun": 'shift; for i in 0 1 2 3; do SLURM_PROCID=$i SLURM_LOCALID=$((i % 2)) "$@"; done',
         "scontrol": "echo first; echo second",

@@ -105,7 +105,7 @@ def test_labels_on_a_full_disk(tmp_path, format):
     label(config, tmp_path / "whole", format=format)
     with small_disk(tmp_path / "disk", 24 * 1024) as grow:
         out = tmp_path / "disk" / "pairs"
-        with pytest.raises(RunDirectoryError, match=r"cannot write to .*No space left.*give the command again"):
+        with pytest.raises(RunDirectoryError, match=r"cannot write to .*No space left.*run the command again"):
             label(config, out, format=format)
         parts = sorted(path.name for path in out.glob("part-*"))
         grow(10 * used(tmp_path / "whole"))

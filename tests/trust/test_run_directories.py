@@ -164,7 +164,7 @@ def test_pending_responses_are_checked_and_kept_as_long_as_a_checkpoint_needs_th
             if harmed == content:
                 continue
             assert not pending.load(may_be_missing=True)  # they are sampled again
-            with pytest.raises(RunDirectoryError, match="missing or damaged but the checkpoint needs it"):
+            with pytest.raises(RunDirectoryError, match="missing or damaged, and the checkpoint needs it"):
                 pending.load(may_be_missing=False)
         file.write_bytes(content)
     assert PendingResponses(tmp_path, 2).load(may_be_missing=False)

@@ -82,7 +82,7 @@ def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redo
 
 def test_no_pair_at_all_is_an_error_that_says_why(tmp_path):
     config = parse_config(with_models(tmp_path, "silent"))
-    with pytest.raises(RewardModelError, match=r"no pair came of 6 prompts.*silent: \d+ of \d+ responses without"):
+    with pytest.raises(RewardModelError, match=r"6 prompts gave no pair.*silent: \d+ of \d+ responses without"):
         label(config, tmp_path / "pairs")
     assert summary(tmp_path / "pairs")["pairs"] == 0
     (tmp_path / "scores.py").write_text("def silent(prompts, responses):\n    return [len(text) for text in responses]")

@@ -1,8 +1,8 @@
-"""``laser label``: a preference data set made offline by the selected reward models; nothing is trained.
+"""``laser label``: make a preference data set offline with the selected reward models; nothing is trained.
 
-Source: arXiv 2410.01735, Sec. 5 (offline creation of preference data). Each batch is one file of pairs, written whole
-under its final name or not at all, and a hidden record of what it left out, written after it: an interrupted job goes
-on with the batches that have no record, and counts the others as they were.
+Source: arXiv 2410.01735, Sec. 5 (offline creation of preference data). Each batch is one file of pairs, which appears
+whole under its final name, and a hidden record of what it left out, written after it. An interrupted job continues with
+the batches that have no record, and counts the others from their records.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """What a job left behind.
+    """Result of a labeling job.
 
     Attributes:
         path: Folder of the data set.
         num_pairs: Pairs in it.
         num_prompts: Prompts with at least one pair.
-        chosen: How many pairs each reward model decided, by name.
-        left_out: Pairs, responses and prompts that made no row, and tokens cut out of prompts, by reason.
-        usage: For each reward model what `RewardPool.usage` counts: responses asked about, `unscored`, `too_long`, ...
-        failed: Reward models that were put in quarantine, and why.
+        chosen: Number of pairs that each reward model decided, by name.
+        left_out: Pairs, responses and prompts without a row, and tokens removed from prompts, by reason.
+        usage: For each reward model the counts of `RewardPool.usage`: `responses`, `unscored`, `too_long`, ...
+        failed: Reward models that went into quarantine, and the reason.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class LabelReport:
     failed: dict[str, str]
 
     def sentences(self) -> list[str]:
-        """What was left out and who failed, a line each; nothing where nothing was."""
+        """Lines on what was left out and which reward models failed; empty if nothing was and none did."""
         counted = [f"{self.left_out[key]} {words}" for key, words in _LEFT_OUT.items() if self.left_out.get(key)]
         lines = [f"left out: {', '.join(counted)}"] if counted else []
         for name, usage in self.usage.items():
@@ -92,21 +92,21 @@ class _Part:
 
     @property
     def path(self) -> Path:
-        """Its pairs; not there where it has none, since readers of Parquet refuse a file without rows."""
+        """Its pairs; no file without pairs, because readers of Parquet refuse a file without rows."""
         return self.folder / f"part-{self.step:06d}.{self.format}"
 
     @property
     def record(self) -> Path:
-        """What it left out; written last, and so the mark of a batch that is done."""
+        """What it left out; written last, so it marks a finished batch."""
         return self.folder / f".part-{self.step:06d}.json"
 
     @property
     def selector(self) -> Path:
-        """Stem of the selector's state, where a failure made it choose more than once."""
+        """Stem of the selector's state, written if a failure made it choose more than once."""
         return self.folder / f".part-{self.step:06d}.selector"
 
     def is_done(self) -> bool:
-        """Whether nothing of it is to be done again."""
+        """Whether the batch is finished."""
         return self.record.is_file() and (self.path.is_file() or read_json(self.record)["pairs"] == 0)
 
 
@@ -117,22 +117,22 @@ def label(
 
     A row has `prompt`, `chosen` and `rejected` (lists of chat messages), `chosen_score`, `rejected_score`,
     `reward_model`, `probability` (with which it was chosen), `category` and `prompt_id`. The selector does not learn
-    from the batches; it knows what a probe or the run of a frozen selector taught it. What was left out is totalled in
-    `summary.json`.
+    from the batches; it uses what it learned from a probe or, frozen, in another run. `summary.json` counts what was
+    left out.
 
     Args:
         config: Policy, prompts, pool and selector; iterations and losses have no effect.
-        out: Folder of the data set; one that was interrupted is continued.
+        out: Folder of the data set; an interrupted job continues.
         format: JSON Lines or Parquet.
-        progress: Told what happens.
+        progress: Observes the job.
 
     Raises:
-        LaserError: Something cannot be used, no pair came out, or `out` belongs to another configuration.
+        LaserError: Something cannot be used, the job made no pair, or `out` belongs to another configuration.
     """
     out, progress = Path(out), progress or Silent()
     _check_owner(config, out, format)
     built = build(config, on_tokens=progress.tokens)
-    _claim(config, out, format, _sources(config, built))  # only now: a start that fails leaves no folder behind
+    _claim(config, out, format, _sources(config, built))  # only now, so that a failed start leaves no folder behind
     prompts, size = built.splits.train, config.training.batch_size
     starts = range(0, len(prompts), size)
     parts = [_Part(out, step, format) for step in range(len(starts))]
@@ -149,17 +149,17 @@ def label(
     with _writing(out):
         write_json(out / _SUMMARY, _summary(report, len(prompts)))
     if report.num_pairs == 0:
-        for part in parts:  # so that the same command asks again
+        for part in parts:  # so that the same command tries again
             part.record.unlink()
         raise RewardModelError(
-            f"no pair came of {len(prompts)} prompts ({'; '.join(report.sentences())}); mend the cause and give the "
-            "command again"
+            f"{len(prompts)} prompts gave no pair ({'; '.join(report.sentences())}); fix the cause and run the command "
+            "again"
         )
     return report
 
 
 def summarize_labels(out: Path, format: Format) -> LabelReport:
-    """Count what lies in a folder that `label` wrote, and what its batches left out."""
+    """Count the pairs in a folder that `label` wrote, and what its batches left out."""
     prompts: set[str] = set()
     chosen: Counter[str] = Counter()
     for path in sorted(out.glob(f"part-*.{format}")):
@@ -180,7 +180,7 @@ def summarize_labels(out: Path, format: Format) -> LabelReport:
 
 
 def _label_batch(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock: PhaseClock) -> dict[str, Any]:
-    """Write the pairs of a batch and what it left out; returns what a progress display shows of it."""
+    """Write the pairs of a batch and what it left out; returns a record for the progress display."""
     before, names = parts.pool.usage(), parts.pool.names
     contexts_MD, selection = _choose(parts, config, batch, clock)
     with clock("sample"):
@@ -269,7 +269,7 @@ def _summary(report: LabelReport, num_prompts: int) -> dict[str, Any]:
 
 
 def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
-    """Make sure that a folder is free or this job's; changes nothing. One without any batch is free to everyone."""
+    """Check that a folder is free or belongs to this job, without changing it. A folder without a batch is free."""
     if out.exists() and not out.is_dir():
         raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
     ours = {_RECORD, _SUMMARY, f".{_RECORD}.tmp", f".{_SUMMARY}.tmp"}
@@ -281,23 +281,24 @@ def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
     stored = read_json(record)
     difference = first_difference(parse_config(dict(stored["config"]), source=str(record)), config)
     if difference is not None or stored["format"] != format:
-        raise ConfigError(f"{out} was begun with another configuration ({difference or 'format'}); choose a new --out")
+        raise ConfigError(
+            f"{out} was started with another configuration ({difference or 'format'}); choose a new --out"
+        )
 
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Say in a sentence that the disk took no more."""
+    """Turn an error of the disk into a sentence."""
     try:
         yield
     except OSError as error:
         raise RunDirectoryError(
-            f"cannot write to {out} ({error.strerror or error}); what is written stays: mend that and give the command "
-            "again"
+            f"cannot write to {out} ({error.strerror or error}); fix that and run the command again, which continues"
         ) from error
 
 
 def _sources(config: RunConfig, built: Built) -> dict[str, Any]:
-    """Digests of what the configuration only names: prompts, weights, code, and what the selector has learned."""
+    """Digests of what the configuration only names: prompts, weights, code and the state of the selector."""
     state = blake2b(digest_size=16)
     for name, value in sorted(built.parts.selector.state_dict().items()):
         state.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
@@ -313,7 +314,7 @@ def _sources(config: RunConfig, built: Built) -> dict[str, Any]:
 
 
 def _claim(config: RunConfig, out: Path, format: Format, sources: dict[str, Any]) -> None:
-    """Record whose folder it is; where batches are done already, their sources must be the same."""
+    """Record the job that a folder belongs to; if it has finished batches, their sources must be the same."""
     if any(out.glob(".part-??????.json")):
         stored = read_json(out / _RECORD).get("sources", sources)
         changed = [name for name, value in sources.items() if stored.get(name) != value]

@@ -1,4 +1,4 @@
-"""``laser train --dry-run``: the resolved configuration and a plan, from configurations alone, no weights loaded."""
+"""``laser train --dry-run``: the resolved configuration and a plan, without loading weights."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class ModelSize:
 
     Attributes:
         num_parameters: All of its parameters.
-        num_bytes: Of its weights in the precision asked for.
-        linear_shapes: (in, out) of its linear layers, the output head excluded.
-        hidden_size: Width of its hidden states, 0 where it has no layers.
+        num_bytes: Bytes of its weights in the configured precision.
+        linear_shapes: (in, out) of its linear layers, without the output head.
+        hidden_size: Width of its hidden states; 0 for a model without layers.
         num_layers: Its depth.
         num_head_parameters: Weights of the output head.
         attention_width: Features of all attention heads together.
         kv_width: The same of keys and values, both together.
-        spread_bytes: Of the layers that the processes of a run hold between them.
+        sharded_bytes: Bytes of the layers that are sharded over the processes of a run.
     """
 
     num_parameters: int
@@ -57,30 +57,30 @@ class ModelSize:
     num_head_parameters: int = 0
     attention_width: int = 0
     kv_width: int = 0
-    spread_bytes: int = 0
+    sharded_bytes: int = 0
 
     @property
     def bytes_each(self) -> float:
-        """Of a weight."""
+        """Bytes of a weight."""
         return self.num_bytes / max(1, self.num_parameters)
 
     def bytes_on_each(self, devices: int) -> int:
-        """Of its weights on each device: its shares, up to three layers whole (`laser.lm.sharding`), and the rest."""
-        if devices == 1 or self.spread_bytes == 0:
+        """Bytes of its weights on a device: a shard, up to three whole layers (`laser.lm.sharding`), and the rest."""
+        if devices == 1 or self.sharded_bytes == 0:
             return self.num_bytes
-        whole = 3 * self.spread_bytes // max(self.num_layers, 1)
-        return self.num_bytes - self.spread_bytes + self.spread_bytes // devices + whole
+        whole = 3 * self.sharded_bytes // max(self.num_layers, 1)
+        return self.num_bytes - self.sharded_bytes + self.sharded_bytes // devices + whole
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes a run is expected to hold on its device at once; an estimate, not a promise.
+    """Estimate of the bytes that a run holds on its device at once.
 
     Attributes:
         policy: Base weights.
         adapters: Policy and reference adapters, gradient and optimizer moments, float32.
         rewards: The largest `max_resident` reward models together.
-        activations: Kept for the backward pass of one micro-batch, without gradient checkpointing.
+        activations: Activations kept for the backward pass of one micro-batch.
         generation: Keys, values and logits of one generation chunk.
     """
 
@@ -92,7 +92,7 @@ class MemoryEstimate:
 
     @property
     def peak(self) -> int:
-        """Sampling and training take turns; the rest stays."""
+        """The sum, where sampling and training take turns."""
         return self.policy + self.adapters + self.rewards + max(self.activations, self.generation)
 
 
@@ -119,7 +119,7 @@ def measure_model(
     text = config.get_text_config()
     attention_width, kv_width = attention_widths(text)
     shards = isinstance(section, schema.PolicyConfig | reward_sections.LogLikelihoodReward) and section.shard
-    spread = [weight.numel() for layer in layers_of(model) for weight in layer.parameters()] if shards else []
+    layers = [weight.numel() for layer in layers_of(model) for weight in layer.parameters()] if shards else []
     return ModelSize(
         num_parameters=count,
         num_bytes=count * dtype.itemsize,
@@ -129,12 +129,12 @@ def measure_model(
         num_head_parameters=head.weight.numel() if head is not None else 0,
         attention_width=attention_width,
         kv_width=kv_width,
-        spread_bytes=sum(spread) * dtype.itemsize,
+        sharded_bytes=sum(layers) * dtype.itemsize,
     )
 
 
 def lm_shape(size: ModelSize) -> LmShape:
-    """What the cost of a causal LM of this size depends on."""
+    """The sizes that decide the cost of a causal LM."""
     return LmShape(
         linear=sum(width_in * width_out for width_in, width_out in size.linear_shapes),
         head=size.num_head_parameters,
@@ -146,7 +146,7 @@ def lm_shape(size: ModelSize) -> LmShape:
 
 
 def measure_reward_model(section: reward_sections.RewardModelConfig, *, needs_weights: bool = True) -> ModelSize:
-    """Size a reward model; one without weights in this process counts nothing."""
+    """Size a reward model; 0 for one without weights in this process."""
     match section:
         case reward_sections.ClassifierReward(family="token_logit") | reward_sections.PairwiseReward(family="pair_lm"):
             return measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
@@ -163,7 +163,7 @@ def measure_reward_model(section: reward_sections.RewardModelConfig, *, needs_we
         case reward_sections.LogLikelihoodReward():
             size = measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
             copies = 2 if section.reference else 1
-            return replace(size, num_bytes=size.num_bytes * copies, spread_bytes=size.spread_bytes * copies)
+            return replace(size, num_bytes=size.num_bytes * copies, sharded_bytes=size.sharded_bytes * copies)
         case _:
             return ModelSize(0, 0)
 
@@ -177,16 +177,15 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate the memory of a run.
 
-    Activations are counted as `laser.lm.footprint` does; generation as keys, values and two copies of a step's logits.
-    Not counted are the logits of scoring and training, of which a tile is there at a time, and what the libraries take
-    for themselves.
+    Activations are counted as in `laser.lm.footprint`; generation as keys, values and two copies of a step's logits.
+    The logits of scoring and training, which exist one tile at a time, and the memory of libraries are not counted.
 
     Args:
         config: The run.
         policy: Size of the policy.
         rewards: Sizes of the reward models.
         size: A batch; None: micro-batches and chunks as large as their budgets.
-        devices: Devices of the run, which hold between them what has `shard` set.
+        devices: Devices of the run, over which models with `shard` are sharded.
     """
     rank = config.policy.lora.rank
     adapter = sum(rank * (width_in + width_out) for width_in, width_out in policy.linear_shapes)
@@ -210,7 +209,7 @@ def estimate_memory(
 
 
 def with_budgets(config: schema.RunConfig, policy: ModelSize, memory: float, devices: int = 1) -> schema.RunConfig:
-    """The run with the token budgets that apply on devices with so many bytes, 0 where they are not known."""
+    """The run with the token budgets that apply on devices with `memory` bytes; 0: unknown."""
     token, room = _footprint(config, policy), max(0.0, memory - policy.bytes_on_each(devices))
     sampled = config.generation.max_batch_tokens or token.sampling_tokens(room)
     trained = config.training.max_batch_tokens or token.training_tokens(room)
@@ -234,17 +233,17 @@ def _footprint(config: schema.RunConfig, policy: ModelSize) -> Footprint:
 
 
 def print_plan(config: schema.RunConfig, console: Console, machine: str = "here", devices: int = 1) -> None:
-    """Print the resolved configuration and what a run would do.
+    """Print the resolved configuration and the plan of a run.
 
     Args:
         config: The run.
-        console: Where to.
-        machine: Whose time to estimate: "here", measured now, or one of `laser.training.costs.MACHINES`, for
-            which models are sized from their config.json alone.
+        console: Prints.
+        machine: The machine to estimate time for: "here", measured now, or one of `laser.training.costs.MACHINES`,
+            for which models are sized from their config.json alone.
         devices: Devices of that kind, one process each.
 
     Raises:
-        LaserError: Something the run needs cannot be had; a run would fail the same way.
+        LaserError: Something the run needs is missing; a run would fail the same way.
     """
     check_used(config)
     if machine != "here" and machine not in MACHINES:
@@ -254,7 +253,7 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
         console.print(note)
     splits = build_splits(config)
     check_dev(splits.dev)
-    if machine == "here":  # what another machine will have need not be on this one
+    if machine == "here":  # another machine may have models that this one has not
         for model in config.rewards.models:
             check_reward_model(model)
     policy = measure_model(config.policy, AutoModelForCausalLM, needs_weights=machine == "here")
@@ -315,7 +314,7 @@ def _machine(config: schema.RunConfig, name: str) -> Machine:
 
 
 def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
-    """A batch of the run: prompts of their mean length, responses as long as they may be."""
+    """A batch of the run: prompts of mean length, responses of the longest length."""
     ensemble = config.selector.type in ("ensemble", "online_ensemble")
     from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
     return BatchSize(
@@ -333,7 +332,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
 
 
 def _prompt_tokens(section: schema.PolicyConfig, prompts: Sequence[Prompt]) -> int:
-    """Mean tokens of a sample of prompts as the policy reads them; four characters each without its tokenizer."""
+    """Mean tokens of a sample of rendered prompts; a quarter of their characters without the tokenizer."""
     sample = [prompts[row] for row in range(0, len(prompts), -(-len(prompts) // 64))]
     try:
         tokenizer = build_tokenizer(section)
@@ -356,13 +355,13 @@ def _time_table(
     scoring = [size for size in rewards if size.num_layers]
     largest = max(scoring, key=lambda size: size.num_parameters, default=None)
     size = batch_size(config, splits)
-    size = replace(size, prompts=-(-size.prompts // devices))  # the busiest process's share
+    size = replace(size, prompts=-(-size.prompts // devices))  # the largest share of a process
     costs = batch_costs(lm_shape(policy), lm_shape(largest) if largest is not None else None, size)
     where = f"{machine.name}" if devices == 1 else f"{devices} x {machine.name}"
     table = Table("phase", "TFLOP each", f"seconds on {escape(where)}", title="A batch, estimated")
-    spread = dict.fromkeys(costs, policy.spread_bytes) | {"score": largest.spread_bytes if largest else 0}
+    sharded = dict.fromkeys(costs, policy.sharded_bytes) | {"score": largest.sharded_bytes if largest else 0}
     others = (devices - 1) / devices
-    seconds = {name: cost.seconds(machine, spread[name] * others) for name, cost in costs.items()}
+    seconds = {name: cost.seconds(machine, sharded[name] * others) for name, cost in costs.items()}
     for name, cost in costs.items():
         table.add_row(name, f"{cost.flops / 1e12:.3g}", f"{seconds[name]:.3g}")
     table.add_section()

@@ -1,4 +1,4 @@
-"""Train and resume from Python: what `laser train` does, as functions."""
+"""Train and resume from Python, as `laser train` does."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def train(
     Args:
         config: A `RunConfig`, the path of a TOML file, or the nested dict that one would hold.
         out: The run directory to create; None: a new folder under ``runs/``.
-        progress: Told what happens; None: silence.
-        stop: Asked between batches; where it says so, the run is saved and `StoppedError` raised.
+        progress: Observes the run; None: no output.
+        stop: Called between batches; when it returns True, the run is saved and `StoppedError` raised.
 
     Returns:
-        Where the run lies and what came out.
+        The run's folder and summary.
 
     Raises:
-        LaserError: The configuration, data, models or directory cannot be used; nothing existing is overwritten.
+        LaserError: The configuration, data, models or directory cannot be used. Existing files stay unchanged.
     """
     config = _resolved(config)
     check_used(config)
@@ -102,16 +102,16 @@ def resume(
 
     Args:
         path: The run directory.
-        config: If given, it must equal the configuration the run was started with.
-        trust: Do what the run's ``config.json`` says although this user's laser has not signed it.
-        changed_rewards: Go on although reward models have changed since, such as a Python function that was mended;
-            ``run.json`` then says which, and after how many batches.
-        progress: Told what happens; None: silence.
+        config: If given, it must equal the configuration of the run.
+        trust: Follow the run's ``config.json`` even if this user's laser has not signed it.
+        changed_rewards: Continue although reward models have changed, such as a Python function that you have fixed.
+            ``run.json`` then names them and the number of batches before the change.
+        progress: Observes the run; None: no output.
         stop: As for `train`.
 
     Raises:
-        RunDirectoryError: There is no run, another process works on it, its reward models have changed, or it is
-            somebody else's and neither `config` nor `trust` vouches for it.
+        RunDirectoryError: There is no run, another process works on it, its reward models have changed, or another
+            user started it and neither `config` nor `trust` is given.
         ConfigError: `config` differs from the run's.
     """
     progress = progress or Silent()
@@ -125,8 +125,8 @@ def resume(
             if changed and not changed_rewards:
                 raise RunDirectoryError(
                     f"reward model {changed[0]!r} has changed since {run.path} was started, so its arm may mean "
-                    "something else; restore the old one, add --changed-rewards to go on with the new one, or start a "
-                    "new run with --out"
+                    "something else; restore the old one, add --changed-rewards to continue with the new one, or start "
+                    "a new run with --out"
                 )
             _on_main(ranks, lambda: _accept_rewards(run, stored, changed))
             built = build(stored, on_tokens=progress.tokens, ranks=ranks)
@@ -147,7 +147,7 @@ def _resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
 
 
 def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:
-    """The configuration a run was started with; raises ConfigError if `config` is given and another."""
+    """The configuration of a run; raises ConfigError if `config` is given and differs."""
     stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
     difference = first_difference(stored, config) if config is not None else None
     if difference is not None:
@@ -173,7 +173,7 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
 
 
 def _on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
-    """Let the main process do something; what it raises, all raise. None elsewhere."""
+    """Do work in the main process; all processes raise its error. Returns None elsewhere."""
     result: list[T] = []
 
     def do(part: slice) -> list[None]:
@@ -196,25 +196,25 @@ def _provenance(config: RunConfig) -> dict[str, Any]:
 
 
 def _check_ours(run: RunDirectory) -> None:
-    """A folder that came from elsewhere must not make laser do things; see `laser.training.signature`."""
+    """Refuse to act on a folder that another user's laser wrote; see `laser.training.signature`."""
     if is_ours(run.config, run.provenance):
         return
     does = "; ".join(powers(run.config)) or "only compute"
     raise RunDirectoryError(
         f"{run.path} was not started by your laser here, or its config.json has changed since; resuming it would: "
-        f"{does}. Give the configuration it was started with (laser train CONFIG.toml --resume {run.path}), or read "
+        f"{does}. Give the configuration of the run (laser train CONFIG.toml --resume {run.path}), or read "
         f"{run.path / 'config.json'} and add --trust"
     )
 
 
 def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
-    """Reward models that are not what the run was started with: arm k must mean the same one after a resume."""
+    """Names of reward models that have changed since the run started. Arm k must stay the same reward model."""
     stored = run.provenance.get("reward_models", {})
     return [name for name, fingerprint in reward_fingerprints(config).items() if stored.get(name) != fingerprint]
 
 
 def _accept_rewards(run: RunDirectory, config: RunConfig, changed: Sequence[str]) -> None:
-    """From now on these reward models are what the run knows them as."""
+    """Store the fingerprints of changed reward models as those of the run."""
     if not changed:
         return
     provenance = dict(run.provenance)

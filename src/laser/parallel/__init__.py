@@ -1,1 +1,1 @@
-"""The processes of a run, weights that they hold between them, and what to do when memory runs out."""
+"""The processes of a run, the weights that they shard, and smaller batches when memory runs out."""

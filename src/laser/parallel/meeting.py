@@ -1,9 +1,9 @@
-"""Where processes gather weights that they hold between them, each at its own place in its own work.
+"""Processes gather sharded weights in rounds, each at another point of its work.
 
-A layer's weights can only be gathered by all processes together, but processes have shares of different length: other
-prompts, longer responses, more micro-batches. So they meet in rounds. A process that needs a layer asks for it; one
-that has done its share serves. A round gathers the lowest layer that somebody asks for; whoever asked for it goes on,
-the others throw it away and meet again. Nobody needs to know what the others are doing.
+Only all processes together can gather a layer's weights, but their shares of the work differ in length: other prompts,
+longer responses, more micro-batches. So they meet in rounds. A process that needs a layer requests it; one that has
+finished its share serves. A round gathers the lowest layer that any process requests. The ranks that requested it
+continue, and the others discard it and meet again. No process needs to know what the others do.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from laser.parallel.memory import is_out_of_memory
 T = TypeVar("T")
 
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # torch 2.13's name
-_NOBODY = 2**62  # asked for by a process that needs nothing
+_NOTHING = 2**62  # requested by a process that needs no layer
 
 
 class Spread(Protocol):
-    """A tensor of bytes that processes hold between them.
+    """A tensor of bytes, sharded over the processes.
 
     Attributes:
-        share: This process's bytes, as many as every other's.
+        share: This process's bytes; all shares have the same size.
     """
 
     share: Tensor
 
     def rest(self) -> None:
-        """Let go of gathered bytes, whichever are still here."""
+        """Free gathered bytes that are still held."""
         ...
 
 
 class Gathering:
-    """A gathering under way; the bytes are there after `wait`."""
+    """A gathering in progress; the bytes are complete after `wait`."""
 
     def __init__(self, work: distributed.Work | None) -> None:
         self._work = work
 
     def wait(self) -> None:
-        """Wait for it. Raises LostProcessError if a process is gone."""
+        """Wait for the bytes. Raises LostProcessError if a process is lost."""
         work = self._work
         if work is not None:
             collective(work.wait)
@@ -55,10 +55,9 @@ class Gathering:
 class Meeting:
     """The rounds of one group of processes.
 
-    Contract: all processes `join` the same tensors in the same order. From then on a process that works calls `ask`
-    whenever it needs one, and `serve` when its share is done; every process of the group is always in one of the two
-    or on its way there. `serve` returns once all serve. A process that fails in its work goes on to `serve` like any
-    other, so that nobody waits for it. A tensor that nobody asks for any more may be dropped at any time.
+    Contract: all processes `join` the same tensors in the same order. From then on, a process calls `ask` whenever its
+    work needs a tensor, and `serve` when its share is done. `serve` returns once all processes serve. A process whose
+    work fails must call `serve` too, so that no other waits for it. A tensor may be dropped once unused.
 
     Args:
         group: The processes; None: all.
@@ -73,7 +72,7 @@ class Meeting:
         self.size = distributed.get_world_size(group)
 
     def join(self, spread: Spread) -> int:
-        """Let others gather a tensor; returns its number. What a gathering for others takes is set aside now."""
+        """Let others gather a tensor; returns its number. Allocates the memory for gathering for others."""
         self._joined += 1
         self._spread[self._joined] = spread
         share, scratch = spread.share, self._scratch.get(spread.share.device)
@@ -82,7 +81,7 @@ class Meeting:
         return self._joined
 
     def send(self, tensor: Tensor) -> None:
-        """Fill a tensor on all processes with that of the group's first; outside of the rounds."""
+        """Fill a tensor on all processes from the group's first process; outside of the rounds."""
         source = distributed.get_global_rank(self._group, 0) if self._group is not None else 0
         collective(lambda: distributed.broadcast(tensor, src=source, group=self._group))
 
@@ -91,10 +90,10 @@ class Meeting:
 
         Args:
             number: From `join`.
-            whole: Where the bytes go, `size` times as many as in a share.
+            whole: Receives the bytes, `size` times those of a share.
 
         Raises:
-            LostProcessError: Another process is gone.
+            LostProcessError: Another process is lost.
         """
         while True:
             lowest = self._lowest(number)
@@ -103,20 +102,20 @@ class Meeting:
             self._gather_for_others(lowest)
 
     def serve(self) -> None:
-        """Take part in what others gather until nobody works any more; then let go of what is still here.
+        """Take part in the gatherings of others until no process works any more; then free what is still held.
 
         Raises:
-            LostProcessError: Another process is gone.
+            LostProcessError: Another process is lost.
         """
         if self._joined == 0:
             return
-        while (lowest := self._lowest(_NOBODY)) != _NOBODY:
+        while (lowest := self._lowest(_NOTHING)) != _NOTHING:
             self._gather_for_others(lowest)
         for spread in list(self._spread.values()):
             spread.rest()
 
     def _lowest(self, number: int) -> int:
-        """The lowest number that somebody asks for. Through CPU memory, where it waits for no computation."""
+        """The lowest number that any process requests. Exchanged in CPU memory, which does not wait for computation."""
         asked = torch.tensor([number])
         collective(lambda: distributed.all_reduce(asked, distributed.ReduceOp.MIN, self._group))
         return int(asked)
@@ -130,10 +129,10 @@ class Meeting:
 
 
 def collective(call: Callable[[], T]) -> T:
-    """Do something together with other processes.
+    """Call a collective operation.
 
     Raises:
-        LostProcessError: One of them is gone.
+        LostProcessError: Another process is lost.
     """
     try:
         return call()

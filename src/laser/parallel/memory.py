@@ -1,4 +1,4 @@
-"""Running out of memory in a forward pass: half the tokens at once, from then on, or a sentence."""
+"""Handle running out of memory: half the tokens at a time from then on, or an error with the cure."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from laser.core.errors import LaserError
 T = TypeVar("T")
 
 _MARKS = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory")
-"""What a RuntimeError says where memory ran out and no `torch.OutOfMemoryError` is raised: on a CPU, in a library."""
+"""Marks of a RuntimeError that means out of memory; on a CPU or in a library torch raises no `OutOfMemoryError`."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or this machine, has no memory left."""
+    """Whether an error means that the device or this machine is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _MARKS)
 
 
-def let_go() -> None:
-    """Give back to the device what torch holds of it and does not use."""
+def free_unused() -> None:
+    """Return unused memory that torch has reserved to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Budget:
-    """Tokens that go through a model at once; halved where memory runs out, and it stays so.
+    """Tokens that go through a model at once; halved, for good, when memory runs out.
 
     Args:
-        tokens: At first.
-        failure: What is raised where the least is still too much: one sentence, with the cure.
+        tokens: The first budget.
+        failure: The error to raise when even the longest piece alone is too large.
 
     Attributes:
-        tokens: As many as memory sufficed for so far.
+        tokens: The budget that has fit into memory so far.
     """
 
     def __init__(self, tokens: int, failure: LaserError) -> None:
@@ -44,12 +44,12 @@ class Budget:
         self._failure = failure
 
     def spend(self, work: Callable[[int], T], *, least: int) -> T:
-        """Do work within the budget, again within half of it while memory does not suffice.
+        """Do work within the budget; when memory runs out, repeat it within half the budget.
 
         Args:
-            work: Told how many tokens may go at once; repeats nothing that it may not repeat.
-            least: Tokens of the longest piece, which cannot be divided: where it has to go through alone, smaller
-                groups of shorter ones help no more.
+            work: Called with the number of tokens that may go through at once. It must be safe to repeat.
+            least: Tokens of the longest piece, which cannot be divided. Below it, smaller groups of shorter pieces
+                do not help.
 
         Raises:
             LaserError: Memory does not suffice for the longest piece alone.
@@ -63,4 +63,4 @@ class Budget:
                 if self.tokens <= least:
                     raise type(self._failure)(*self._failure.args) from error
             self.tokens = max(least, self.tokens // 2)
-            let_go()  # here, where the error no longer holds what the work had computed
+            free_unused()  # here, where the error no longer holds what the work had computed

@@ -1,8 +1,8 @@
 """The processes of one run: alone, or several under ``torchrun`` or ``accelerate launch``.
 
-Every process holds a replica of the whole state and walks through the same loop. What costs time (sampling, scoring,
-forward and backward passes) is done for a share of the prompts and gathered, so that afterwards all hold the same
-again; the selection is the main process's. A result does not depend on the number of processes beyond rounding.
+Every process holds a replica of the whole state and runs the same loop. Each does the slow work (sampling, scoring,
+forward and backward passes) for its share of the prompts. The results are gathered, so that all processes hold the
+same state again. The main process selects. Results depend on the number of processes only by rounding.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=2)  # a share may wait that long for the slowest one's
+_TIMEOUT = timedelta(hours=2)  # longest wait of a process for the slowest one
 
 
 class Ranks(Protocol):
-    """What the processes of a run say to each other.
+    """Communication between the processes of a run.
 
     Attributes:
         rank: Number of this process, 0 for the main one.
         size: Number of processes.
-        meeting: Where processes gather weights that they hold between them; None for a run of one process.
+        meeting: Where processes gather sharded weights; None for a run of one process.
     """
 
     rank: int
@@ -39,14 +39,14 @@ class Ranks(Protocol):
     meeting: Meeting | None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
-        """Do `count` pieces of work, each process its share, and give everyone all results in order.
+        """Do `count` pieces of work, each process its share, and return all results in order, on every process.
 
         Args:
-            work: Does the pieces of a slice and returns one result each.
+            work: Does the pieces of a slice; returns one result per piece.
             count: Number of pieces.
 
         Raises:
-            LaserError: Some process's work raised it; all processes raise it.
+            LaserError: The work of some process raised it; all processes raise it.
         """
         ...
 
@@ -67,19 +67,19 @@ class Alone:
     meeting: Meeting | None = None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
-        """Do it all."""
+        """Do all of the work."""
         return list(work(slice(0, count)))
 
     def broadcast(self, value: T) -> T:
-        """The value."""
+        """The given value."""
         return value
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to add."""
+        """Do nothing."""
 
 
 class ProcessGroup:
-    """A run of several processes, through torch.distributed; NCCL between GPUs, Gloo otherwise."""
+    """A run of several processes, through torch.distributed: NCCL between GPUs, Gloo otherwise."""
 
     def __init__(self) -> None:
         import torch
@@ -92,11 +92,11 @@ class ProcessGroup:
             wanted, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
             if wanted > there:
                 raise TrainingError(
-                    f"{wanted} processes on this machine share {there} GPUs; start as many as there are GPUs, or set "
+                    f"{wanted} processes on this machine share {there} GPUs; start one process per GPU, or set "
                     "CUDA_VISIBLE_DEVICES to nothing and policy.device = 'cpu'"
                 )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
         self._distributed = distributed
         self._collective = collective
         self.meeting: Meeting | None = Meeting()
@@ -104,7 +104,7 @@ class ProcessGroup:
         self.size = distributed.get_world_size()
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
-        """Each process does a contiguous share."""
+        """Do a contiguous share of the work; see `Ranks.together`."""
         begin, end = count * self.rank // self.size, count * (self.rank + 1) // self.size
         mine: tuple[list[T], LaserError | None]
         try:
@@ -121,13 +121,13 @@ class ProcessGroup:
         return [result for results, _ in everyone for result in results]
 
     def broadcast(self, value: T) -> T:
-        """Sent by process 0."""
+        """The value of process 0."""
         values = [value]
         self._collective(lambda: self._distributed.broadcast_object_list(values, src=0))
         return values[0]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """One collective for all tensors of a kind."""
+        """Sum with one collective for all tensors of the same type and device."""
         import torch
 
         kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
@@ -141,16 +141,16 @@ class ProcessGroup:
                 tensor.copy_(flat[begin:end].view_as(tensor))
 
     def leave(self) -> None:
-        """Hang up; the others can say nothing to this process any more."""
+        """Leave the process group; the other processes can no longer reach this one."""
         self._distributed.destroy_process_group()
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that a launcher started, or stay alone; leave them when the block ends.
+    """Join the processes that a launcher started, if any; leave them when the block ends.
 
-    All leave together: a process that hangs up while another still talks to it aborts that one. After an error nobody
-    waits, and where a process is gone nobody hangs up, which NCCL would not come back from.
+    All leave together, because leaving aborts a process that still communicates. After an error no process waits. When
+    a process is lost, none leaves the group, because NCCL would hang.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone()
@@ -168,10 +168,10 @@ def joined() -> Iterator[Ranks]:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that talks; known before joining."""
+    """Whether this is the main process, which does the printing; known before joining."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def tells(error: LaserError) -> bool:
-    """Whether this process tells the user of an error: the main one; of a lost process, which it may be, the second."""
+    """Whether this process reports an error: the main one, or, since it may be the one that is lost, the second."""
     return is_main() or (isinstance(error, LostProcessError) and os.environ.get("RANK") == "1")

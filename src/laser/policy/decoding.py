@@ -1,11 +1,11 @@
-"""Decoding n responses per prompt, a prompt prefilled once.
+"""Decode n responses per prompt; a prompt is prefilled once.
 
-`SharedPrompts` also keeps a prompt's keys and values once, and those of the responses in buffers of fixed size: a chunk
-holds B prompts and R responses instead of R prompts, and nothing is copied as responses grow. On a GPU a step, whose
-shapes then stay the same, is captured as a CUDA graph and replayed instead of launching every kernel from Python.
-`choose_decoder` tries that on the model itself. What does not agree (sliding windows, attention sinks, recurrent
-layers, models that bring their own attention) is decoded with a cache of whole rows, and where not even that is right
-(a state of another kind) without a cache.
+`SharedPrompts` also keeps a prompt's keys and values once, and those of the responses in buffers of fixed size. A chunk
+holds B prompts and R responses instead of R prompts, and nothing is copied as responses grow. The shapes of a step stay
+the same, so a GPU captures it as a CUDA graph and replays it, instead of launching every kernel from Python.
+`choose_decoder` tries that on the model itself. Models for which it is not exact (sliding windows, attention sinks,
+recurrent layers, custom attention) are decoded with a cache of whole rows; if that is not exact either (a state of
+another kind), without a cache.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Decoder(ABC):
 
 
 class Recomputed(Decoder):
-    """Every step runs every row from its first token on, without padding: slow, and right for every causal LM."""
+    """Every step runs every row from its first token, without padding: slow, and exact for every causal LM."""
 
     @staticmethod
     def tokens_held(prompt_tokens: int, repeats: int, max_new_tokens: int) -> int:
-        """See `Decoder.tokens_held`; here what a forward pass holds."""
+        """See `Decoder.tokens_held`; here the tokens of a forward pass."""
         return repeats * (prompt_tokens + max_new_tokens)
 
     def start(self) -> Tensor:
@@ -93,7 +93,7 @@ class Recomputed(Decoder):
 
 
 class WholeRows(Decoder):
-    """Every row has keys and values of its own, prompt included."""
+    """Every row holds its keys and values, including those of its prompt."""
 
     @staticmethod
     def tokens_held(prompt_tokens: int, repeats: int, max_new_tokens: int) -> int:
@@ -126,18 +126,18 @@ class WholeRows(Decoder):
         return logits
 
     def _take(self, rows: Tensor) -> None:
-        """Repeat and drop rows of the cache in the one way that every kind of layer has."""
+        """Repeat and drop rows of the cache, by the one method that every kind of layer has."""
         self._cache.reorder_cache(rows)  # type: ignore[arg-type]  # any integer tensor
 
 
 class SharedPrompts(Decoder):
-    """A prompt's keys and values lie there once for its n rows.
+    """A prompt's keys and values are stored once for its n rows.
 
     For models whose attention goes through transformers' attention interface and keeps all keys and values.
     """
 
-    _segment = 1  # the part of the buffers that a step attends to grows by so many places
-    _crowded = 1.0  # rows that have ended are taken out when no more than this share of them all is left
+    _segment = 1  # places by which the part of the buffers that a step attends to grows
+    _crowded = 1.0  # rows that have ended are removed when at most this share of all rows is left
 
     @staticmethod
     def tokens_held(prompt_tokens: int, repeats: int, max_new_tokens: int) -> int:
@@ -174,7 +174,7 @@ class SharedPrompts(Decoder):
         return logits[self._live] if len(self._live) < len(self._inputs) else logits
 
     def _select(self, rows: Tensor) -> None:
-        """Let only these rows, ascending, take part from now on."""
+        """Keep only these rows, ascending."""
         self._own.select(rows)
         self._owners, self._inputs, self._positions = self._owners[rows], self._inputs[rows], self._positions[rows]
         self._live = torch.arange(len(rows), device=rows.device)
@@ -200,8 +200,8 @@ class SharedPrompts(Decoder):
 class CapturedSteps(SharedPrompts):
     """The same on a CUDA device, a step captured as a graph.
 
-    A graph is captured anew when the part of the buffers in use grows and when half of the rows have ended; until then
-    ended rows are computed and read by nobody, which costs less than a capture.
+    A graph is captured again when the part of the buffers in use grows, and when half of the rows have ended. Before,
+    ended rows are computed and ignored, which costs less than a capture.
     """
 
     _segment = 128
@@ -210,7 +210,7 @@ class CapturedSteps(SharedPrompts):
     _shapes: tuple[int, int] | None = None
 
     def _step(self) -> Tensor:
-        """Replay; a step computed twice, as a capture needs it, writes the same keys once more."""
+        """Replay the graph. A capture computes the step twice, which writes the same keys again."""
         shapes = (len(self._inputs), self._own.bound)
         if self._graph is None or shapes != self._shapes:
             self._forward()
@@ -248,7 +248,7 @@ class _OwnTokens(Cache):
         self.mask = self._bias[..., :0]
 
     def move_on(self, segment: int) -> None:
-        """Open the next place; where it is not in use yet, put so many more into use."""
+        """Open the next place, and take `segment` more places into use if it is beyond those in use."""
         self._filled += 1
         self._place += 1
         self._bias[..., self._filled - 1] = 0
@@ -256,10 +256,10 @@ class _OwnTokens(Cache):
             begin, self.bound = self.bound, min(self._room, self.bound + segment)
             self.mask = self._bias[..., : self.bound]
             for buffer in (buffer for layer in self._buffers for buffer in layer) if segment > 1 else ():
-                buffer[:, :, begin : self.bound] = 0  # what is not filled is multiplied by zero: it must be a number
+                buffer[:, :, begin : self.bound] = 0  # empty places are multiplied by zero, so they must hold numbers
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, ascending: each moves up within its buffer."""
+        """Keep these rows, ascending; each moves up within its buffer."""
         for layer in self._buffers:
             for buffer in layer:
                 buffer[: len(rows), :, : self._filled] = buffer[rows, :, : self._filled]
@@ -300,7 +300,7 @@ def _prefill(model: PreTrainedModel, ids: Sequence[TokenIds]) -> tuple[Tensor, D
 
 @torch.no_grad()
 def choose_decoder(model: PreTrainedModel) -> type[Decoder]:
-    """The fastest decoder that gives this very model the logits of plain forward passes on a short probe."""
+    """The fastest decoder that gives the logits of plain forward passes for this model, on a short test input."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = min(model.config.get_text_config().vocab_size, 1000)
 
@@ -317,7 +317,7 @@ def choose_decoder(model: PreTrainedModel) -> type[Decoder]:
 
     plain = logits(Recomputed).float()
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.05) * float(plain.abs().max().clamp(min=1))
-    # What Python does around a layer, such as gathering its weights, is not in a captured step.
+    # A captured step leaves out what Python does around a layer, such as gathering its weights.
     hooked = any(module._forward_pre_hooks for module in model.modules())
     captured = () if hooked or model.device.type != "cuda" else (CapturedSteps,)
     for kind in (*captured, SharedPrompts, WholeRows):
@@ -327,5 +327,5 @@ def choose_decoder(model: PreTrainedModel) -> type[Decoder]:
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
-            continue  # whatever an architecture does otherwise, the plain way is right for it
+            continue  # an architecture that this decoder does not suit; the plain one is exact
     return Recomputed

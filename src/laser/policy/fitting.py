@@ -1,6 +1,6 @@
-"""Prompts that are longer than the policy's window: their middle is cut out, and counted.
+"""Shorten prompts that are longer than the policy's window: cut out the middle, and count it.
 
-Instructions stand at the beginning of a long prompt and the question at its end, so both are kept, as LongBench does
+A long prompt has its instructions at the beginning and the question at the end, so both are kept, as in LongBench
 (arXiv 2308.14508, Sec. 3: truncation in the middle). Reward models read the shortened prompt too.
 """
 
@@ -13,7 +13,7 @@ from laser.core.types import Prompt
 from laser.lm.chat import encode_text
 from laser.policy.policy import Policy
 
-_TRIES = 8  # joining head and tail can make new tokens, so a cut may have to be widened
+_TRIES = 8  # head and tail together can tokenize to more tokens, which then needs a wider cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Fitted:
     """Prompts that leave room for a response.
 
     Attributes:
-        prompts: In their order; a shortened one has the tokens it lost as `metadata["cut_tokens"]`.
-        num_cut: How many were shortened.
-        num_tokens: Tokens cut out of them.
+        prompts: In their order; a shortened one has the number of removed tokens as `metadata["cut_tokens"]`.
+        num_cut: Prompts that were shortened.
+        num_tokens: Tokens removed from them.
     """
 
     prompts: Sequence[Prompt]
@@ -35,13 +35,12 @@ def cut_middle(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -
     """Cut the middle out of the last message of every prompt that is too long.
 
     Args:
-        policy: Its tokenizer, chat template and window count.
-        prompts: Of any length; those that fit stay as they are.
+        policy: Gives the tokenizer, chat template and window.
+        prompts: Prompts of any length; those that fit stay unchanged.
         max_new_tokens: Room that a response needs.
 
     Returns:
-        The prompts. One that cannot be cut far enough, its last message being short, stays too long:
-        `Policy.check_fits` refuses it.
+        The prompts. One whose last message is too short to cut stays too long, and `Policy.check_fits` refuses it.
     """
     limit = policy.context_length - max_new_tokens
     fitted = [_fit(policy, prompt, limit) for prompt in prompts]
@@ -69,7 +68,7 @@ def _joined(policy: Policy, ids: list[int], keep: int) -> str:
     head = ids[: keep - keep // 2]
     tail = ids[len(ids) - keep // 2 :]
     decoded = (policy.tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (head, tail))
-    return "".join(str(text).replace("\ufffd", "") for text in decoded)  # a cut inside a character leaves no character
+    return "".join(str(text).replace("\ufffd", "") for text in decoded)  # bytes of a character that the cut has divided
 
 
 def _with_text(prompt: Prompt, text: str, cut_tokens: int) -> Prompt:

@@ -1,4 +1,4 @@
-"""Sampling responses: a prompt is prefilled once for its n responses, and finished rows leave the batch."""
+"""Sample responses: a prompt is prefilled once for its n responses, and finished rows leave the batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from laser.policy.policy import Policy
 _DRAWN_AT_ONCE = 2**22  # logits turned into probabilities at a time: several copies of them are needed
 _MORE_ON_GPU = 8
 _OUT_OF_MEMORY = TrainingError(
-    "the device is out of memory while sampling for one prompt, the least that generation.max_batch_tokens goes down "
-    "to; lower generation.num_responses or generation.max_new_tokens, or keep fewer reward models beside the policy "
-    "(rewards.max_resident), and resume"
+    "the device is out of memory while sampling for a single prompt; lower generation.num_responses or "
+    "generation.max_new_tokens, or keep fewer reward models on the device (rewards.max_resident), and resume"
 )
 
 
@@ -71,12 +70,11 @@ class TransformersGenerator:
 
     Args:
         policy: The policy; its trained adapter is active.
-        max_batch_tokens: Budget of a chunk, in tokens whose keys and values are held. One prompt's n rows are the
-            least. Where memory runs out, it is halved, and stays so. None: what suits the device
+        max_batch_tokens: Budget of a chunk, in tokens whose keys and values are held; a chunk holds at least one
+            prompt's n rows. If memory runs out, it is halved for good. None: what suits the device
             (`laser.lm.footprint`).
-        on_tokens: Told the number of tokens after every decoding step.
-        on_draw: Told at every decoding step the rows of the chunk that are still being sampled, and the id that each
-            has drawn.
+        on_tokens: Called with the number of tokens after every decoding step.
+        on_draw: Called at every decoding step with the unfinished rows of the chunk, and the id that each has drawn.
     """
 
     def __init__(
@@ -107,8 +105,8 @@ class TransformersGenerator:
         """Sample responses; see `Generator.generate`.
 
         A token is drawn by inverting the cumulative distribution at one uniform number per response and position,
-        from the generator of the prompt's seed. So what a prompt gets does not depend on which others are in its
-        chunk, beyond the rounding of their logits.
+        from the generator of the prompt's seed. So a prompt's responses do not depend on the other prompts in its
+        chunk, beyond the rounding of logits.
 
         Raises:
             TrainingError: Memory does not suffice for one prompt's responses, or a token's log-prob is not a number.
@@ -194,7 +192,7 @@ def _draw_tile(logits: Tensor, uniforms: Tensor, temperature: float, top_p: floa
             probabilities = _nucleus(probabilities, top_p)
         cumulative = probabilities.cumsum(dim=-1)
         total = cumulative[:, -1:]
-        # A uniform of almost 1 rounds to the total, beyond the last token with mass: stay just below it.
+        # A uniform close to 1 rounds to the total, beyond the last token with mass: stay just below it.
         below = torch.nextafter(total, torch.zeros_like(total))
         thresholds = torch.minimum(uniforms[:, None].to(total.dtype) * total, below)
         tokens = torch.searchsorted(cumulative, thresholds, right=True)[:, 0]

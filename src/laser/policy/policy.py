@@ -1,4 +1,4 @@
-"""The policy: one set of base weights, a trained adapter, and a frozen reference adapter beside it."""
+"""The policy: one set of base weights, an adapter that is trained, and a frozen reference adapter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Which = Literal["policy", "reference", "base"]
 _ADAPTERS = {"policy": "default", "reference": "reference"}
 _OUT_OF_MEMORY = TrainingError(
     "the device is out of memory with one text in a forward pass of the policy; lower policy.max_context or "
-    "generation.max_new_tokens, or keep fewer reward models beside it (rewards.max_resident), and resume"
+    "generation.max_new_tokens, or keep fewer reward models on the device (rewards.max_resident), and resume"
 )
 
 
@@ -39,7 +39,7 @@ class Policy:
     """A causal LM with a LoRA adapter that is trained and a copy of it that is not.
 
     The reference pi_{m-1} is a second adapter over the same base weights (arXiv 2410.01735, Sec. 3.1), the initial
-    policy is the base model with adapters off: no weights are held twice.
+    policy is the base model with adapters off. So no weights are held twice.
 
     Args:
         model: A frozen causal LM; adapters are injected into it.
@@ -49,18 +49,18 @@ class Policy:
         lora_dropout: Dropout inside the trained adapter.
         target_modules: "all-linear", a regular expression, or names of modules.
         max_context: Token limit of prompt and response; None: the model's.
-        system_prompt: Put before every conversation that has none.
+        system_prompt: System message for conversations that have none.
         gradient_checkpointing: Recompute activations in the backward pass.
-        max_batch_tokens: Budget of a forward pass. Where memory runs out in one without gradient, such passes get half
-            of it from then on.
+        max_batch_tokens: Budget of a forward pass. If memory runs out in a pass without gradient, the budget of such
+            passes is halved for good.
         seed: Seeds the adapter's initial weights and its dropout.
 
     Attributes:
-        sampling_tokens: Tokens of a chunk of sampling that suit its device (`laser.lm.footprint`).
-        training_tokens: Tokens of a micro-batch, likewise.
+        sampling_tokens: Budget of a chunk of sampling that suits the device (`laser.lm.footprint`).
+        training_tokens: Budget of a micro-batch that suits the device.
 
     Raises:
-        ModelError: `target_modules` names no layer of the model.
+        ModelError: `target_modules` names no layer of the model, or one whose adapter would not be trained.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Policy:
 
     @property
     def num_tokens(self) -> int:
-        """Size of the vocabulary that the embeddings cover."""
+        """Number of tokens that have an embedding."""
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return len(weight)
@@ -131,10 +131,10 @@ class Policy:
         return [list(ids) for _, ids in found]
 
     def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-        """Make sure that every prompt leaves room for a response.
+        """Check that every prompt leaves room for a response.
 
         Raises:
-            DataError: One does not; names it, its length and the limit.
+            DataError: One does not.
         """
         for prompt, ids in zip(prompts, self.encode(prompts), strict=True):
             if len(ids) + max_new_tokens > self.context_length:
@@ -196,7 +196,7 @@ class Policy:
         Args:
             prompt_ids: B rendered prompts.
             response_ids: For each prompt, its responses.
-            moment: Non-negative integers that address the pass: with the seed, they decide what dropout drops.
+            moment: Non-negative integers that address the pass; with the seed, they decide what dropout drops.
 
         Returns:
             One value per response, numbered flat, float32, in nats.
@@ -222,7 +222,7 @@ class Policy:
         return list(self._adapter("policy").values())
 
     def state_dict(self) -> StateDict:
-        """Both adapters, as float32 arrays of their own."""
+        """Copies of both adapters, as float32 arrays."""
         return {
             f"{which}.{name}": parameter.detach().float().cpu().numpy().copy()
             for which in _ADAPTERS
@@ -253,7 +253,7 @@ class Policy:
         self.tokenizer.save_pretrained(path)
 
     def load_adapter(self, path: Path) -> None:
-        """Take over an adapter that `save_adapter` wrote.
+        """Load an adapter that `save_adapter` wrote.
 
         Raises:
             ModelError: There is none, or it belongs to another model or rank.
@@ -266,8 +266,8 @@ class Policy:
             raise ModelError(f"the adapter in {path} does not fit this policy or is damaged ({reason})") from error
         if result.unexpected_keys or len(state) != len(self._adapter("policy")):
             raise ModelError(
-                f"the adapter in {path} is of another model or other target_modules; policy.model and policy.lora must "
-                "be those of its run"
+                f"the adapter in {path} belongs to another model or other target_modules; set policy.model and "
+                "policy.lora as in its run"
             )
 
     def _render(self, prompt: Prompt) -> list[int]:
@@ -275,7 +275,7 @@ class Policy:
 
     @contextmanager
     def _dropout_of(self, moment: Sequence[int]) -> Iterator[None]:
-        """Torch's generators inside the block start at this moment, and are put back."""
+        """Seed torch's generators for the block by its address, and restore them afterwards."""
         if not self._has_dropout:
             yield
             return
@@ -285,7 +285,7 @@ class Policy:
 
     @contextmanager
     def _active(self, which: Which) -> Iterator[None]:
-        """Forward passes inside the block run under the given weights; the policy is restored whatever happens."""
+        """Run the forward passes of the block with the given weights; restores the policy, also after an error."""
         if which == "base":
             with self._peft.disable_adapter():
                 yield
@@ -313,7 +313,7 @@ class Policy:
 
 
 def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
-    """Add the two adapters with seeded weights, leaving the global random state as it was."""
+    """Add the two adapters with seeded weights, without changing the global random state."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -347,10 +347,10 @@ def _check_trainable(model: PreTrainedModel) -> None:
 
 
 def _silence(model: PreTrainedModel) -> None:
-    """Take the dropout of pretraining out of a model whose weights are frozen.
+    """Turn off the dropout of pretraining in a model whose weights are frozen.
 
-    There is nothing of its own to regularize, and noise in pi but not in pi_ref would be trained on as if it were a
-    preference. Modules have a rate as a submodule, as an attribute, or read it from the configuration.
+    Frozen weights need no regularization, and noise in pi but not in pi_ref would be trained on as if it were a
+    preference. Modules hold the rate in a submodule or an attribute, or read it from the configuration.
     """
     for owner in (model.config, model.config.get_text_config(), *model.modules()):
         for name, value in list(vars(owner).items()):
@@ -359,10 +359,10 @@ def _silence(model: PreTrainedModel) -> None:
 
 
 def compute_in_base_precision(model: PreTrainedModel) -> None:
-    """Let adapters, whose weights stay in float32, compute in the precision of the base weights.
+    """Make adapters, whose weights stay in float32, compute in the precision of the base weights.
 
-    By itself PEFT turns the input of every adapted layer into float32: twice the bytes to move, and a copy kept for
-    the backward pass.
+    By default PEFT converts the input of every adapted layer to float32, which moves twice the bytes and keeps a copy
+    for the backward pass.
     """
     if model.dtype == torch.float32:
         return

@@ -1,7 +1,7 @@
 """Attention of n responses per prompt to one copy of the prompt's keys and values.
 
-A query attends to two places: the keys of its prompt, which lie there once for all responses to it, and those of its
-own response. Each gives a partial softmax, and the two are put together by their normalizers.
+A query attends to the keys of its prompt, which are stored once for all responses, and to the keys of its response.
+Each gives a partial softmax, and the two are combined by their normalizers.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Grid:
             starts = counts.cumsum(0) - counts
             slots = torch.arange(len(owners), device=owners.device) - starts[owners]
             self._places = owners * self._most + slots
-            # What no row fills repeats row 0: it is computed, and read by nobody.
+            # Places that no row fills repeat row 0; they are computed and never read.
             self._rows = torch.zeros(prompts * self._most, dtype=torch.long, device=owners.device)
             self._rows[self._places] = torch.arange(len(owners), device=owners.device)
 

@@ -1,4 +1,4 @@
-"""Sampling through a vLLM server: token ids and log-probs come back, the policy's adapter is swapped while it runs."""
+"""Sample through a vLLM server, which returns token ids and log-probs and swaps the policy's adapter while it runs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _HIGHEST_LOGP = 1e-3  # nats; rounding may bring a log-prob above 0
 class VllmGenerator:
     """Samples on a server that holds the base weights; the adapter follows the policy.
 
-    An adapter is served under a name made from its content, so that a request can never meet another one, nor prefixes
-    cached for another one; one that is gone (the server was started anew, another run with the same weights went on) is
-    served again. After each swap the server's log-probs of a few responses are compared with the policy's.
+    The name of a served adapter is made from its content, so a request never reaches another adapter, or prefixes
+    cached for one. An adapter that the server has lost (after a restart, or because another run unloaded it) is loaded
+    again. After each swap the server's log-probs of a few responses are compared with the policy's.
 
     Args:
         policy: The policy; its trained adapter is what is served.
         endpoint: A vLLM server with LoRA and runtime adapter updates, such as `laser serve` starts.
         model: Name under which the server has the base weights.
-        adapter_folder: Where adapters are written; the server must see it under the same path. None: one of its own,
+        adapter_folder: Folder for adapters, which the server must see under the same path. None: a temporary folder,
             made by the first swap and removed with this object.
         tolerance: Mean difference per token, in nats, above which the server counts as serving other weights.
-        on_tokens: Told the number of tokens after every round.
+        on_tokens: Called with the number of tokens after every call of `generate`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class VllmGenerator:
     ) -> list[list[Response]]:
         """Sample responses; see `Generator.generate`.
 
-        The server's kernels round differently in other batches, so the same seeds give the same responses only mostly.
+        The server's kernels round differently in other batches, so the same seeds can give other responses.
 
         Raises:
             ServerError: The server is down, refuses, rejects the adapter, or serves other weights.
@@ -106,7 +106,7 @@ class VllmGenerator:
 
     @property
     def _folder(self) -> Path:
-        """Where adapters are written; only the process that swaps has one to itself."""
+        """Folder for adapters; made when the first adapter is swapped in."""
         if self._given_folder is not None:
             return self._given_folder
         if self._temporary is None:
@@ -114,7 +114,7 @@ class VllmGenerator:
         return Path(self._temporary.name)
 
     def _swap(self) -> str:
-        """Have the server hold the policy's adapter as it is now; returns its name."""
+        """Make the server hold the policy's current adapter; returns its name."""
         name = _PREFIX + self._policy.adapter_digest()
         held = {entry.get("id") for entry in self._models()}
         if name == self._served and name in held:
@@ -140,7 +140,7 @@ class VllmGenerator:
         try:
             return [dict(entry) for entry in self._endpoint.get("/v1/models")["data"]]
         except MALFORMED as error:
-            raise ServerError(f"{self._endpoint.url} lists no models; is it a vLLM server?") from error
+            raise ServerError(f"{self._endpoint.url} lists no models; start a vLLM server there") from error
 
     def _load(self, name: str, folder: Path) -> None:
         try:
@@ -148,11 +148,11 @@ class VllmGenerator:
         except ServerError as error:
             raise ServerError(
                 f"the server rejects the policy's adapter ({error}); start it with `laser serve`, on a machine that "
-                f"sees {self._folder}"
+                f"can read {self._folder}"
             ) from error
 
     def _unload(self, name: str) -> None:
-        """Forget an adapter nobody asks for any more; that it is already gone is no harm."""
+        """Unload an adapter that is not used any more; the server may have lost it already."""
         try:
             self._endpoint.post_text("/v1/unload_lora_adapter", {"lora_name": name})
         except LaserError:
@@ -171,9 +171,7 @@ class VllmGenerator:
                 for choice in choices
             ]
         except MALFORMED as error:
-            raise ServerError(
-                f"{self._endpoint.url} gave no token ids or log-probs; it must be vLLM 0.11 or newer"
-            ) from error
+            raise ServerError(f"{self._endpoint.url} gave no token ids or log-probs; use vLLM 0.11 or newer") from error
         if len(rows) != num_responses or any(len(ids) != len(logps) for ids, logps, _ in rows):
             raise ServerError(f"{self._endpoint.url} gave {len(rows)} responses of {num_responses}, or broken ones")
         texts = self._policy.tokenizer.batch_decode([list(ids) for ids, _, _ in rows], skip_special_tokens=True)
@@ -182,20 +180,20 @@ class VllmGenerator:
     def _token(self, value: Any) -> int:
         """A token id of the policy; raises ValueError for anything else."""
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < self._policy.num_tokens:
-            raise ValueError(f"{value!r} is no token of the policy")
+            raise ValueError(f"{value!r} is not a token of the policy")
         return value
 
     def _logp(self, value: Any) -> float:
         """A log-prob; raises ServerError for anything else."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= _HIGHEST_LOGP:
             raise ServerError(
-                f"{self._endpoint.url} gave {reprlib.repr(value)} as the log-prob of a token, which is a finite number "
-                "of at most 0; restart the server, or see that it is vLLM 0.11 or newer"
+                f"{self._endpoint.url} gave {reprlib.repr(value)} as the log-prob of a token, which must be finite and "
+                "at most 0; restart the server, and use vLLM 0.11 or newer"
             )
         return float(value)
 
     def _compare(self, prompt_ids: Sequence[TokenIds], responses: Sequence[Sequence[Response]]) -> None:
-        """Make sure that the server samples from the policy; a stale adapter has other log-probs."""
+        """Check that the server samples from the policy; a stale adapter has other log-probs."""
         some = [
             (row, response) for row, of_prompt in enumerate(responses) for response in of_prompt if response.token_ids
         ]

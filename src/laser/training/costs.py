@@ -1,9 +1,8 @@
 """Cost of a batch: floating-point operations and bytes of every phase, and seconds on a given machine.
 
-Counts, not measurements: a token costs two operations per weight it passes through; attention costs four per pair of
-positions and feature, over whole packed rows as the kernels compute them; a decoding step reads all weights once. The
-shares of a machine's peak that real passes reach are those `benchmarks/cost_model.py` measured; it also says how far
-predictions are off.
+Counts, not measurements. A token costs two operations per weight it passes through. Attention costs four per pair of
+positions and feature, over whole packed rows as the kernels compute them. A decoding step reads all weights once.
+`benchmarks/cost_model.py` measures the share of a machine's peak that real passes reach, and the error of predictions.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ _LINK = 0.80  # share of the links between devices that gathering weights reache
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a device can do.
+    """Speed and memory of a device.
 
     Attributes:
-        name: How it is called.
+        name: Its name.
         flops: Operations per second of a large matrix product in the run's precision.
         bandwidth: Bytes per second from the device's memory.
-        overhead: Seconds per layer of one pass that do not depend on its size.
+        overhead: Seconds per layer of one pass, whatever its size.
         step_overhead: The same of a decoding step, which a GPU replays as a graph (`laser.policy.decoding`).
         train_overhead: The same of a pass and its backward pass, and of the optimizer's step.
-        memory: Bytes; 0 where it is not known.
-        link: Bytes per second that a device receives from the others of its node; 0 where it is not known.
+        memory: Bytes; 0: unknown.
+        link: Bytes per second that a device receives from the others of its node; 0: unknown.
     """
 
     name: str
@@ -69,15 +68,15 @@ MACHINES = {
 
 @dataclass(frozen=True, slots=True)
 class LmShape:
-    """What the cost of a causal LM depends on.
+    """Sizes of a causal LM that decide its cost.
 
     Attributes:
-        linear: Weights a token passes through, the head left out.
+        linear: Weights a token passes through, without the head.
         head: Weights of the head.
         layers: Depth.
         width: Features of all attention heads together.
         kv_width: The same of keys and values, both together.
-        bytes_each: Of a weight.
+        bytes_each: Bytes of a weight.
     """
 
     linear: int
@@ -89,13 +88,13 @@ class LmShape:
 
     @property
     def weight_bytes(self) -> int:
-        """What a decoding step reads."""
+        """Bytes that a decoding step reads."""
         return self.bytes_each * (self.linear + self.head)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSize:
-    """A batch.
+    """Sizes of a batch that decide its cost.
 
     Attributes:
         prompts: B.
@@ -105,7 +104,7 @@ class BatchSize:
         response_tokens: Length of a response.
         chunk_tokens: `generation.max_batch_tokens`, as it applies on the device.
         micro_tokens: `training.max_batch_tokens`, likewise.
-        needs_reference: Whether reference log-probs take a pass of their own.
+        needs_reference: Whether reference log-probs take another pass.
         asked: Reward models that score: 1, or K for an ensemble.
         candidates: Pairs drawn and scored; 0: those that are trained on.
     """
@@ -148,7 +147,7 @@ class PhaseCost:
         num_bytes: Bytes read from the device's memory beyond what the operations hide.
         passes: Passes through a model without gradient, for their overhead.
         layers: Depth of that model.
-        share: Share of the peak its operations reach.
+        share: Share of the peak that its operations reach.
         steps: Decoding steps, likewise.
         trained: Passes with a backward pass, likewise.
     """
@@ -162,9 +161,9 @@ class PhaseCost:
     trained: float = 0.0
 
     def seconds(self, machine: Machine, arriving: float = 0.0) -> float:
-        """On one device; `arriving` bytes of layers come from other devices in every pass, while the others compute."""
+        """Seconds on one device, while `arriving` bytes of layers come from other devices in every pass."""
         work = max(self.flops / (self.share * machine.flops), self.num_bytes / machine.bandwidth)
-        # Layers that come from other devices are gathered by Python, so that their steps are no graphs.
+        # Python gathers layers that come from other devices, so their steps are not graphs.
         started = machine.overhead if arriving else machine.step_overhead
         computing = work + self.layers * (
             self.passes * machine.overhead + self.steps * started + self.trained * machine.train_overhead
@@ -179,7 +178,7 @@ def batch_costs(policy: LmShape, reward: LmShape | None, size: BatchSize) -> dic
 
     Args:
         policy: The policy.
-        reward: The reward model that is asked, or the largest of several; None: it costs nothing here.
+        reward: The reward model that scores, or the largest of several; None: it costs nothing here.
         size: The batch.
     """
     b, prompt, response = size.prompts, size.prompt_tokens, size.response_tokens
@@ -232,7 +231,7 @@ def _sampling(lm: LmShape, size: BatchSize) -> PhaseCost:
 
 
 def _tiny_model(device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """A Llama with adapters as the policy has them, all of whose time is that of starting operations."""
+    """A tiny Llama with the adapters of a policy, which spends all its time on starting operations."""
     config = LlamaConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=8, num_attention_heads=1, vocab_size=8, pad_token_id=0
     )
@@ -245,7 +244,7 @@ def _tiny_model(device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """Measure the device here: a large matrix product, a pass over memory, layers that compute hardly anything."""
+    """Measure this machine: a large matrix product, a pass over memory, and layers that compute almost nothing."""
 
     def best(work: object, repeats: int = 5) -> float:
         assert callable(work)

@@ -33,7 +33,7 @@ from laser.training.used_responses import (
 BanditLoss = Literal["train", "post_update", "decrease"]
 
 _OUT_OF_MEMORY = TrainingError(
-    "the device is out of memory with one prompt's responses in a micro-batch; lower generation.num_responses or "
+    "the device ran out of memory on one prompt's responses in training; lower generation.num_responses or "
     "generation.max_new_tokens, or set training.gradient_checkpointing = true, and resume"
 )
 _TOLERANCE = 1e-3  # nats per token, between log-probs of sampling and of scoring; rounding in float32 is 1e-5
@@ -171,7 +171,7 @@ class Learner:
         )
 
     def measure(self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]) -> FloatArray:
-        """Loss of each prompt's pairs under the policy as it is, without training.
+        """Loss of each prompt's pairs under the current policy, without training.
 
         Returns:
             Shape (B,), in nats; NaN for a prompt without pairs.
@@ -182,7 +182,7 @@ class Learner:
     def measure_each(
         self, prompt_ids: Sequence[TokenIds], responses: Responses, pair_sets: Sequence[Sequence[Pair]]
     ) -> list[FloatArray]:
-        """`measure` for several sets of pairs over the same responses, each of which goes through the policy once."""
+        """`measure` for several sets of pairs; each response goes through the policy once."""
         union = list(dict.fromkeys(pair for pairs in pair_sets for pair in pairs))
         reference = self._reference_logps(prompt_ids, responses, union)
         kl = self._kl(prompt_ids, responses, union)
@@ -274,7 +274,7 @@ class Learner:
         return rows, num_tokens
 
     def _add_gradients(self) -> None:
-        """Sum the gradients over processes; one without pairs adds zeros."""
+        """Sum the gradients over processes; a process without pairs adds zeros."""
         if self._ranks.size == 1:
             return
         for parameter in self._parameters:
@@ -285,7 +285,7 @@ class Learner:
     def _logps(
         self, prompt_ids: Sequence[TokenIds], response_ids: Sequence[Sequence[TokenIds]], which: Which
     ) -> Tensor:
-        """`Policy.logps`, flat, each process its share of the prompts."""
+        """`Policy.logps`, flat, by all processes, each for its share of the prompts."""
         rows = self._ranks.together(
             lambda part: [row.cpu() for row in self.policy.logps(prompt_ids[part], response_ids[part], which=which)],
             len(prompt_ids),
@@ -303,7 +303,7 @@ class Learner:
             group["lr"] = self._learning_rate * warmup
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        # the norm overflows where layers that square what these weights give would
+        # the norm overflows before layers that square their input do
         if not torch.isfinite(torch.nn.utils.get_total_norm(self._parameters)):
             raise diverged("the policy's weights are not finite after an optimizer step, and are not saved")
         return float(norm)
@@ -311,7 +311,7 @@ class Learner:
     def _reference_logps(
         self, prompt_ids: Sequence[TokenIds], responses: Responses, pairs: Sequence[Pair]
     ) -> dict[tuple[int, int], float]:
-        """Reference log-prob of every response in a pair, once per response; empty if the loss needs none."""
+        """Reference log-prob of each response in a pair; empty if the loss does not use the reference."""
         if not (self.objective.needs_reference and pairs):
             return {}
         used = collect(prompt_ids, responses, pairs)

@@ -37,7 +37,7 @@ def train(
 ) -> Cursor:
     """Train the policy, from the run directory's newest checkpoint if it has one.
 
-    Source: arXiv 2410.01735, Algorithm 1. Deviations: resumption, and the patience of the stopping rule.
+    Source: arXiv 2410.01735, Algorithm 1. Deviations: resumption, and a stopping rule that waits for several checks.
 
     Args:
         parts: Policy, generator, reward models, bandit, learner.

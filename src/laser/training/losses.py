@@ -1,7 +1,7 @@
 """Preference losses as pure functions of log-probs (arXiv 2410.01735, Sec. 3.1).
 
 Every ``*_logps`` is the natural-log probability of a whole response, summed over its tokens (nats). All functions
-return one loss per pair, or per response for KTO; averaging is the caller's.
+return one loss per pair, or per response for KTO; the caller averages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Preference pairs: drawn at random before scoring, oriented by score afterwards (Algorithm 1, step 3).
 
-Pairs are drawn first so that a reward model is asked only for responses that some pair needs. Responses are never
-identified by their text position in a list: a pair holds indices.
+Pairs are drawn first, so a reward model scores only the responses in pairs. A pair holds indices and not texts, because
+texts repeat.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Candidates:
         pairs: For each prompt, index pairs (i, j) with i < j into its responses.
         num_empty: Responses without text; no pair has one.
         num_duplicates: Responses whose text repeats an earlier one of the same prompt; no pair has one.
-        num_short: Pairs asked for but not to be had, because a prompt has too few distinct responses.
+        num_short: Pairs missing because a prompt has too few distinct responses.
     """
 
     pairs: tuple[tuple[tuple[int, int], ...], ...]
@@ -31,13 +31,13 @@ class Candidates:
     num_short: int
 
     def needed(self) -> list[list[int]]:
-        """For each prompt, the sorted indices of the responses that some pair needs."""
+        """For each prompt, the sorted indices of the responses in its pairs."""
         return [sorted({index for pair in pairs for index in pair}) for pairs in self.pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class OrientedPairs:
-    """Pairs with R(chosen) > R(rejected), and what was dropped on the way."""
+    """Pairs with R(chosen) > R(rejected), and the numbers of pairs dropped."""
 
     pairs: tuple[Pair, ...]
     num_ties: int
@@ -52,11 +52,11 @@ def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.ran
 
     Args:
         responses: Responses of each prompt.
-        num_pairs: P, pairs wanted per prompt.
+        num_pairs: P, pairs per prompt.
         generators: One random generator per prompt.
 
     Returns:
-        The candidates; a prompt with fewer than P distinct pairs gives all it has.
+        The candidates; all possible pairs of a prompt that has fewer than P.
     """
     drawn = []
     num_empty = num_duplicates = num_short = 0
@@ -73,7 +73,7 @@ def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.ran
 
 
 def orient_pairs(candidates: Candidates, scores: Sequence[FloatArray]) -> OrientedPairs:
-    """Orient pairs by score; ties make no pair, nor do responses without a finite score.
+    """Orient pairs by score, without ties and responses that have no finite score.
 
     Args:
         candidates: Pairs of B prompts.
@@ -101,19 +101,19 @@ def orient_pairs(candidates: Candidates, scores: Sequence[FloatArray]) -> Orient
 def orient_by_agreement(
     candidates: Candidates, scores_BKN: Sequence[FloatArray], weights_BK: FloatArray, num_pairs: int
 ) -> OrientedPairs:
-    """Orient pairs by the vote of the reward models and keep those they agree on most.
+    """Orient pairs by the vote of the reward models, and keep the pairs they agree on most.
 
     Source: arXiv 2410.01735, Sec. A.1, RM Agreement Ensemble: 100 random pairs, the 10 with the highest agreement of
     rankings. Each model votes with its weight for the response it scores higher; a pair without majority is a tie.
 
     Args:
-        candidates: Pairs of B prompts, more than are wanted.
+        candidates: Pairs of B prompts, more than are kept.
         scores_BKN: For each prompt, raw scores of shape (K, N); NaN where a model has none and abstains.
         weights_BK: Weights of the models.
-        num_pairs: P, pairs kept per prompt; among equal agreement the first drawn.
+        num_pairs: P, pairs kept per prompt; of equal agreement, the first drawn.
 
     Returns:
-        Oriented pairs, for each prompt by falling agreement; the scores of a pair are the votes for it and against.
+        Oriented pairs, for each prompt in order of falling agreement; their scores are the votes for and against.
     """
     oriented: list[Pair] = []
     num_ties = num_unscored = 0

@@ -21,12 +21,12 @@ Replies = list[list[list[Response]]]
 
 
 class PendingResponses:
-    """The responses of one iteration on disk; those that no kept checkpoint can need are dropped.
+    """The responses of one iteration, on disk; deletes older ones that no kept checkpoint can need.
 
     Args:
         folder: The run's ``responses`` folder.
         iteration: Which iteration.
-        keep: How many checkpoints are kept; the oldest may be that many iterations back, less one.
+        keep: Checkpoints that are kept; the oldest may be `keep` - 1 iterations back.
     """
 
     def __init__(self, folder: Path, iteration: int, *, keep: int = 1) -> None:
@@ -37,22 +37,22 @@ class PendingResponses:
         self.replies: Replies = []
 
     def load(self, *, may_be_missing: bool) -> bool:
-        """Read the responses back; returns False if they were never written whole and can be sampled again.
+        """Read the responses back; returns False if they are incomplete and may be sampled again.
 
         Raises:
-            RunDirectoryError: They are missing or damaged although batches of this iteration are already done.
+            RunDirectoryError: They are missing or damaged, and batches of this iteration have used them.
         """
         if self._intact():
             self.replies = unpack_responses(load_state(self._target / "responses"))
             return True
         if not may_be_missing:
             raise RunDirectoryError(
-                f"{self._target} is missing or damaged but the checkpoint needs it; restore it or start a new run"
+                f"{self._target} is missing or damaged, and the checkpoint needs it; restore it or start a new run"
             )
         return False
 
     def keep(self, replies: Replies, *, write: bool = True) -> None:
-        """Keep the responses, in memory and on disk, and drop those of iterations long gone.
+        """Keep the responses in memory and on disk, and delete those of old iterations.
 
         Raises:
             RunDirectoryError: They cannot be written.
@@ -73,7 +73,7 @@ class PendingResponses:
         return done.is_file() and done.read_bytes() == self._digest().encode()
 
     def _digest(self) -> str:
-        """SHA-256 of what was written; empty if a file is missing."""
+        """SHA-256 of the files; empty if one is missing."""
         files = [self._target / f"responses{suffix}" for suffix in (".safetensors", ".json")]
         if not all(path.is_file() for path in files):
             return ""

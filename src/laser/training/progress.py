@@ -1,4 +1,4 @@
-"""What a run tells while it runs, and the clock of its phases."""
+"""Observers of a run, and the clock of its phases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Progress(Protocol):
     """Observer of a run; the command line has one for terminals and one for pipes."""
 
     def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
-        """The loop begins, or goes on, at (iteration, step)."""
+        """The loop starts or resumes at (iteration, step)."""
         ...
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
@@ -22,7 +22,7 @@ class Progress(Protocol):
         ...
 
     def tokens(self, count: int) -> None:
-        """The policy sampled so many more tokens."""
+        """The policy sampled `count` more tokens."""
         ...
 
     def batch(self, record: Mapping[str, Any]) -> None:
@@ -34,34 +34,34 @@ class Progress(Protocol):
         ...
 
     def note(self, message: str) -> None:
-        """Something worth a sentence happened."""
+        """Something happened that the user should read."""
         ...
 
 
 class Silent:
-    """Progress that says nothing; the default of the Python API."""
+    """An observer that does nothing; the default of the Python API."""
 
     def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def tokens(self, count: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def batch(self, record: Mapping[str, Any]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, message: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class PhaseClock:
-    """Seconds per phase of one batch, announced to a `Progress` as each phase begins."""
+    """Measures the seconds of each phase of a batch, and tells a `Progress` when one begins."""
 
     def __init__(self, progress: Progress, *, iteration: int, step: int) -> None:
         self._progress = progress

@@ -1,7 +1,7 @@
 """Grounded signals: what a selector can learn about its choice beyond the loss.
 
 The loss does not detect a reward model that is consistently wrong, because a consistent ranking is as easy to fit as
-the right one. Each signal here has some ground truth, at a cost of its own, and is mixed with the scaled loss:
+the right one. Each signal here uses some ground truth, at a cost, and is mixed with the scaled loss:
 
     bandit reward = (1 - weight) * scaled loss + weight * signal,     or the scaled loss where there is no signal.
 """
@@ -59,7 +59,7 @@ class Signal(Protocol):
 
 
 def mixed(bandit_rewards_E: FloatArray, signals_E: FloatArray, weight: float) -> FloatArray:
-    """Mix scaled losses and signals; see the module."""
+    """Bandit rewards from scaled losses and signals, both of shape (E,); see the module."""
     mixture: FloatArray = (1 - weight) * bandit_rewards_E + weight * signals_E
     return np.where(np.isnan(signals_E), bandit_rewards_E, mixture)
 
@@ -116,7 +116,7 @@ class PoolAgreement(Stateless):
     """How much of the pool agrees with the chosen reward model, measured in one of `every` batches.
 
     The other reward models score the responses of its pairs; the signal is the share of their scores that order a pair
-    the same way. It needs no gold answer, and is no better than the majority of the pool.
+    the same way. It needs no gold answer. It is at best as good as the majority of the pool.
 
     Args:
         pool: The reward models.

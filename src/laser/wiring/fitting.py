@@ -1,4 +1,4 @@
-"""Prompts that leave room for a response, cut where the configuration allows it."""
+"""Prompts that leave room for a response, shortened where the configuration allows it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from laser.policy.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a run asks, once every prompt fits.
+    """The prompts of a run, all of which fit.
 
     Attributes:
         splits: The prompts.
         probe: The probe's prompts, by category.
-        num_cut: How many of all these were cut in the middle.
-        num_tokens_cut: Tokens cut out of them.
+        num_cut: Prompts that were cut in the middle.
+        num_tokens_cut: Tokens removed from them.
     """
 
     splits: Splits
@@ -38,10 +38,10 @@ class Room:
 
 
 def fit_prompts(config: schema.RunConfig, policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int) -> Fitted:
-    """Make every prompt leave room for so many new tokens.
+    """Make every prompt leave room for `max_new_tokens` new tokens.
 
     Raises:
-        DataError: One does not, and `policy.overlong` refuses it or there is too little to cut.
+        DataError: One does not, and `policy.overlong` refuses it or its last message is too short to cut.
     """
     keeps = config.policy.overlong == "refuse"
     fitted = Fitted(prompts, 0, 0) if keeps else cut_middle(policy, prompts, max_new_tokens)
@@ -50,7 +50,7 @@ def fit_prompts(config: schema.RunConfig, policy: Policy, prompts: Sequence[Prom
 
 
 def make_room(config: schema.RunConfig, policy: Policy, splits: Splits, probe: Mapping[str, Sequence[Prompt]]) -> Room:
-    """Make the prompts of a run fit: training, probe and development; test prompts are not asked.
+    """Make the training, probe and development prompts of a run fit; a run does not use test prompts.
 
     Raises:
         DataError: One does not fit, or there is nothing to train on.

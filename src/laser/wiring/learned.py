@@ -1,4 +1,4 @@
-"""What a selector learned elsewhere, in another run or by `laser train-classifier`, and whether it fits this run."""
+"""Load a selector learned in another run or by `laser train-classifier`, if it fits this run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUTER_VERSION = 1
 
 
 class RouterRecord(TypedDict):
-    """``router.json``: what a classifier was trained for; `context` and `policy` are fields of the configuration."""
+    """``router.json``: the pool, contexts and policy of a classifier's training; fields as in the configuration."""
 
     version: int
     names: list[str]
@@ -69,7 +69,7 @@ def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> QueryCl
     """The classifier that `laser train-classifier` saved.
 
     Raises:
-        ConfigError: There is none, it is damaged, or it was trained for something else than this run.
+        ConfigError: There is none, it is damaged, or it was trained for another pool, context or policy.
     """
     _check_router(folder, config, dim)
     try:
@@ -116,7 +116,7 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
     if (theirs["names"], theirs["dim"]) != (ours["names"], dim):
         raise ConfigError(
             f"the classifier in {folder} is for the pool {', '.join(theirs['names'])} and {theirs['dim']} context "
-            f"features; here are {', '.join(ours['names'])} and {dim}: train it again with this configuration"
+            f"features; here they are {', '.join(ours['names'])} and {dim}. Train it again with this configuration"
         )
     for where, then, now in (
         ("context", theirs["context"], ours["context"]),
@@ -126,7 +126,7 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
             if then.get(name) != now[name]:
                 raise ConfigError(
                     f"the classifier in {folder} was trained with {where}.{name} = {then.get(name)!r}, and here it is "
-                    f"{now[name]!r}: train it again with this configuration"
+                    f"{now[name]!r}. Train it again with this configuration"
                 )
     changed = _changed(theirs["reward_models"], ours["reward_models"])
     if changed is not None:
@@ -137,7 +137,7 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
 
 
 def _context_record(config: schema.RunConfig) -> dict[str, str | float | int | None]:
-    """What a prepared context depends on; the seed matters to a projection alone."""
+    """The settings that a prepared context depends on; the seed only with a projection."""
     section = config.context
     return {**section.model_dump(mode="json"), "seed": None if section.projection is None else config.seed}
 
@@ -157,7 +157,7 @@ def _useless(folder: Path) -> ConfigError:
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
-    """The first reward model that is another one now; what wraps its scores, noise and corruption, does not count."""
+    """The first reward model whose fingerprint differs. Noise and corruption around its scores do not count."""
     return next((name for name, value in now.items() if then.get(name) != value), None)
 
 
@@ -167,16 +167,16 @@ def load_frozen(
     contexts: ContextPreparer,
     build: Callable[[schema.RunConfig, ContextPreparer], Selector],
 ) -> Frozen:
-    """The selector of another run with its last state; its context preparation must be this run's.
+    """The selector of another run in its last state. Both runs must prepare contexts alike.
 
     Args:
         config: This run's configuration.
         run: The other run's directory.
-        contexts: Prepares this run's contexts; gets the state of the other run's.
+        contexts: Prepares this run's contexts; takes over the state of the other run.
         build: Makes the selector that a configuration describes.
 
     Raises:
-        LaserError: There is no such state, or it is about other arms or contexts.
+        LaserError: There is no such state, or it has other arms or contexts.
     """
     if not is_run(run):
         raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
@@ -184,7 +184,7 @@ def load_frozen(
     _check_frozen(config, theirs, run)
     folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
     if folder is None:
-        raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; let it reach one")
+        raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; train it further")
     inner = build(theirs, contexts)
     try:
         inner.load_state_dict(load_state(folder / "selector"))
@@ -203,10 +203,10 @@ def _check_frozen(config: schema.RunConfig, theirs: schema.RunConfig, run: Path)
             f"the selector of {run} was trained on the pool {', '.join(other)}; here it is {', '.join(ours)}"
         )
     if isinstance(theirs.selector, selection.FrozenSelector):
-        raise ConfigError(f"the selector of {run} is itself frozen; name the run that trained it")
+        raise ConfigError(f"the selector of {run} is frozen too; name the run that trained it")
     if isinstance(theirs.selector, selection.PythonSelector):
         raise ConfigError(
-            f"the selector of {run} is Python code of that run, which is not run from here; freeze another"
+            f"the selector of {run} is Python code of that run, which laser does not run from here; freeze another"
         )
     if theirs.context != config.context:
         raise ConfigError(f"the selector of {run} was trained with other [context] settings; copy them from its config")

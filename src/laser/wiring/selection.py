@@ -40,7 +40,7 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
 
     Args:
         config: The configuration.
-        contexts: Prepares the contexts it will see; a frozen selector brings the state of its own run's.
+        contexts: Prepares its contexts; a frozen selector also restores their state.
         batches_per_iteration: T, for a sequential selector that switches by iteration.
 
     Raises:
@@ -128,10 +128,10 @@ def build_feedback(section: selection.Feedback) -> Feedback:
 
 
 def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, Sequence[Prompt]]]:
-    """Set training prompts with gold answers aside for a probe, by category; nothing for other signals.
+    """Set training prompts aside for a probe, by category; none for other signals.
 
     Raises:
-        DataError: There are too few, or they have no gold answers.
+        DataError: There are too few, or they lack gold answers.
     """
     if not isinstance(section, selection.ProbeSignal):
         return splits, {}

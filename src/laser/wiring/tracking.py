@@ -23,7 +23,7 @@ _MARKS = "tracking.json"
 
 
 def check_tracking(config: schema.RunConfig) -> None:
-    """Make sure that the trackers' libraries are there, before minutes of loading.
+    """Check that the trackers' libraries are installed, before minutes of loading.
 
     Raises:
         ConfigError: One is missing.
@@ -34,14 +34,14 @@ def check_tracking(config: schema.RunConfig) -> None:
 
 
 def build_tracking(config: schema.RunConfig, run: RunDirectory, progress: Progress) -> Tracking:
-    """Start the trackers, or go on with those of an interrupted run, and wrap `progress` with them.
+    """Start the trackers, or continue those of an interrupted run, and wrap `progress` with them.
 
     Only the process that writes the run directory reports.
 
     Args:
         config: The resolved configuration.
         run: The open run directory; it remembers the runs' identities in the trackers.
-        progress: Told what happens.
+        progress: Observes the run.
 
     Raises:
         ConfigError: A tracker does not start.
@@ -49,7 +49,7 @@ def build_tracking(config: schema.RunConfig, run: RunDirectory, progress: Progre
     names = [model.name for model in config.rewards.models]
     if not config.tracking.to or not run.writes:
         return Tracking(progress, [], run.path / _MARKS, names)
-    PartialState(cpu=True)  # accelerate's trackers ask it which process they are in; it must not choose a device
+    PartialState(cpu=True)  # accelerate's trackers read their process from it; it must not choose a device
     marks = read_json(run.path / _MARKS) if (run.path / _MARKS).is_file() else {}
     ids: dict[str, str] = marks.get("ids", {})
     trackers = []
@@ -59,7 +59,7 @@ def build_tracking(config: schema.RunConfig, run: RunDirectory, progress: Progre
             tracker.start()
             if name not in ids:
                 _describe(tracker, config)
-        except Exception as error:  # of a library or its network, whatever it is
+        except Exception as error:  # any error of the library or the network
             raise ConfigError(
                 f"tracker {name} does not start ({error}); set it up and resume, or start a run without it"
             ) from error
@@ -89,7 +89,7 @@ def _make(name: TrackerName, config: schema.RunConfig, path: Path, known: str | 
 
 
 def _identity(tracker: GeneralTracker) -> str:
-    """What an interrupted run needs to be continued in the tracker."""
+    """The identity by which an interrupted run continues in the tracker."""
     match tracker:
         case MLflowTracker():
             return str(tracker.tracker.info.run_id)
@@ -102,7 +102,7 @@ def _identity(tracker: GeneralTracker) -> str:
 
 
 def _describe(tracker: GeneralTracker, config: schema.RunConfig) -> None:
-    """Report the configuration. It names environment variables that hold keys, and never a key; the names stay out."""
+    """Report the configuration, without the names of environment variables that hold keys."""
     flat = dict(flatten(config.model_dump(mode="json", exclude={"tracking"})))
     if isinstance(tracker, TensorBoardTracker):
         tracker.log({"config": "\n".join(f"    {key} = {value}" for key, value in flat.items())}, step=0)

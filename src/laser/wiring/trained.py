@@ -1,4 +1,4 @@
-"""What a run directory holds, as objects again: its configuration, its trained policy, its frozen selector."""
+"""Objects from a run directory: its configuration, its trained policy, its frozen selector."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from laser.wiring import build_contexts, build_generator, build_policy, build_se
 
 
 def read_run(path: Path, *, sections: Sequence[str], trust: bool) -> RunConfig:
-    """The configuration a run was started with.
+    """The configuration of a run.
 
     Args:
         path: The run directory.
-        sections: Which sections will be acted on.
-        trust: Act on them although this user's laser has not signed the run.
+        sections: The sections that will be used.
+        trust: Use them even if this user's laser has not signed the run.
 
     Raises:
-        RunDirectoryError: There is no run, or it is somebody else's and the sections do more than compute.
+        RunDirectoryError: There is no run, or another user started it and the sections do more than compute.
     """
     stored = read_config(path)
     does = powers({name: stored.get(name) for name in sections})
@@ -45,13 +45,13 @@ def find_weights(run: Path) -> Path:
     """The folder with a run's trained weights: its adapter, or the newest checkpoint of an unfinished run.
 
     Raises:
-        RunDirectoryError: It has neither yet.
+        RunDirectoryError: The run has neither yet.
     """
     if (run / "adapter" / "adapter_model.safetensors").is_file():
         return run / "adapter"
     checkpoint = newest_checkpoint(run / "checkpoints", ("policy",))
     if checkpoint is None:
-        raise RunDirectoryError(f"{run} has neither an adapter nor a checkpoint yet; let it reach one")
+        raise RunDirectoryError(f"{run} has neither an adapter nor a checkpoint yet; train it further")
     return checkpoint
 
 
@@ -67,10 +67,10 @@ def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:
 
     Args:
         config: The run's configuration.
-        run: The run directory; None: the model as it was before training.
+        run: The run directory; None: the model before training.
 
     Raises:
-        LaserError: The model or the weights cannot be had, or do not fit each other.
+        LaserError: The model or the weights cannot be loaded, or do not fit each other.
     """
     policy = build_policy(config)
     if run is None:
@@ -89,7 +89,7 @@ def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:
 def build_streaming_generator(
     config: RunConfig, policy: Policy, on_draw: Callable[[Sequence[int], Sequence[int]], None]
 ) -> Generator:
-    """What samples with the policy, telling tokens as they are drawn where it samples in this process."""
+    """A generator that, if it samples in this process, reports tokens as they are drawn."""
     section = config.generation
     if section.engine == "transformers":
         return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_draw=on_draw)
@@ -97,10 +97,10 @@ def build_streaming_generator(
 
 
 def build_frozen(config: RunConfig, run: Path, dim: int) -> tuple[ContextPreparer, Selector]:
-    """The selector that a run trained, choosing without learning, and the preparation of its contexts.
+    """The trained selector of a run, which chooses without learning, and its context preparer.
 
     Args:
-        config: The run's configuration, as it was started with.
+        config: The run's configuration.
         run: The run directory.
         dim: Features of an embedding.
 
