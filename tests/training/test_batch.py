@@ -1,5 +1,9 @@
 """One batch of Algorithm 1 on real parts."""
 
+import inspect
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -67,3 +71,11 @@ def test_states_do_not_change_with_the_weights_they_were_taken_from(tmp_path):
         assert any(not np.array_equal(value, before[name]) for name, value in owner.state_dict().items())
         for name, value in state.items():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_the_page_on_design_shows_the_lines_of_the_function_in_their_order():
+    page = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    shown = [line.partition("  #")[0].strip() for line in re.search(r"```python\n(.*?)```", page, re.S)[1].splitlines()]
+    lines = [line.strip() for line in inspect.getsource(run_batch).splitlines()]
+    assert len(shown) > 8
+    assert [line for line in lines if line in shown] == shown

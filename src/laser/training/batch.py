@@ -82,14 +82,16 @@ def run_batch(
         selection = select(parts, contexts_MD)
         parts.pool.prefetch(selection.used_arms)
     with clock("sample"):
-        responses = sample(parts, config, batch) if responses is None else responses
+        if responses is None:
+            responses = sample(parts, config, batch)
     candidates = draw_candidates(config, batch, responses)
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
         oriented = orient(config, candidates, scores_BKN, selection)
     charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
     with clock("train"):
-        learned = parts.learner.learn(parts.policy.encode(batch.prompts), responses, oriented.pairs, charges)
+        prompt_ids = parts.policy.encode(batch.prompts)
+        learned = parts.learner.learn(prompt_ids, responses, oriented.pairs, charges)
     with clock("update"):
         scaled_E = parts.feedback.scale(learned.bandit_losses_E, arms_of(charges))
         signals_E = parts.signal.measure(batch, responses, charges)
