@@ -136,10 +136,11 @@ class Policy:
         Raises:
             DataError: One does not.
         """
-        for prompt, ids in zip(prompts, self.encode(prompts), strict=True):
-            if len(ids) + max_new_tokens > self.context_length:
+        for prompt in prompts:  # one at a time: there may be too many for memory
+            length = len(self._render(prompt))
+            if length + max_new_tokens > self.context_length:
                 raise DataError(
-                    f"prompt {prompt.id!r} has {len(ids)} tokens and leaves no room for {max_new_tokens} new ones "
+                    f"prompt {prompt.id!r} has {length} tokens and leaves no room for {max_new_tokens} new ones "
                     f"in a context of {self.context_length}; shorten or drop it, or lower generation.max_new_tokens"
                 )
 
