@@ -1,5 +1,5 @@
-"""Runs of several real processes under torchrun: the same choices and losses as one process, and no hang when one
-dies."""
+"""Runs of several real processes under torchrun: the same choices and losses as one process, no pickles between them,
+and no hang when one dies."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from processes import finish, launch, same, toml, worker_of
+from processes import ENVIRONMENT, finish, launch, same, toml, worker_of
 from runs import make_table, steps
 
 
@@ -69,3 +69,24 @@ def test_an_error_is_told_once_and_all_processes_end(tmp_path):
     code, _, err = finish(launch(2, "train", toml(tmp_path / "run.toml", table), "--out", tmp_path / "run"))
     assert code != 0
     assert err.count("laser: error: no reward model is left") == 1
+
+
+@pytest.mark.slow
+def test_processes_unpickle_nothing(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'RANK' in os.environ:\n"
+        "    def hook(event, args):\n"
+        "        if event == 'pickle.find_class':\n"
+        f"            print(args, file=open({str(tmp_path / 'found')!r}, 'a'))\n"
+        "    sys.addaudithook(hook)\n"
+        f"    open({str(tmp_path / 'hooked')!r}, 'a').write('x')\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", path)
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 2, "batch_size": 4})
+    code, _, err = finish(launch(2, "train", toml(tmp_path / "run.toml", table), "--out", tmp_path / "run"))
+    assert code == 0, err[-2000:]
+    assert (tmp_path / "hooked").read_text() == "xx"
+    assert not (tmp_path / "found").exists(), (tmp_path / "found").read_text()

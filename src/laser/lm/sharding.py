@@ -48,12 +48,16 @@ def load_spread(load: Callable[[], PreTrainedModel], device: torch.device, ranks
     """
     loaded: list[PreTrainedModel] = []
 
-    def load_on_main(part: slice) -> list[PreTrainedModel | None]:
+    empty: list[PreTrainedModel] = []
+
+    def load_on_main(part: slice) -> list[None]:
         if part.start == 0:
             loaded.append(load())
-        return [_without_weights(loaded[0]) if loaded else None]
+            empty.append(_without_weights(loaded[0]))
+        return [None]
 
-    handed = ranks.together(load_on_main, ranks.size)[0]
+    ranks.together(load_on_main, ranks.size)
+    handed = ranks.broadcast_pickled(empty[0] if empty else None)
     model = loaded[0] if loaded else handed
     assert model is not None
     assert ranks.meeting is not None

@@ -41,6 +41,8 @@ class Ranks(Protocol):
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
         """Do `count` pieces of work, each process its share, and return all results in order, on every process.
 
+        `laser.parallel.messages` lists what results may be.
+
         Args:
             work: Does the pieces of a slice; returns one result per piece.
             count: Number of pieces.
@@ -52,6 +54,10 @@ class Ranks(Protocol):
 
     def broadcast(self, value: T) -> T:
         """The main process's value."""
+        ...
+
+    def broadcast_pickled(self, value: T) -> T:
+        """The main process's object, sent as a pickle: the classes of a model whose layers are sharded."""
         ...
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -74,6 +80,10 @@ class Alone:
         """The given value."""
         return value
 
+    def broadcast_pickled(self, value: T) -> T:
+        """The given object."""
+        return value
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Do nothing."""
 
@@ -85,6 +95,7 @@ class ProcessGroup:
         import torch
         from torch import distributed
 
+        from laser.parallel import messages
         from laser.parallel.meeting import Meeting, collective
 
         cuda = torch.cuda.is_available()
@@ -98,6 +109,7 @@ class ProcessGroup:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
         self._distributed = distributed
+        self._messages = messages
         self._collective = collective
         self.meeting: Meeting | None = Meeting()
         self.rank = distributed.get_rank()
@@ -113,8 +125,7 @@ class ProcessGroup:
             mine = ([], error)
         if self.meeting is not None:
             self.meeting.serve()
-        everyone: list[tuple[list[T], LaserError | None]] = [mine] * self.size
-        self._collective(lambda: self._distributed.all_gather_object(everyone, mine))
+        everyone = [self._messages.decode(data) for data in self._gather(self._messages.encode(mine))]
         for _, raised in everyone:
             if raised is not None:
                 raise raised
@@ -122,9 +133,27 @@ class ProcessGroup:
 
     def broadcast(self, value: T) -> T:
         """The value of process 0."""
+        sent: T = self._messages.decode(self._gather(self._messages.encode(value) if self.rank == 0 else b"")[0])
+        return sent
+
+    def broadcast_pickled(self, value: T) -> T:
+        """The object of process 0; see `Ranks.broadcast_pickled`."""
         values = [value]
         self._collective(lambda: self._distributed.broadcast_object_list(values, src=0))
         return values[0]
+
+    def _gather(self, data: bytes) -> list[bytes]:
+        """The bytes of all processes, in their order; through CPU memory."""
+        import torch
+
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        self._collective(lambda: self._distributed.all_gather(lengths, torch.tensor([len(data)])))
+        longest = max(1, *(int(length) for length in lengths))
+        mine = torch.zeros(longest, dtype=torch.uint8)
+        mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else mine[:0]
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        self._collective(lambda: self._distributed.all_gather(gathered, mine))
+        return [bytes(row[: int(length)].numpy()) for row, length in zip(gathered, lengths, strict=True)]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Sum with one collective for all tensors of the same type and device."""
