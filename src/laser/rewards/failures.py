@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from laser.core.errors import LaserError, LostProcessError, RewardModelError
-from laser.parallel.memory import is_out_of_memory, let_go
+from laser.parallel.memory import free_unused, is_out_of_memory
 from laser.rewards.undisturbed import said
 
 
@@ -24,7 +24,7 @@ def named(name: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             reason = (said(error).splitlines() or [""])[0]
             raise RewardModelError(f"reward model {name!r} failed: {reason}; fix it, or leave it out") from error
-        let_go()
+        free_unused()
         raise RewardModelError(
             f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
             "or keep fewer models on the device (rewards.max_resident, rewards.max_parked)"

@@ -12,10 +12,6 @@ import numpy as np
 
 from laser.core.errors import RewardModelError
 from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
-<<<<<<< HEAD
-=======
-from laser.parallel.memory import free_unused, is_out_of_memory
->>>>>>> 18508c0 (English: the loop, the policy, the processes, wiring, train, label and plan)
 from laser.parallel.ranks import Alone, Ranks
 from laser.rewards.base import Abstaining, Metered, RewardModel, TrainingStep, Windowed
 from laser.rewards.failures import named
@@ -372,37 +368,7 @@ class RewardPool:
         except RewardModelError as error:
             self._failed_to_leave(arm, error)
 
-<<<<<<< HEAD
     def _failed_to_leave(self, arm: int, error: RewardModelError) -> None:
         """Count and report it; no score depends on a model that has left."""
         self._usage[self._arms[arm].name].failures += 1
         self._warnings.append(f"{error} (while it was released; its memory may still be in use)")
-=======
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Tell what a reward model raises, or torch while it works, with its name, so that it counts as its failure."""
-    try:
-        yield
-    except LostProcessError:
-        raise
-    except LaserError as error:
-        raise RewardModelError(f"reward model {name!r}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RewardModelError(f"reward model {name!r} failed: {reason}; mend it, or leave it out") from error
-        free_unused()
-        raise RewardModelError(
-            f"reward model {name!r}: the device is out of memory; lower its max_batch_tokens, set its device = 'cpu', "
-            "or keep fewer models on the device (rewards.max_resident, rewards.max_parked)"
-        ) from error
-
-
-def _as_scores(row: object) -> FloatArray:
-    """Scores as a new array; None becomes NaN, and words that look like numbers stay words and are refused."""
-    array = np.array(row)
-    words = array.dtype.kind == "O" and any(isinstance(value, str | bytes) for value in array.flat)
-    if words or array.dtype.kind not in "fiubO":
-        raise TypeError(f"an array of {array.dtype}")
-    return array.astype(np.float64)
->>>>>>> 18508c0 (English: the loop, the policy, the processes, wiring, train, label and plan)

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Custom parts of a run: Python factories that the configuration names as ``path.py:function``."""
-=======
-"""Custom parts: Python factories that the configuration names as ``path.py:function``."""
->>>>>>> 18508c0 (English: the loop, the policy, the processes, wiring, train, label and plan)
 
 from __future__ import annotations
 
@@ -60,15 +56,7 @@ def _make(section: str, factory: str, arguments: tuple[object, ...], needed: tup
         function: Any = load_function(factory)
         made = UserCode(where, folder=folder_of(factory)).call(lambda: function(*arguments))
     except RewardModelError as error:
-<<<<<<< HEAD
         raise ConfigError(str(error) if factory in str(error) else f"{where}: {error}") from error
-=======
-        raise ConfigError(f"{where}: {error}") from error
-    try:
-        made = function(*arguments)
-    except Exception as error:  # the factory is user code: the error names it, whatever it raises
-        raise ConfigError(f"{where} raised {type(error).__name__}: {error}") from error
->>>>>>> 18508c0 (English: the loop, the policy, the processes, wiring, train, label and plan)
     missing = [name for name in needed if not hasattr(made, name)]
     if missing:
         raise ConfigError(f"{where} made a {type(made).__name__} without {', '.join(missing)}; docs/extend.md has them")
