@@ -21,8 +21,9 @@ from laser.policy.policy import Policy
 _DRAWN_AT_ONCE = 2**22  # logits turned into probabilities at a time: several copies of them are needed
 _MORE_ON_GPU = 8
 _OUT_OF_MEMORY = TrainingError(
-    "the device is out of memory while sampling for a single prompt; lower generation.num_responses or "
-    "generation.max_new_tokens, or keep fewer reward models on the device (rewards.max_resident), and resume"
+    "the device is out of memory while sampling for a single prompt, the smallest chunk whatever "
+    "generation.max_batch_tokens is; lower generation.num_responses or generation.max_new_tokens, or keep fewer reward "
+    "models on the device (rewards.max_resident), and resume"
 )
 
 
