@@ -126,7 +126,7 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
             if then.get(name) != now[name]:
                 raise ConfigError(
                     f"the classifier in {folder} was trained with {where}.{name} = {then.get(name)!r}, and here it is "
-                    f"{now[name]!r}. Train it again with this configuration"
+                    f"{now[name]!r}: train it again with this configuration"
                 )
     changed = _changed(theirs["reward_models"], ours["reward_models"])
     if changed is not None:
