@@ -251,7 +251,11 @@ def test_what_torch_raises_puts_a_reward_model_in_quarantine(error, where):
 
     arm = Arm("own", load if where == "load" else lambda: Own(error))
     pool = RewardPool([arm, Arm("other", lambda: Own(error))], quarantine=Quarantine(2, max_failures=2))
-    words = "out of memory; lower its max_batch_tokens" if is_out_of_memory(error) else "failed: RuntimeError: mat1 and mat2 shapes"
+    words = (
+        "out of memory; lower its max_batch_tokens"
+        if is_out_of_memory(error)
+        else "failed: RuntimeError: mat1 and mat2 shapes"
+    )
     with pytest.raises(QuarantinedError, match=f"reward model 'own'.*{words}"):
         pool.score(0, TEXTS, ANSWERS)
     assert pool.available_K.tolist() == [False, True]
