@@ -128,8 +128,8 @@ def bench(record: Mapping[str, Any]) -> Picture:
     return Picture(
         "rewardbench",
         "Accuracy on labelled pairs",
-        f"Share of {record['num_pairs']} labelled pairs that each reward model orders correctly; ties count half, "
-        "pairs without a score count as wrong.",
+        f"Share of {record['num_pairs']} prompts whose correct response each reward model scores highest; ties count "
+        "by share, prompts with an unscored response as wrong.",
         draw,
         table("Accuracy on labelled pairs, by category (pairs)", head, rows),
         height=1.1 + 0.32 * len(names),
