@@ -9,7 +9,7 @@ import pytest
 
 from laser.cli import main as cli
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.results import JUDGED, MEASURED, results_file, write_results
+from laser.core.outputs import JUDGED, MEASURED, results_file, write_results
 
 MEASURED_FILE = '{"metric": "accuracy", "split": "dev", "policies": {}}'
 JUDGED_FILE = '{"baseline": "b", "judge": "j", "judged": {}}'

@@ -224,7 +224,7 @@ def test_a_directory_belongs_to_one_suite(suite, out, tmp_path):
         RunDirectoryError, match=r"holds the suite with name = 'suite', not 'other'; choose another --out"
     ):
         check_owner(other, tmp_path / "mine")
-    with pytest.raises(RunDirectoryError, match="holds no suite"):
+    with pytest.raises(RunDirectoryError, match="is not empty; choose another --out"):
         check_owner(suite, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="is a file"):

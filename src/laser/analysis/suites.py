@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from laser.analysis.records import Damage, Finite, Run, read_run
 from laser.core.errors import RunDirectoryError
+from laser.core.files import read_bytes
 from laser.core.statistics import estimate, holm, paired
 
 _SEED = re.compile(r"seed-(\d+)")
@@ -174,7 +175,7 @@ def _seed(folder: Path) -> int:
 def _read_results(path: Path) -> ResultsRecord | None:
     """The suite's table; None where it has not been written."""
     try:
-        return _RESULTS.validate_python(json.loads(path.read_bytes()))
+        return _RESULTS.validate_python(json.loads(read_bytes(path)))
     except FileNotFoundError:
         return None
     except OSError as error:

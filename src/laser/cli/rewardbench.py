@@ -43,7 +43,7 @@ def rewardbench(
     """
     prepare()
     from laser.config import load_config
-    from laser.core.results import results_file, write_results
+    from laser.core.outputs import results_file, write_results
 
     results = results_file(out, inputs=[*pairs, config])
     parsed = load_config(config, overrides or [])
@@ -72,7 +72,7 @@ def rewardbench(
 
 def _leaderboard_files(folder: Path | None, config: RunConfig) -> dict[str, Path]:
     """A new file for each reward model, by name. Raises LaserError where one cannot be written."""
-    from laser.core.results import results_file
+    from laser.core.outputs import results_file
 
     if folder is None:
         return {}

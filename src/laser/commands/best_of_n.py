@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from laser.bandits.base import Selector
-from laser.commands.scored_samples import Asked, Bench, check_owner, claim
+from laser.commands.scored_samples import RECORD, Asked, Bench, check_owner
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
 from laser.core.errors import DataError, RewardModelError
 from laser.core.files import write_json
+from laser.core.outputs import claim
 from laser.core.seeding import stream
 from laser.core.types import FloatArray, IntArray, Prompt, Selection
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric
@@ -91,7 +92,7 @@ def best_of_n(
     check_gold(bench.prompts["test"], config.evaluation.metric, "test")
     for method in methods.values():
         build_selector(method, build_contexts(method, dim=bench.policy.context_dim))
-    claim(config, out)  # only now: a start that fails leaves no folder behind
+    claim(out, RECORD, config.model_dump(mode="json"))  # only now: a start that fails leaves no folder behind
     bench.sample()
     values = [
         np.array([metric(prompt, response.text) for response in row])

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from laser.config import RunConfig, load_config
 from laser.config.load import Overrides, with_overrides
 from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryError
-from laser.core.files import atomic_write
-from laser.core.results import JUDGED, MEASURED, results_file, write_results
+from laser.core.files import atomic_write, open_regular, read_bytes
+from laser.core.outputs import JUDGED, MEASURED, results_file, write_results
 from laser.core.seeding import stream_seed
 from laser.core.statistics import PairedChange
 from laser.core.types import Prompt
@@ -329,7 +329,7 @@ def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Ans
         ConfigError: They are of other weights, settings or prompts.
         DataError: The file holds something else.
     """
-    content = path.read_bytes() if path.is_file() else b""
+    content = read_bytes(path) if path.is_file() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and _is_half_written(whole, content[len(whole) :]):
         atomic_write(path, whole)
@@ -359,7 +359,7 @@ def _is_half_written(whole: bytes, tail: bytes) -> bool:
 def _append(path: Path, answered: Sequence[Answered]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(response_row(one) for one in answered))
+        with open_regular(path, "ab") as file:
+            file.write("".join(response_row(one) for one in answered).encode())
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out") from error

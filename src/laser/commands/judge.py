@@ -26,7 +26,7 @@ from laser.config.judge import JudgeConfig
 from laser.config.load import Overrides
 from laser.core.errors import ConfigError, DataError, ServerError
 from laser.core.files import atomic_write, to_json
-from laser.core.results import JUDGED, MEASURED, results_file, write_results
+from laser.core.outputs import JUDGED, MEASURED, results_file, write_results
 from laser.core.types import FloatArray
 from laser.data.responses import Answered, load_responses, shared_prompts
 from laser.data.rows import SourceFile, read_rows

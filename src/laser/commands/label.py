@@ -22,7 +22,8 @@ from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.core.errors import ConfigError, RewardModelError, RunDirectoryError
-from laser.core.files import atomic_write, read_json, to_json, write_json
+from laser.core.files import atomic_write, check_regular, open_regular, read_json, replacing, to_json, write_json
+from laser.core.outputs import claim, claimed_by
 from laser.core.state import load_state, save_state
 from laser.core.types import Batch, FloatArray, Responses, Selection
 from laser.data.store import digest
@@ -270,16 +271,10 @@ def _summary(report: LabelReport, num_prompts: int) -> dict[str, Any]:
 
 def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
     """Check that a folder is free or belongs to this job, without changing it. A folder without a batch is free."""
-    if out.exists() and not out.is_dir():
-        raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
-    ours = {_RECORD, _SUMMARY, f".{_RECORD}.tmp", f".{_SUMMARY}.tmp"}
-    if not out.is_dir() or all(entry.name in ours for entry in out.iterdir()):
+    stored = claimed_by(out, _RECORD, besides={_RECORD, _SUMMARY})
+    if stored is None:
         return
-    record = out / _RECORD
-    if not record.is_file():
-        raise RunDirectoryError(f"{out} is not empty; choose another --out")
-    stored = read_json(record)
-    difference = first_difference(parse_config(dict(stored["config"]), source=str(record)), config)
+    difference = first_difference(parse_config(dict(stored["config"]), source=str(out / _RECORD)), config)
     if difference is not None or stored["format"] != format:
         raise ConfigError(
             f"{out} was started with another configuration ({difference or 'format'}); choose a new --out"
@@ -323,13 +318,7 @@ def _claim(config: RunConfig, out: Path, format: Format, sources: dict[str, Any]
                 f"{', '.join(changed)} changed since the first batches of {out}; restore them, or choose a new --out"
             )
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(
-            out / _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": to_json(sources)}
-        )
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    claim(out, _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": sources})
 
 
 def _rows(
@@ -358,16 +347,20 @@ def _write(path: Path, rows: Sequence[dict[str, Any]], format: Format) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
 
 
 def _read(path: Path, format: Format) -> Iterator[dict[str, Any]]:
-    if format == "jsonl":
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
-        return
-    import pyarrow.parquet
+    try:
+        if format == "jsonl":
+            with open_regular(path) as file:
+                yield from map(json.loads, file)
+            return
+        import pyarrow.parquet
 
-    yield from pyarrow.parquet.read_table(path).to_pylist()
+        check_regular(path)
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # of which pyarrow's errors are
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirectoryError(f"{path} is damaged ({reason}); remove it to label its prompts again") from error

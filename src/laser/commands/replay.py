@@ -15,8 +15,7 @@ from laser.analysis.records import Count, Damage, Finite, Run, Share, read_run
 from laser.bandits.simulate import Interval, LoggedRows, Replay, bootstrap, replay
 from laser.commands.simulate import find_makers
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.results import results_file, write_results
-from laser.training.run_directory import check_free
+from laser.core.outputs import check_free, results_file, write_results
 
 
 class LoggedSelection(TypedDict):

@@ -15,8 +15,8 @@ import numpy as np
 from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
-from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
-from laser.core.files import read_json, write_json
+from laser.core.errors import ConfigError, DataError, RewardModelError
+from laser.core.outputs import claimed_by
 from laser.core.seeding import stream_seed
 from laser.core.state import load_state, save_state
 from laser.core.types import BoolArray, FloatArray, Response, StateDict
@@ -27,7 +27,7 @@ from laser.wiring.fitting import fit_prompts
 CHUNK = 64
 """Prompts of one file of responses or scores."""
 
-_RECORD = "config.json"
+RECORD = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Bench:
                 self.failed[name] = str(error)
                 self.note(f"left out: {name}: {error}")
                 raise
-            _keep(stem, {"scores": scores, "too_long": self.pool.usage()[name]["too_long"] - before})
+            save_state(stem, {"scores": scores, "too_long": self.pool.usage()[name]["too_long"] - before})
         return load_state(stem)
 
     def _sampled(self, split: str) -> list[list[Response]]:
@@ -162,7 +162,7 @@ class Bench:
                     max_new_tokens=generation.max_new_tokens,
                     seeds=seeds,
                 )
-                _keep(stem, pack_responses([replies]))
+                save_state(stem, pack_responses([replies]))
             rows.extend(unpack_responses(load_state(stem))[0])
         return rows
 
@@ -173,34 +173,13 @@ def check_owner(config: RunConfig, out: Path) -> None:
     Raises:
         LaserError: It is neither.
     """
-    if out.exists() and not out.is_dir():
-        raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
-    if not out.is_dir() or all(entry.name in (_RECORD, f".{_RECORD}.tmp") for entry in out.iterdir()):
+    stored = claimed_by(out, RECORD, besides={RECORD})
+    if stored is None:
         return
-    record = out / _RECORD
-    if not record.is_file():
-        raise RunDirectoryError(f"{out} is not empty; choose another --out")
-    difference = first_difference(parse_config(dict(read_json(record)), source=str(record)), config)
+    difference = first_difference(parse_config(dict(stored), source=str(out / RECORD)), config)
     if difference is not None:
         raise ConfigError(f"{difference}; the responses in {out} are of another configuration, choose a new --out")
 
 
-def claim(config: RunConfig, out: Path) -> None:
-    """Write down whose folder it is. Raises RunDirectoryError if it cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / _RECORD, config.model_dump(mode="json"))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
-
-
 def _is_kept(stem: Path) -> bool:
     return Path(f"{stem}.json").is_file()
-
-
-def _keep(stem: Path, state: StateDict) -> None:
-    """`save_state`, the JSON last and whole: where it is, everything is."""
-    temporary = stem.with_name(f".{stem.name}")
-    save_state(temporary, state)
-    for suffix in (".safetensors", ".json"):
-        Path(f"{temporary}{suffix}").replace(f"{stem}{suffix}")

@@ -16,9 +16,9 @@ from laser.bandits.neural import NeuralUCB
 from laser.bandits.simulate import Environment, Maker, classification, compare, drifting, linear
 from laser.bandits.thompson import LinearThompson
 from laser.core.errors import ConfigError
-from laser.core.results import results_file, write_results
+from laser.core.files import replacing
+from laser.core.outputs import check_free, results_file, write_results
 from laser.core.types import FloatArray
-from laser.training.run_directory import check_free
 
 MAKERS: dict[str, Maker] = {
     "linucb-0.1": lambda k, d, seed: LinUCB(k, d, seed=seed),
@@ -132,5 +132,6 @@ def _plot(curves: Mapping[str, Mapping[str, FloatArray]], path: Path) -> None:
     axes[0][0].set_ylabel("cumulative regret")
     axes[0][-1].legend(fontsize=7, loc="upper left")
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     pyplot.close(figure)

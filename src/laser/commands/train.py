@@ -14,7 +14,7 @@ from laser.analysis.summary import RunSummary, summarize
 from laser.config import RunConfig, load_config, parse_config
 from laser.config.compare import first_difference
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import to_json, writing
+from laser.core.files import replacing_folder, to_json, writing
 from laser.core.version import version
 from laser.parallel.ranks import Ranks, joined
 from laser.training.loop import Stop
@@ -163,8 +163,8 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
         finally:
             tracking.finish()
         if run.writes:
-            with writing(run.adapter, run.path):
-                built.parts.policy.save_adapter(run.adapter)
+            with writing(run.adapter, run.path), replacing_folder(run.adapter) as temporary:
+                built.parts.policy.save_adapter(temporary)
         summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
         run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
     finally:

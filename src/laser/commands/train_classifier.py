@@ -10,8 +10,9 @@ import numpy as np
 
 from laser.bandits.classifier import LabelledQueries, QueryClassifier, fit_prior, label_queries
 from laser.config import RunConfig
-from laser.core.errors import ConfigError, DataError, RunDirectoryError
+from laser.core.errors import ConfigError, DataError
 from laser.core.files import write_json
+from laser.core.outputs import check_free
 from laser.core.seeding import stream
 from laser.core.state import save_state
 from laser.core.types import FloatArray
@@ -62,8 +63,7 @@ def train_classifier(
         LaserError: The pairs do not distinguish the reward models, or something cannot be read or written.
     """
     out = Path(out)
-    if out.exists():
-        raise RunDirectoryError(f"{out} exists; choose a new folder with --out")
+    check_free(out)
     if config.context.normalization in ("standardize", "unit"):
         raise ConfigError(
             f"context.normalization = {config.context.normalization!r} changes during a run; "
@@ -89,7 +89,7 @@ def train_classifier(
         num_unlabelled=queries.num_unlabelled,
         pair_accuracy=dict(zip(names, right_K.tolist(), strict=True)),
     )
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     save_state(out / "classifier", classifier.state_dict())
     save_state(out / "prior", {"theta": fit_prior(embeddings_ND, differences_NK, ridge=_PRIOR_RIDGE)})
     record = router_record(config, dim=embeddings_ND.shape[1], accuracy=report.accuracy)

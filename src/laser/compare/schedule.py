@@ -16,6 +16,7 @@ from typing import Any
 from laser.compare.cells import Cell, Key
 from laser.compare.state import State, failure_note, log_file, methods_record, standing, write_failure
 from laser.core.errors import ConfigError
+from laser.core.files import check_inside, open_regular, read_bytes
 
 _POLL = 0.1  # seconds
 _GRACE = 60.0  # seconds that interrupted cells have to stop on their own
@@ -155,9 +156,10 @@ class _Process:
     def __init__(self, command: Sequence[str], cell: Cell, out: Path, device: str, keep: str) -> None:
         self.key, self.device = cell.key, device
         self._out, self._log, self._begin = out, log_file(cell.key, out), time.monotonic()
+        check_inside(out, cell.key.folder(out))
         self._log.parent.mkdir(parents=True, exist_ok=True)
         failure_note(cell.key, out).unlink(missing_ok=True)
-        with self._log.open("ab") as log:
+        with open_regular(self._log, "ab") as log:
             self._popen = subprocess.Popen(  # noqa: S603
                 command,
                 stdin=subprocess.PIPE,
@@ -186,7 +188,7 @@ class _Process:
             self._popen.stdin.close()
         if code == 0:
             return None
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(self._log).decode(errors="replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         reason = last.removeprefix("laser: error: ") if code == 2 else f"{_ending(code)}; its last line: {last}"
         sentence = f"{reason} (log: {self._log})"

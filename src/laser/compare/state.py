@@ -13,8 +13,9 @@ from laser.compare.cells import BEST_OF_N, Cell, Key, Measurement
 from laser.config import parse_config
 from laser.config.compare import first_difference
 from laser.config.suite import SuiteConfig
+from laser.core import outputs
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import atomic_write, read_json, write_json
+from laser.core.files import atomic_write, open_regular, read_json
 
 SUITE, METHODS = "suite.json", "methods.json"
 
@@ -104,11 +105,7 @@ def claim(suite: SuiteConfig, out: Path) -> None:
         RunDirectoryError: The directory is another suite's, holds other files, or cannot be written.
     """
     check_owner(suite, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SUITE, suite.model_dump(mode="json"))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+    outputs.claim(out, SUITE, suite.model_dump(mode="json"))
 
 
 def check_owner(suite: SuiteConfig, out: Path) -> None:
@@ -117,28 +114,21 @@ def check_owner(suite: SuiteConfig, out: Path) -> None:
     Raises:
         RunDirectoryError: It is not.
     """
-    if out.exists() and not out.is_dir():
-        raise RunDirectoryError(f"{out} is a file; choose a folder for --out")
-    record = out / SUITE
-    if record.is_file():
-        stored = read_json(record)
-        for name, given in (("name", suite.name), ("mode", suite.mode)):
-            if stored.get(name) != given:
-                raise RunDirectoryError(
-                    f"{out} holds the suite with {name} = {stored.get(name)!r}, not {given!r}; choose another --out"
-                )
-    elif out.is_dir() and any(entry.name != f".{SUITE}.tmp" for entry in out.iterdir()):
-        raise RunDirectoryError(f"{out} is not empty and holds no suite; choose another --out")
+    stored = outputs.claimed_by(out, SUITE)
+    for name, given in (("name", suite.name), ("mode", suite.mode)):
+        if stored is not None and stored.get(name) != given:
+            raise RunDirectoryError(
+                f"{out} holds the suite with {name} = {stored.get(name)!r}, not {given!r}; choose another --out"
+            )
 
 
 def _is_locked(folder: Path) -> bool:
     """Whether a process works on a run directory."""
-    lock = folder / ".lock"
-    if not lock.is_file():
-        return False
-    with lock.open(encoding="utf-8") as file:
-        try:
+    try:
+        with open_regular(folder / ".lock") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from laser.compare.cells import Measurement
 from laser.compare.state import METHODS, is_measured
 from laser.config import RunConfig, parse_config
 from laser.core.errors import ConfigError
-from laser.core.files import write_json
+from laser.core.files import is_folder, remove, write_json
 from laser.training.progress import Progress
 
 
@@ -70,7 +69,8 @@ def _measure(folder: Path, config: RunConfig, label: str, measurement: Measureme
 
 def _drop_weights(folder: Path) -> None:
     """Delete the weights of a finished cell; the selector stays, for cold starts."""
-    for part in ("policy", "optimizer"):
-        for path in (folder / "checkpoints").glob(f"*/{part}.*"):
-            path.unlink()
-    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    for checkpoint in (folder / "checkpoints").iterdir() if is_folder(folder / "checkpoints") else ():
+        for part in ("policy", "optimizer"):
+            for path in checkpoint.glob(f"{part}.*") if is_folder(checkpoint) else ():
+                path.unlink()
+    remove(folder / "adapter")

@@ -18,6 +18,7 @@ from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
 from laser.core.errors import ConfigError
+from laser.core.files import read_bytes
 
 Overrides = str | Sequence[str] | Mapping[str, Any]
 """Fields set over a configuration: ``key.path=value``, several of them, or a dict from key paths to values."""
@@ -108,7 +109,7 @@ def _problems(error: ValueError) -> str:
 def read_toml(path: Path) -> Table:
     """Read a TOML file. Raises ConfigError where it cannot be read or is malformed."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path, follow=True).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"configuration file {path} does not exist; check the path") from error
     except IsADirectoryError as error:

@@ -10,11 +10,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from laser.core.errors import RunDirectoryError
+from laser.core.files import atomic_write, check_regular, read_bytes, replacing
 from laser.core.types import StateDict
 
 
 def save_state(stem: Path, state: StateDict) -> None:
-    """Write ``stem.safetensors`` and ``stem.json``.
+    """Write ``stem.safetensors`` and then ``stem.json``: where the second is, both are whole.
 
     Args:
         stem: Path without suffix.
@@ -25,11 +26,12 @@ def save_state(stem: Path, state: StateDict) -> None:
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
-    try:
-        save_file(arrays, f"{stem}.safetensors")
-    except SafetensorError as error:  # a full disk comes as one
-        raise OSError(str(error)) from error
-    Path(f"{stem}.json").write_text(json.dumps(values), encoding="utf-8")
+    with replacing(Path(f"{stem}.safetensors")) as temporary:
+        try:
+            save_file(arrays, temporary)
+        except SafetensorError as error:  # a full disk comes as one
+            raise OSError(str(error)) from error
+    atomic_write(Path(f"{stem}.json"), json.dumps(values).encode())
 
 
 def load_state(stem: Path) -> StateDict:
@@ -39,7 +41,8 @@ def load_state(stem: Path) -> StateDict:
         RunDirectoryError: It is missing or damaged.
     """
     try:
-        values: StateDict = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
+        check_regular(Path(f"{stem}.safetensors"))
+        values: StateDict = json.loads(read_bytes(Path(f"{stem}.json")))
         values.update(load_file(f"{stem}.safetensors"))
     except (OSError, ValueError, AttributeError, SafetensorError, RecursionError) as error:
         raise RunDirectoryError(f"{stem}.json or .safetensors is missing or damaged ({error}); restore them") from error

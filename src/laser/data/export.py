@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from laser.core.errors import DataError
+from laser.core.files import replacing
+from laser.core.outputs import output_file
 from laser.core.types import Prompt
 from laser.data.preferences import Preference
 
@@ -57,14 +59,10 @@ def _row(prompt: Prompt, pair: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write under a temporary name and rename, so that the file is complete or absent."""
-    if path.exists():
-        raise DataError(f"{path} exists already; choose another --out")
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write a file that is whole or absent."""
+    output_file(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        temporary.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path} ({error.strerror}); choose another --out") from error

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from laser.core.errors import DataError
+from laser.core.files import open_regular
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
@@ -65,7 +66,7 @@ class SourceFile:
                 with gzip.open(self.path, "rb") as stream:
                     yield stream  # type: ignore[misc]
             else:
-                with self.path.open("rb") as stream:
+                with open_regular(self.path, follow=True) as stream:
                     yield stream
         except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
             raise DataError(f"{self} is damaged or cut off ({error}); get it again") from error
@@ -139,7 +140,7 @@ def _json_document(content: bytes, name: str, line: str | None = None) -> Iterat
     """A list of rows, an object with the list under "examples" or "data", or one row, which may be in one line."""
     cure = "fix or remove the line" if line else "it may be cut off: get it again, or write one JSON object a line"
     value = _loads(content, line or name, cure)
-    if isinstance(value, dict) and "prompt" not in value:
+    if isinstance(value, dict):
         value = next((value[key] for key in _LISTS if _is_table(value.get(key))), value)
     if isinstance(value, list):
         yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))

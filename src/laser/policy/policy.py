@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.errors import DataError, ModelError, TrainingError
+from laser.core.files import check_regular
 from laser.core.seeding import stream_seed
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.lm.chat import encode_prompt
 from laser.lm.footprint import footprint_of, room_on
-from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
 from laser.parallel.memory import Budget
@@ -261,6 +261,7 @@ class Policy:
             ModelError: There is none, or it belongs to another model or rank.
         """
         try:
+            check_regular(path / "adapter_model.safetensors")
             state = load_file(path / "adapter_model.safetensors")
             result = set_peft_model_state_dict(self._peft, state, adapter_name="default")
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -376,4 +377,5 @@ def compute_in_base_precision(model: PreTrainedModel) -> None:
 
 
 def _model_context(model: PreTrainedModel) -> int:
-    return window_of(model.config)
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from laser.core.errors import RunDirectoryError
-from laser.core.files import read_json, write_json, writing
+from laser.core.files import file_digest, is_folder, make_folder, read_json, replacing_folder, write_json, writing
 from laser.core.state import load_state, save_state
 from laser.core.types import StateDict
 
@@ -87,25 +86,14 @@ def save_checkpoint(folder: Path, cursor: Cursor, parts: Mapping[str, Stateful],
         RunDirectoryError: It cannot be written; the previous checkpoints are untouched.
     """
     name = f"{cursor.iteration:05d}-{cursor.step:06d}{'-end' if cursor.finished else ''}"
-    target, temporary = folder / name, folder / f".{name}.tmp"
-    try:
-        with writing(folder, folder.parent):
-            folder.mkdir(exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            for part_name, part in parts.items():
-                save_state(temporary / part_name, part.state_dict())
-            digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
-            for path in temporary.iterdir():
-                _sync(path)
-            manifest = {"format": FORMAT, "cursor": asdict(cursor), "sha256": digests}
-            write_json(temporary / "manifest.json", {**manifest, _OWN: _own_digest(manifest)})
-            shutil.rmtree(target, ignore_errors=True)  # a damaged or repeated checkpoint of the same moment
-            temporary.rename(target)
-            _sync(folder)
-    except RunDirectoryError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    target = folder / name
+    # a damaged or repeated checkpoint of the same moment may be there
+    with writing(folder, folder.parent), replacing_folder(make_folder(folder) / name) as temporary:
+        for part_name, part in parts.items():
+            save_state(temporary / part_name, part.state_dict())
+        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+        manifest = {"format": FORMAT, "cursor": asdict(cursor), "sha256": digests}
+        write_json(temporary / "manifest.json", {**manifest, _OWN: _own_digest(manifest)})
     _remove_superseded(folder, target, keep)
     return target
 
@@ -150,11 +138,15 @@ def newest_checkpoint(folder: Path, parts: Iterable[str] = ()) -> Path | None:
 
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints whose rename happened, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if not path.name.startswith(".") and (path / "manifest.json").is_file()
-    )
+    try:
+        if not is_folder(folder):
+            return []
+        named = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        return sorted(path for path in named if is_folder(path) and (path / "manifest.json").is_file())
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot read {error.filename or folder} ({error.strerror}); restore it or remove it"
+        ) from error
 
 
 def _remove_superseded(folder: Path, newest: Path, keep: int) -> None:
@@ -184,9 +176,7 @@ def _intact_manifest(path: Path, parts: Iterable[str], *, all_files: bool = True
 def _files_fit(path: Path, digests: Mapping[str, str], parts: Sequence[str], all_files: bool) -> bool:
     mine = {part: [name for name in digests if name.startswith(f"{part}.")] for part in parts}
     names = list(digests) if all_files else [name for of_part in mine.values() for name in of_part]
-    return all(mine.values()) and all(
-        (path / name).is_file() and _digest(path / name) == digests[name] for name in names
-    )
+    return all(mine.values()) and all(_digest(path / name) == digests[name] for name in names)
 
 
 def _cursor(path: Path, manifest: Mapping[str, Any]) -> Cursor:
@@ -209,13 +199,8 @@ def _own_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """SHA-256 of a file; empty where there is none that may be read."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return file_digest(path)
+    except OSError:
+        return ""

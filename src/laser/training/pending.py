@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from laser.core.errors import RunDirectoryError
-from laser.core.files import atomic_write, writing
+from laser.core.files import atomic_write, is_folder, make_folder, read_bytes, remove, replacing_folder, writing
 from laser.core.state import load_state, save_state
 from laser.core.types import Response, StateDict
 
-_DONE = "done"
+_NAME, _DONE = "responses", "done"
 
 Replies = list[list[list[Response]]]
 """For each batch of the iteration, for each prompt, its n responses."""
@@ -43,7 +42,7 @@ class PendingResponses:
             RunDirectoryError: They are missing or damaged, and batches of this iteration have used them.
         """
         if self._intact():
-            self.replies = unpack_responses(load_state(self._target / "responses"))
+            self.replies = unpack_responses(load_state(self._target / _NAME))
             return True
         if not may_be_missing:
             raise RunDirectoryError(
@@ -61,23 +60,31 @@ class PendingResponses:
         if not write:
             return
         with writing(self._target, self._folder.parent):
-            self._target.mkdir(parents=True, exist_ok=True)
-            save_state(self._target / "responses", pack_responses(replies))
-            atomic_write(self._target / _DONE, self._digest().encode())
+            make_folder(self._folder)
+            with replacing_folder(self._target) as temporary:
+                save_state(temporary / _NAME, pack_responses(replies))
+                atomic_write(temporary / _DONE, _digest(temporary).encode())
             for other in self._folder.iterdir():
                 if other.name < f"iteration-{max(0, self._iteration - self._keep + 1):05d}":
-                    shutil.rmtree(other)
+                    remove(other)
 
     def _intact(self) -> bool:
-        done = self._target / _DONE
-        return done.is_file() and done.read_bytes() == self._digest().encode()
+        try:
+            if not (is_folder(self._folder) and is_folder(self._target)):
+                return False
+            return read_bytes(self._target / _DONE) == _digest(self._target).encode()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot read {error.filename or self._target} ({error.strerror}); restore it or remove it"
+            ) from error
 
-    def _digest(self) -> str:
-        """SHA-256 of the files; empty if one is missing."""
-        files = [self._target / f"responses{suffix}" for suffix in (".safetensors", ".json")]
-        if not all(path.is_file() for path in files):
-            return ""
-        return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the responses in a folder."""
+    files = [folder / f"{_NAME}{suffix}" for suffix in (".safetensors", ".json")]
+    return hashlib.sha256(b"".join(hashlib.sha256(read_bytes(path)).digest() for path in files)).hexdigest()
 
 
 def pack_responses(replies: Replies) -> StateDict:

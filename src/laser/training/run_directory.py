@@ -11,20 +11,30 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from laser.core import outputs
 from laser.core.errors import RunDirectoryError
-from laser.core.files import atomic_write, read_json, to_json, write_json, writing
+from laser.core.files import (
+    atomic_write,
+    is_leftover,
+    open_regular,
+    read_bytes,
+    read_json,
+    remove,
+    to_json,
+    write_json,
+    writing,
+)
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 Record = Mapping[str, Any]
 
-_STARTING = {".lock", "run.json", ".run.json.tmp", ".config.json.tmp"}  # what a kill before config.json leaves behind
+_STARTING = {".lock", "run.json"}  # what a kill before config.json leaves behind
 
 
 class RunDirectory:
@@ -35,7 +45,7 @@ class RunDirectory:
         writes: False in the processes of a run that leave writing to the main one: there nothing is written.
     """
 
-    def __init__(self, path: Path, lock: TextIO | None) -> None:
+    def __init__(self, path: Path, lock: BinaryIO | None) -> None:
         self.path = path
         self.writes = lock is not None
         self._lock = lock
@@ -83,7 +93,9 @@ class RunDirectory:
         try:
             return cls(path, _lock(path))
         except OSError as error:
-            raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); check its permissions") from error
+            raise RunDirectoryError(
+                f"cannot use {error.filename or path} ({error.strerror}); fix or remove it"
+            ) from error
 
     @classmethod
     def follow(cls, path: str | Path) -> RunDirectory:
@@ -125,7 +137,7 @@ class RunDirectory:
             return
         line = (json.dumps(to_json(record), allow_nan=False) + "\n").encode()
         path = self.path / f"{name}.jsonl"
-        with writing(path, self.path), path.open("ab") as file:
+        with writing(path, self.path), open_regular(path, "ab") as file:
             file.write(line)
         self._hash(name).update(line)
 
@@ -143,7 +155,7 @@ class RunDirectory:
         if not self.writes:
             return
         path = self.path / f"{name}.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = self._content(name).splitlines(keepends=True)
         complete = [line for line in lines if line.endswith(b"\n")]
         if len(complete) < num_records:
             raise RunDirectoryError(
@@ -169,11 +181,20 @@ class RunDirectory:
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """All records of ``name.jsonl``. Raises RunDirectoryError if one is damaged."""
+        try:
+            return [json.loads(line) for line in self._content(name).splitlines()]
+        except (ValueError, RecursionError) as error:
+            path = self.path / f"{name}.jsonl"
+            raise RunDirectoryError(f"{path} is damaged ({error}); restore it or start a new run") from error
+
+    def _content(self, name: str) -> bytes:
         path = self.path / f"{name}.jsonl"
         try:
-            return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-        except ValueError as error:
-            raise RunDirectoryError(f"{path} is damaged ({error}); restore it or start a new run") from error
+            return read_bytes(path)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read {path} ({error.strerror}); restore it or start a new run") from error
 
     def write_summary(self, summary: Record) -> None:
         """Write ``summary.json``, the mark of a finished run. Raises RunDirectoryError if it cannot."""
@@ -200,40 +221,25 @@ def check_free(path: Path) -> None:
         RunDirectoryError: A file, a run or other files are there, or no folder can be made there.
     """
     try:
-        _check_unused(path)
-        _check_writable(path)
+        begun = (path / "config.json").exists()
     except OSError as error:  # too long a name, or under a folder that may not be entered
         raise RunDirectoryError(f"cannot use {path} ({error.strerror}); choose another --out") from error
-
-
-def _check_unused(path: Path) -> None:
-    if (path / "config.json").exists():
+    if begun:
         raise RunDirectoryError(
             f"{path} already holds a run; continue it with --resume {path}, or choose another --out"
         )
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} is a file; choose a folder for --out")
-    if path.is_dir() and any(entry.name not in _STARTING for entry in path.iterdir()):
-        raise RunDirectoryError(f"{path} is not empty; choose another --out")
+    outputs.check_free(path, besides=_STARTING)
 
 
-def _check_writable(path: Path) -> None:
-    """Look at the nearest folder that exists, in which the others would be made."""
-    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not nearest.is_dir():
-        raise RunDirectoryError(f"{nearest} is a file, so {path} cannot be made; choose another --out")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RunDirectoryError(
-            f"cannot write to {path} (no permission in {nearest}); choose another --out, or mend the permissions"
-        )
-
-
-def _lock(path: Path) -> TextIO:
-    """Hold the directory for this process until it closes the file or dies."""
-    file = (path / ".lock").open("w", encoding="utf-8")
+def _lock(path: Path) -> BinaryIO:
+    """Hold the directory for this process until it closes the file or dies; remove what a killed one left."""
+    file = open_regular(path / ".lock", "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
         raise RunDirectoryError(f"another process works on {path}; wait for it or stop it") from error
+    for entry in path.iterdir():
+        if is_leftover(entry.name):
+            remove(entry)
     return file

@@ -14,7 +14,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from laser.config import schema
 from laser.config.tracking import TrackerName
 from laser.core.errors import ConfigError
-from laser.core.files import read_json, write_json
+from laser.core.files import is_folder, read_json, write_json
 from laser.training.progress import Progress
 from laser.training.run_directory import RunDirectory
 from laser.training.tracking import Tracking
@@ -56,6 +56,7 @@ def build_tracking(config: schema.RunConfig, run: RunDirectory, progress: Progre
     for name in config.tracking.to:
         tracker = _make(name, config, run.path, ids.get(name))
         try:
+            is_folder(run.path / name)  # some write there, and would follow a link
             tracker.start()
             if name not in ids:
                 _describe(tracker, config)

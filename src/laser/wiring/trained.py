@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from laser.bandits.base import Selector
 from laser.bandits.context import ContextPreparer
 from laser.config import RunConfig, parse_config
 from laser.core.errors import ModelError, RunDirectoryError
-from laser.core.files import read_json
+from laser.core.files import check_inside, file_digest, read_json
 from laser.core.state import load_state
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
@@ -47,8 +46,13 @@ def find_weights(run: Path) -> Path:
     Raises:
         RunDirectoryError: The run has neither yet.
     """
-    if (run / "adapter" / "adapter_model.safetensors").is_file():
-        return run / "adapter"
+    adapter = run / "adapter"
+    try:
+        check_inside(run, adapter)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {adapter} ({error.strerror}); restore it or remove it") from error
+    if (adapter / "adapter_model.safetensors").is_file():
+        return adapter
     checkpoint = newest_checkpoint(run / "checkpoints", ("policy",))
     if checkpoint is None:
         raise RunDirectoryError(f"{run} has neither an adapter nor a checkpoint yet; train it further")
@@ -58,8 +62,10 @@ def find_weights(run: Path) -> Path:
 def weights_digest(folder: Path) -> str:
     """Identity of the weights in a folder that `find_weights` gave: 16 hexadecimal digits of their SHA-256."""
     name = "adapter_model.safetensors" if folder.name == "adapter" else "policy.safetensors"
-    with (folder / name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    try:
+        return file_digest(folder / name)[:16]
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {folder / name} ({error.strerror}); restore it") from error
 
 
 def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from laser.analysis.report.run import run_page
 from laser.analysis.report.suite import suite_page
 from laser.analysis.suites import is_suite, read_suite
 from laser.core.errors import DataError, RunDirectoryError
+from laser.core.files import atomic_write, is_folder, open_regular, read_bytes
 
 PAGE = "report.html"
 PICTURES = "report"
@@ -73,7 +73,7 @@ def write_report(
     page, damage = _page(path, read_bench(bench) if bench is not None else None)
     with _writing("--out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        replace(out, document(page).encode())
+        atomic_write(out, document(page).encode())
     with _writing("--png", pictures or out):
         written = _write_pictures(page, pictures) if pictures is not None else ()
     return Written(out, written, damage)
@@ -93,7 +93,7 @@ def _check_replaceable(out: Path) -> None:
     """Check that only an earlier page would be lost."""
     if not out.exists():
         return
-    with out.open("rb") as file:
+    with open_regular(out, follow=True) as file:
         beginning = file.read(len(_BEGINNING))
     if beginning.lower() != _BEGINNING:
         raise RunDirectoryError(f"{out} exists and is not a report, so laser does not replace it; choose another --out")
@@ -122,7 +122,7 @@ def read_bench(path: Path) -> Mapping[str, Any]:
         DataError: It cannot be read, or is something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path, follow=True))
         return TypeAdapter(_Bench).validate_python(value)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); check the path given to --bench") from error
@@ -132,25 +132,15 @@ def read_bench(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name first, so that two reports at once leave one whole page."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:  # a new file, with the permissions that the umask leaves
-            file.write(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _write_pictures(page: Page, folder: Path) -> tuple[Path, ...]:
+    if folder.name == PICTURES:  # inside a directory that may come from someone else
+        is_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for picture in page.pictures():
         path = folder / f"{picture.name}.png"
         if path in written:
             path = folder / f"{picture.name}-{len(written)}.png"
-        replace(path, as_png(picture))
+        atomic_write(path, as_png(picture))
         written.append(path)
     return tuple(written)
