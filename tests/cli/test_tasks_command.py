@@ -44,7 +44,7 @@ def test_show_says_all_there_is(run, name):
     task = TASKS[name]
     code, out, _ = run("tasks", "show", name)
     assert code == 0
-    for words in (task.title, task.licence, task.citation, task.columns, task.counts, task.template, task.notes):
+    for words in (task.title, task.license, task.citation, task.columns, task.counts, task.template, task.notes):
         assert words in out
     assert task.hub is None or task.hub.name in out
 

@@ -20,7 +20,7 @@ def test_every_task_is_complete_and_can_be_read():
     assert {task.layout for task in TASKS.values()} == set(READERS)
     for name, task in TASKS.items():
         assert task.name == name
-        assert task.licence
+        assert task.license
         assert task.citation
         assert task.columns
         assert task.files
@@ -194,6 +194,6 @@ def test_the_page_has_a_row_for_every_task():
         sizes = task.sizes
         train = "rest" if sizes.train is None else sizes.train
         assert f"| {train} / {sizes.dev} / {sizes.test}" in row
-        assert task.licence in row
+        assert task.license in row
         assert (task.hub.name if task.hub else "local files only") in row
         assert f"for {task.stands_in_for}" in row or task.stands_in_for is None

@@ -27,7 +27,7 @@ def print_list() -> None:
     """Print the table of all tasks, by kind."""
     console = make_console()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("task", "metric", "train/dev/test", "licence", "from"):
+    for heading in ("task", "metric", "train/dev/test", "license", "from"):
         table.add_column(heading, no_wrap=True)
     kind = None
     for task in TASKS.values():
@@ -37,7 +37,7 @@ def print_list() -> None:
             kind = task.kind
         name = escape(task.name) + ("*" if task.stands_in_for else "")
         metric = "pairs" if task.kind == "preferences" else task.metric or "-"
-        table.add_row(name, metric, _sizes(task.sizes), escape(re.split(r" \(| by |;", task.licence)[0]), _needs(task))
+        table.add_row(name, metric, _sizes(task.sizes), escape(re.split(r" \(| by |;", task.license)[0]), _needs(task))
     console.print(table)
     console.print("* a stand-in: a set that replaces one of the paper's", soft_wrap=True)
     console.print("each can be read from its original files: `laser tasks show NAME` lists them")
@@ -96,7 +96,7 @@ def _facts(task: Task) -> dict[str, str]:
         "hub": _hub(task),
         "local files": f"{task.columns} (looked for: {', '.join(dict.fromkeys(p for _, p in task.files))})",
         "categories": ", ".join(task.categories),
-        "licence": task.licence,
+        "license": task.license,
         "citation": task.citation,
         "notes": task.notes,
     }

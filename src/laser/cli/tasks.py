@@ -31,7 +31,7 @@ def list_tasks(context: typer.Context) -> None:
 
 @app.command("list")
 def list_all() -> None:
-    """List the tasks: kind, metric, split sizes, licence and source.
+    """List the tasks: kind, metric, split sizes, license and source.
 
     Example: laser tasks list
     """
@@ -42,7 +42,7 @@ def list_all() -> None:
 
 @app.command()
 def show(name: _NAME, path: _PATH = None) -> None:
-    """Show one task: prompt, sizes, source, file layout, licence, citation; with --path also an example.
+    """Show one task: prompt, sizes, source, file layout, license, citation; with --path also an example.
 
     Example: laser tasks show gsm8k --path ~/data/gsm8k
     """

@@ -107,7 +107,7 @@ def read_dialogue(text: str) -> list[Message]:
 
 
 def read_text(where: str, value: Any) -> str:
-    """A value as text that can be written and tokenised.
+    """A value as text that can be written and tokenized.
 
     Raises:
         DataError: It is nested too deeply, or holds half of a surrogate pair.

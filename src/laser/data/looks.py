@@ -16,7 +16,7 @@ PROMPT = "prompt"
 
 _CONVERSATIONS = ("messages", "conversations", "conversation", "context_messages")
 _INSTRUCTIONS = ("instruction", "query")
-_QUESTIONS = ("question", "input")  # recognised next to two responses only
+_QUESTIONS = ("question", "input")  # recognized next to two responses only
 
 Row = Mapping[str, Any]
 

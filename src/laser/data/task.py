@@ -303,7 +303,7 @@ def _messages(example: Example, template: str) -> tuple[Message, ...]:
 
 
 def _is_text(example: Example) -> bool:
-    """Whether its texts can be written and tokenised."""
+    """Whether its texts can be written and tokenized."""
     try:
         f"{example.context}{example.input}{example.chosen}{example.rejected}".encode()
     except UnicodeEncodeError:

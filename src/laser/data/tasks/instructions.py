@@ -24,7 +24,7 @@ WILDCHAT = Task(
     classifier="valpy/prompt-classification",
     limit=5000,
     by_category=True,
-    licence="ODC-BY",
+    license="ODC-BY",
     citation="Zhao et al. 2024, WildChat: 1M ChatGPT Interaction Logs in the Wild, arXiv 2405.01470",
     notes=(
         "The set has no categories: data.classifier, by default the paper's, labels prompts without a label; "
@@ -51,7 +51,7 @@ ALPACA_EVAL = Task(
     template=INSTRUCTION,
     hub=Hub("tatsu-lab/alpaca_eval", (("test", "eval"),), files="alpaca_eval.json"),
     has_pairs=True,
-    licence="CC BY-NC 4.0 (non-commercial)",
+    license="CC BY-NC 4.0 (non-commercial)",
     citation="Li et al. 2023, AlpacaEval; Dubois et al. 2024, Length-Controlled AlpacaEval, arXiv 2404.04475",
     notes=(
         "The paper's test of instruction following; all of it is the test split, so that a run that trains on it "
@@ -72,7 +72,7 @@ MT_BENCH = Task(
     template=INSTRUCTION,
     hub=Hub("HuggingFaceH4/mt_bench_prompts", (("test", "train"),)),
     stands_in_for="wildchat",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     citation="Zheng et al. 2023, Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, arXiv 2306.05685",
     notes="The first turn is the prompt; the second is in metadata['turns'].",
 )
@@ -89,7 +89,7 @@ FLASK = Task(
     template=INSTRUCTION,
     by_category=True,
     stands_in_for="wildchat",
-    licence="none given; for experiments only",
+    license="none given; for experiments only",
     citation="Ye et al. 2023, FLASK: Fine-grained Evaluation based on Alignment Skill Sets, arXiv 2307.10928",
     notes=(
         "The category is the first domain; category_field = 'skill' or 'difficulty' gives another. Reference answers "
@@ -108,7 +108,7 @@ SELF_INSTRUCT = Task(
     sizes=Sizes(None, 50, 50),
     template=INSTRUCTION,
     stands_in_for="wildchat",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     citation="Wang et al. 2023, Self-Instruct, ACL, arXiv 2212.10560",
     notes="The instance's input follows the instruction; its output is in metadata['reference'].",
 )
@@ -129,7 +129,7 @@ JSONL = Task(
     template=PLAIN,
     metric="accuracy",
     has_pairs=True,
-    licence="yours",
+    license="yours",
     citation="-",
     notes=(
         'For other field names, or a data set on the hub, use data.type = "file" or "hub". A row may say what its '

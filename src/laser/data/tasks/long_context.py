@@ -47,7 +47,7 @@ LONGBENCH_SINGLE_DOC_QA = Task(
     hub=_longbench("qasper", "multifieldqa_en", "narrativeqa"),
     categories=("qasper",),
     cut=True,
-    licence="Apache-2.0 (the paper's word; each set has its own)",
+    license="Apache-2.0 (the paper's word; each set has its own)",
     citation="Bai et al. 2023, LongBench: A Bilingual, Multitask Benchmark, arXiv 2308.14508",
     notes=_LONGBENCH_NOTES,
 )
@@ -67,7 +67,7 @@ LONGBENCH_MULTI_DOC_QA = replace(
 LONGBENCH_SUMMARIZATION = replace(
     LONGBENCH_SINGLE_DOC_QA,
     name="longbench_summarization",
-    title="LongBench, summarisation",
+    title="LongBench, summarization",
     files=_files("multi_news", "gov_report"),
     counts="200 of each set",
     sizes=Sizes(3500, 500, 1000, source="Table 3"),
@@ -117,7 +117,7 @@ LEVAL_SINGLE_DOC_QA = Task(
     hub=_leval("scientific_qa", "natural_question", "legal_contract_qa"),
     cut=True,
     stands_in_for="longbench_single_doc_qa",
-    licence="GPL-3.0",
+    license="GPL-3.0",
     citation="An et al. 2023, L-Eval: Standardized Evaluation for Long Context Language Models, arXiv 2307.11088",
     notes=(
         "A stand-in, not LongBench. The prompt is the paper's, which calls every document a scientific article. A "
@@ -141,7 +141,7 @@ LEVAL_MULTI_DOC_QA = replace(
 LEVAL_SUMMARIZATION = replace(
     LEVAL_SINGLE_DOC_QA,
     name="leval_summarization",
-    title="L-Eval, summarisation",
+    title="L-Eval, summarization",
     files=_files("news_summ", "gov_report_summ", "patent_summ", "tv_show_summ"),
     counts="54 documents",
     sizes=Sizes(3500, 500, 1000, source="proportions of Table 3"),
@@ -206,7 +206,7 @@ BAMBOO = Task(
     metric="accuracy",
     cut=True,
     stands_in_for="longbench_single_doc_qa",
-    licence="MIT",
+    license="MIT",
     citation="Dong et al. 2023, BAMBOO: A Comprehensive Benchmark for Evaluating Long Text Modeling, arXiv 2309.13345",
     notes="A stand-in, not LongBench; the prompt is ours. Numbers, letters and yes or no by category. Not on the hub.",
 )

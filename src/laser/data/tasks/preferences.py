@@ -29,7 +29,7 @@ REWARDBENCH = Task(
     template=PLAIN,
     hub=Hub("allenai/reward-bench", (("test", "filtered"),)),
     has_pairs=True,
-    licence="ODC-BY",
+    license="ODC-BY",
     citation="Lambert et al. 2024, RewardBench: Evaluating Reward Models for Language Modeling, arXiv 2403.13787",
     notes=(
         "Categories are its sections (Chat, Chat Hard, Safety, Reasoning); category_field = 'subset' gives the "
@@ -53,7 +53,7 @@ LLMBAR = Task(
     template=PLAIN,
     has_pairs=True,
     stands_in_for="rewardbench",
-    licence="MIT",
+    license="MIT",
     citation="Zeng et al. 2023, Evaluating Large Language Models at Evaluating Instruction Following, arXiv 2310.07641",
     notes=(
         "A stand-in: its 419 pairs are the llmbar subsets of RewardBench. Categories are its folders. One pair with an "
@@ -74,7 +74,7 @@ RM_BENCH = Task(
     hub=Hub("THU-KEG/RM-Bench", (("test", "train"),)),
     has_pairs=True,
     stands_in_for="rewardbench",
-    licence="ODC-BY by its hub card; none in its repository",
+    license="ODC-BY by its hub card; none in its repository",
     citation="Liu et al. 2024, RM-Bench: Benchmarking Reward Models with Subtlety and Style, arXiv 2410.16184",
     notes=(
         "A stand-in. A prompt makes nine pairs; the category is the pair of styles ('concise > markdown': the right "
@@ -106,7 +106,7 @@ HH_RLHF = Task(
     ),
     has_pairs=True,
     stands_in_for="rewardbench",
-    licence="MIT",
+    license="MIT",
     citation="Bai et al. 2022, Training a Helpful and Harmless Assistant with RLHF, arXiv 2204.05862",
     notes=(
         "A stand-in, and offensive in places. The prompt is what both dialogues share up to the assistant's turn in "

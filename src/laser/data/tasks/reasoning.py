@@ -16,7 +16,7 @@ GSM8K = Task(
     metric="accuracy",
     answer_type="number",
     hub=Hub("openai/gsm8k", (("train", "train"), ("test", "test")), configs=("main",)),
-    licence="MIT",
+    license="MIT",
     citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv 2110.14168",
     notes=(
         "Table 3 lists 7,500 prompts for training and development, 27 more than the original training split has. The "
@@ -37,7 +37,7 @@ STRATEGYQA = Task(
     metric="accuracy",
     answer_type="yes_no",
     hub=Hub("ChilleD/StrategyQA", (("train", "train"), ("test", "test"))),
-    licence="MIT",
+    license="MIT",
     citation="Geva et al. 2021, Did Aristotle Use a Laptop?, TACL, arXiv 2101.02235",
     notes=(
         "Table 3 counts 2,780 questions, among them the 490 of the official test set, whose answers are not public. "
@@ -58,7 +58,7 @@ MMLU = Task(
     metric="accuracy",
     answer_type="option",
     hub=Hub("cais/mmlu", (("dev", "dev"), ("dev", "validation"), ("test", "test")), configs=("all",)),
-    licence="MIT",
+    license="MIT",
     citation="Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, arXiv 2009.03300",
     notes=(
         "Table 3 counts 15,908 questions; the files hold 15,858, of which 15,717 differ, and are divided in the same "
@@ -80,7 +80,7 @@ COMMONSENSEQA = Task(
     metric="accuracy",
     answer_type="option",
     hub=Hub("tau/commonsense_qa", (("train", "train"), ("test", "validation"))),
-    licence="MIT",
+    license="MIT",
     citation="Talmor et al. 2019, CommonsenseQA, NAACL, arXiv 1811.00937",
     notes="Out of distribution in the paper (Table 14). The official dev split is the test split here.",
 )
@@ -113,7 +113,7 @@ MATH = Task(
             "precalculus",
         ),
     ),
-    licence="MIT",
+    license="MIT",
     citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset, arXiv 2103.03874",
     notes="Out of distribution in the paper (Table 14). Answers are compared by math-verify (laser-rm[eval]).",
 )
@@ -132,7 +132,7 @@ MATH500 = Task(
     answer_type="math",
     hub=Hub("HuggingFaceH4/MATH-500", (("test", "test"),)),
     stands_in_for="math",
-    licence="MIT",
+    license="MIT",
     citation="Lightman et al. 2023, Let's Verify Step by Step, arXiv 2305.20050",
     notes="A subset of MATH's test split. Answers are compared by math-verify (laser-rm[eval]).",
 )
@@ -151,7 +151,7 @@ STRATEGYQA_BIGBENCH = Task(
     answer_type="yes_no",
     hub=Hub("tasksource/bigbench", (("train", "train"), ("test", "validation")), configs=("strategyqa",)),
     stands_in_for="strategyqa",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     citation="Geva et al. 2021, arXiv 2101.02235, in BIG-bench (Srivastava et al. 2022, arXiv 2206.04615)",
     notes="The same questions as strategyqa, the words slightly edited: never train on one and test on the other.",
 )

@@ -107,7 +107,7 @@ class Task:
         cut: Whether prompts beyond the policy's window are cut in the middle rather than refused.
         has_pairs: Whether rows can hold a preferred and another response.
         stands_in_for: The task of the paper that it replaces; None: it is in the paper, or independent.
-        licence: Of the data.
+        license: Of the data.
         citation: One line.
         notes: Anything else that a user should know.
     """
@@ -121,7 +121,7 @@ class Task:
     counts: str
     sizes: Sizes
     template: str
-    licence: str
+    license: str
     citation: str
     metric: MetricName | None = None
     answer: AnswerFormat = "final_answer"
