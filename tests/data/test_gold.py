@@ -138,8 +138,8 @@ def test_null_ids_and_conflicting_answers_are_reported(tmp_path):
         prompts = load_file(write(tmp_path / "p.jsonl", *rows))
     assert [prompt.id for prompt in prompts] == ["0", "1", "x", "y"]
     assert sorted(str(one.message) for one in warned) == [
-        "1 prompts occur several times with different gold answers; only the first of each counts",
         "2 of 4 rows have the id null; their id is the number of the row",
+        "prompts that occur with different gold answers: 1; only the first of each counts",
     ]
 
 

@@ -251,7 +251,7 @@ def warn_of_conflicts(conversations: Digests, golds: bytes | bytearray) -> None:
     distinct = np.unique(both.view("S32")).view("S16")[::2]
     _, answers = np.unique(distinct, return_counts=True)
     if number := int((answers > 1).sum()):
-        _warn(f"{number} prompts occur several times with different gold answers; only the first of each counts")
+        _warn(f"prompts that occur with different gold answers: {number}; only the first of each counts")
 
 
 def _checked(
