@@ -18,11 +18,12 @@ from laser.core.types import (
     Selection,
     StateDict,
 )
+from laser.lm.limits import window_of
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.base import NoWeights, RewardModel
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
-from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, PairModel, Row, pad_of, window_of
+from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, PairModel, Row, pad_of
 from laser.rewards.pool import RewardPool
 from laser.training.charges import Charge
 from laser.training.signals import Signal, Stateless

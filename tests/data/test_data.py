@@ -77,6 +77,7 @@ def test_template_goes_around_text_and_leaves_other_braces(tmp_path):
         (b"[1, 2]", "row 1 holds a number, not an object with fields"),
         (b"3", "line 1 holds a number, not an object with fields"),
         (b'{"promt": "a"}', "no field 'prompt'; did you mean 'promt'"),
+        (b'{"prompt": null}', "line 1: field 'prompt' is null; fill or remove the row"),
         (b'{"question": "a"}', "it has 'question'; set data.prompt_field"),
         (b'{"prompt": "  "}', "line 1 has an empty prompt"),
         (b'{"prompt": 5}', "neither text nor a list of messages"),

@@ -116,6 +116,11 @@ def test_messages_stay_short_whatever_a_file_says(tmp_path):
         assert len(str(refused.value)) < 1000
 
 
+def test_a_single_row_may_have_a_column_of_lists(tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "q", "data": [{"a": 1}]}))
+    assert load_file(tmp_path / "p.jsonl")[0].metadata == {"data": [{"a": 1}]}
+
+
 def test_a_zip_member_is_read_by_its_look(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.writestr("a/list.json", json.dumps(ROWS, indent=1))

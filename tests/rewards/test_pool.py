@@ -88,9 +88,16 @@ def test_standardised_and_ranked_scores_give_every_model_the_same_say():
         assert combined.argmax() == 0
         scaled = combine_scores(scores * [[7.0], [1.0], [1.0]] + [[2.0], [0.0], [0.0]], weights, combination)
         np.testing.assert_allclose(combined, scaled)
-    missing = np.array([[np.nan, 1.0, 2.0], [3.0, 3.0, 3.0]])
-    for combination in ("raw", "zscore", "rank"):
-        assert np.isnan(combine_scores(missing, np.array([0.5, 0.5]), combination)).tolist() == [True, False, False]
+
+
+def test_a_model_without_an_opinion_takes_nothing_from_the_others():
+    scores = np.array([[np.nan, 1.0, 2.0, np.nan], [3.0, 5.0, 7.0, np.nan]])
+    weights = np.array([0.25, 0.75])
+    np.testing.assert_allclose(combine_scores(scores, weights, "raw"), [3.0, 4.0, 5.75, np.nan])
+    ranks = [1 / 6, 0.25 * 0.25 + 0.75 * 0.5, 0.25 * 0.75 + 0.75 * 5 / 6, np.nan]
+    np.testing.assert_allclose(combine_scores(scores, weights, "rank"), ranks)
+    edge = np.sqrt(1.5)  # standardized 3, 5, 7; 1 and 2 become -1 and 1
+    np.testing.assert_allclose(combine_scores(scores, weights, "zscore"), [-edge, -0.25, 0.25 + 0.75 * edge, np.nan])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

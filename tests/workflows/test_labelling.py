@@ -199,7 +199,7 @@ def test_rewardbench_2_is_scored_by_its_own_rules(tmp_path):
     assert result.score["judge"] == pytest.approx((0.5 + 0.5 + ties) / 3)
     assert result.accuracy["judge"] == pytest.approx((1 + 0 + 0.5 + 1 + 1) / 5)
     assert (result.num_pairs, result.candidates) == (5, 4)
-    assert result.chance == pytest.approx((3 / 4 + 1 / 3 + 2 / 4) / 5)
+    assert result.chance == 0.25
     assert result.as_rewardbench("judge", "function") == pytest.approx(
         {
             "model": "judge",

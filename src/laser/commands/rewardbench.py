@@ -35,7 +35,7 @@ class BenchResult:
     Attributes:
         num_pairs: Labelled pairs, or prompts with several candidates.
         candidates: Largest number of responses to one of them; 2 for pairs.
-        chance: Accuracy of choosing at random, in [0, 1].
+        chance: Accuracy of choosing at random, in [0, 1], RewardBench 2's ties aside.
         accuracy: For each reward model, "length only" and the selector where there is one, in [0, 1]: share of prompts
             whose best response is a correct one. Ties count by share, prompts with an unscored response as wrong.
         interval: 95% Wilson intervals of `accuracy`.
@@ -124,7 +124,7 @@ def rewardbench(
     return BenchResult(
         num_pairs=len(items),
         candidates=largest,
-        chance=float(np.mean([len(one.correct) / len(one.texts) for one in items])),
+        chance=_chance(items),
         accuracy={name: float(values.mean()) for name, values in right.items()},
         interval={name: wilson_interval(float(values.sum()), len(values)) for name, values in right.items()},
         by_category=by_category,
@@ -248,6 +248,12 @@ def _right(items: Sequence[Candidates], scores: Sequence[Labelled]) -> FloatArra
     return np.array(
         [float(all_above(of)) if _is_ties(one) else share_of_best(of) for one, of in zip(items, scores, strict=True)]
     )
+
+
+def _chance(items: Sequence[Candidates]) -> float:
+    """Accuracy of choosing at random; RewardBench 2's ties have none unless there is nothing else."""
+    chosen = [one for one in items if not _is_ties(one)] or items
+    return float(np.mean([len(one.correct) / len(one.texts) for one in chosen]))
 
 
 def _strict(items: Sequence[Candidates], right_N: FloatArray) -> FloatArray:

@@ -231,6 +231,7 @@ def describe_prompt(
         category="default" if _is_null(category) or category == "" else read_text(where, category),
         answer=golds[0] if golds else None,
         metadata=metadata,
+        conversational=any(isinstance(row.get(name), list | tuple) for name in used),
     )
 
 

@@ -61,7 +61,7 @@ def read_prompt(where: str, row: Row, name: str) -> tuple[tuple[Message, ...], f
         return check_prompt(where, _before_answer(found[0])), found[1]
     if name == PROMPT and is_conversation(row.get("chosen")) and is_conversation(row.get("rejected")):
         return read_compared(where, row, name).messages, frozenset()
-    raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+    raise DataError(_no_prompt(where, row, name))
 
 
 def read_compared(where: str, row: Row, name: str) -> Compared:
@@ -83,7 +83,7 @@ def read_compared(where: str, row: Row, name: str) -> Compared:
         if isinstance(row.get(count), int) and row[count] != expected:
             raise DataError(f"{where}: {count} is {row[count]}, but there are {expected}; get the file again")
     if base is None:
-        raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+        raise DataError(_no_prompt(where, row, name))
     if len(correct) == len(incorrect) == 3 and "num_correct" not in row:
         raise DataError(
             f"{where} has 3 chosen and 3 rejected responses: for the nine pairs of RM-Bench use laser tasks export "
@@ -182,7 +182,7 @@ def _pair(where: str, base: Sequence[Message] | None, chosen: Any, rejected: Any
     if messages is None:
         raise DataError(f"{where}: chosen begins with another conversation than the prompt; fix or remove the row")
     if not messages:
-        raise DataError(f"{where} has no field {name!r}; {_nearest(name, row)}")
+        raise DataError(_no_prompt(where, row, name))
     return Compared(check_prompt(where, messages), (better,), (worse,))
 
 
@@ -213,11 +213,12 @@ def _texts(where: str, name: str, value: Any) -> tuple[str, ...]:
     return tuple(read_text(where, text) for text in value)
 
 
-def _nearest(name: str, row: Row) -> str:
+def _no_prompt(where: str, row: Row, name: str) -> str:
+    if has_field(row, name):
+        return f"{where}: field {name!r} is null; fill or remove the row"
     close = difflib.get_close_matches(name, list(row), n=1)
-    if close:
-        return f"did you mean {close[0]!r:.80}? Set data.prompt_field"
-    return f"it has {_fields(row)}; set data.prompt_field"
+    has = f"did you mean {close[0]!r:.80}? Set" if close else f"it has {_fields(row)}; set"
+    return f"{where} has no field {name!r}; {has} data.prompt_field"
 
 
 def _fields(row: Row) -> str:

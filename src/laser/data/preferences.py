@@ -81,6 +81,7 @@ def _candidates(where: str, row: Any, number: int, fields: Fields) -> Candidates
     read = {*_READ, PROMPT, fields.prompt, "category"}
     named = {name: value for name, value in row.items() if name not in read} | {"category": category}
     prompt = describe_prompt(where, named, number, replace(fields, category=AUTO), compared.messages)
+    prompt = replace(prompt, conversational=any(isinstance(row.get(name), list | tuple) for name in read))
     return Candidates(prompt, compared.correct, compared.incorrect)
 
 

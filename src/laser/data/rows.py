@@ -140,7 +140,7 @@ def _json_document(content: bytes, name: str, line: str | None = None) -> Iterat
     """A list of rows, an object with the list under "examples" or "data", or one row, which may be in one line."""
     cure = "fix or remove the line" if line else "it may be cut off: get it again, or write one JSON object a line"
     value = _loads(content, line or name, cure)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "prompt" not in value:
         value = next((value[key] for key in _LISTS if _is_table(value.get(key))), value)
     if isinstance(value, list):
         yield from ((f"{name} row {number}", row) for number, row in enumerate(value, start=1))

@@ -90,7 +90,7 @@ class _Store:
             metadata = prompt.metadata
             if not _survives(metadata):
                 self._odd[row], metadata = metadata, {}
-            line = json.dumps([prompt.id, prompt.messages, prompt.answer, metadata]).encode()
+            line = json.dumps([prompt.id, prompt.messages, prompt.answer, metadata, prompt.conversational]).encode()
             self._file.write(line)
             begins.append(begins[-1] + len(line))
             codes.append(names.setdefault(prompt.category, len(names)))
@@ -106,8 +106,9 @@ class _Store:
 
     def read(self, row: int) -> Prompt:
         begin, end = int(self._begins[row]), int(self._begins[row + 1])
-        name, messages, answer, metadata = json.loads(os.pread(self._file.fileno(), end - begin, begin))
-        return Prompt(name, tuple(messages), self.names[self.codes[row]], answer, self._odd.get(row, metadata))
+        name, messages, answer, metadata, conversational = json.loads(os.pread(self._file.fileno(), end - begin, begin))
+        metadata, category = self._odd.get(row, metadata), self.names[self.codes[row]]
+        return Prompt(name, tuple(messages), category, answer, metadata, conversational)
 
 
 def pick(prompts: Sequence[Prompt], indices: Sequence[int] | IntArray) -> Sequence[Prompt]:

@@ -291,7 +291,14 @@ def _prompt(example: Example, task: Task, selection: Selection, role: Role) -> P
     if example.chosen is not None and example.rejected is not None:
         metadata |= {"chosen": example.chosen, "rejected": example.rejected}
     template = selection.template or task.template
-    return Prompt(example.id, _messages(example, template), example.category, example.answer, metadata)
+    return Prompt(
+        example.id,
+        _messages(example, template),
+        example.category,
+        example.answer,
+        metadata,
+        not isinstance(example.input, str),
+    )
 
 
 def _messages(example: Example, template: str) -> tuple[Message, ...]:

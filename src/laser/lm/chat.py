@@ -28,10 +28,10 @@ def encode_prompt(
     system_prompt: str | None = None,
     generation_prompt: bool = True,
 ) -> list[int]:
-    """Render messages with the chat template and tokenise.
+    """Render messages with the chat template and tokenize.
 
-    Text inside a message that spells a special token (``<|im_end|>``) stays text: such messages are tokenised on
-    their own with special tokens split, and put between the template's ids. A role that spells one is refused.
+    Text inside a message that spells a special token (``<|im_end|>``) stays text, and the template renders the rest of
+    the message as it would without. A role that spells one is refused.
 
     Args:
         tokenizer: A tokenizer with a chat template.
@@ -61,6 +61,32 @@ def encode_prompt(
     if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
         return _encode_guarded(tokenizer, conversation, generation_prompt)
     return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt))
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token id that ends the assistant's turn, or None if there is none.
+
+    It is the first control token that the chat template puts behind the assistant's text: Gemma's ``<end_of_turn>``,
+    Llama 3's ``<|eot_id|>``, ``<|im_end|>`` of a Qwen base model. Without a template, or where the template puts none
+    there, it is the tokenizer's EOS.
+    """
+    behind = _behind_answer(tokenizer) if has_chat_template(tokenizer) else ""
+    added = {int(index) for index in getattr(tokenizer, "added_tokens_decoder", {})} | control_ids(tokenizer)
+    found = (
+        token for token in _tokenize(tokenizer, behind) if token in added and str(tokenizer.decode([token])).strip()
+    )
+    end = next(found, tokenizer.eos_token_id)
+    return None if end is None else int(end)
+
+
+def _behind_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template's text behind the assistant's; empty where it refuses the conversation or drops the answer."""
+    answer = _unused_mark([])
+    conversation = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
+    try:
+        return _render(tokenizer, conversation, generation_prompt=False).rpartition(answer)[2]
+    except ModelError:
+        return ""
 
 
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -125,6 +151,11 @@ def _spells_special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool
     return any(token in text for token in _control_tokens(tokenizer))
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the special tokens."""
+    return set(map(int, tokenizer.convert_tokens_to_ids(sorted(_control_tokens(tokenizer)))))
+
+
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """Special tokens. Others that were added (``<think>``, Gemma's ``<b>``) are words of the model like any text."""
     known = _CONTROL_TOKENS.get(tokenizer)
@@ -136,15 +167,29 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 
 def _encode_guarded(
-    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool
 ) -> list[int]:
-    """Render with placeholders of private-use characters, then tokenise template and contents apart."""
-    placeholders = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(conversation)]
-    rendered = _render(tokenizer, placeholders, generation_prompt)
+    """Render with a mark in place of each control token that a message spells, then tokenize these apart.
+
+    The template sees everything else of the messages, so it trims, splits and decides as it does without them.
+    """
+    mark = _unused_mark([message["content"] for message in conversation])
+    control = sorted(_control_tokens(tokenizer), key=len, reverse=True)  # the longest first, as tokenizers match them
+    pattern = re.compile("|".join(map(re.escape, control)))
+    spelled: list[str] = []
+
+    def marked(found: re.Match[str]) -> str:
+        spelled.append(found.group())
+        return f"{mark}{len(spelled) - 1}{mark}"
+
+    marked_conversation = [{**message, "content": pattern.sub(marked, message["content"])} for message in conversation]
+    rendered = _render(tokenizer, marked_conversation, generation_prompt)
     ids: list[int] = []
-    for number, piece in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):  # template, content, template, ...
-        is_content = number % 2 == 1
-        ids += (
-            encode_text(tokenizer, conversation[int(piece)]["content"]) if is_content else _tokenize(tokenizer, piece)
-        )
+    for number, piece in enumerate(re.split(f"{mark}(\\d+){mark}", rendered)):  # text, spelled token, text, ...
+        ids += encode_text(tokenizer, spelled[int(piece)]) if number % 2 == 1 else _tokenize(tokenizer, piece)
     return ids
+
+
+def _unused_mark(texts: Sequence[str]) -> str:
+    """A private-use character that none of the texts has."""
+    return next(chr(code) for code in range(0xE000, 0xF900) if not any(chr(code) in text for text in texts))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from laser.core.errors import ModelError
+from laser.lm.limits import window_of
 from laser.lm.packing import by_length, pad_right
 from laser.lm.sources import choose_device, choose_dtype, load_classifier, load_tokenizer
 from laser.parallel.memory import Budget
@@ -37,9 +38,7 @@ class PromptLabels:
             ModelError("the device is out of memory with one text in a forward pass; label on another device"),
         )
         config = self._model.config
-        self._longest = min(
-            int(getattr(config, "max_position_embeddings", None) or 2**31), self._tokenizer.model_max_length
-        )
+        self._longest = min(window_of(config), self._tokenizer.model_max_length)
         pad = next((one for one in (config.pad_token_id, self._tokenizer.pad_token_id) if one is not None), 0)
         config.pad_token_id = self._pad_id = int(pad)
         self._labels: dict[int, str] = {int(index): str(label) for index, label in (config.id2label or {}).items()}

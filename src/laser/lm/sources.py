@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -30,7 +29,9 @@ from transformers import (
 )
 
 from laser.core.errors import ModelError
+from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
 from laser.lm.sharding import load_spread
+from laser.parallel.memory import is_out_of_memory
 from laser.parallel.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
@@ -102,9 +103,21 @@ def load_tokenizer(
     Raises:
         ModelError: There is none at `source`.
     """
-    return _load(
-        AutoTokenizer.from_pretrained, source, "a tokenizer", revision=revision, trust_remote_code=trust_remote_code
-    )
+    load = AutoTokenizer.from_pretrained
+    adapter = adapter_of(source)
+    if adapter is None:
+        return _load(load, source, "a tokenizer", revision=revision, trust_remote_code=trust_remote_code)
+    if (adapter / "tokenizer_config.json").is_file():
+        return _load_from(load, str(adapter), source, "a tokenizer", trust_remote_code=trust_remote_code)
+    base, revision = base_of(adapter)
+    return load_tokenizer(base, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def adapter_of(source: str) -> Path | None:
+    """The adapter folder that a source is, or that the run directory at a source holds; None for a model."""
+    if source.startswith(PACKAGE_PREFIX) or not Path(source).is_dir():
+        return None
+    return find_adapter(Path(source))
 
 
 def load_causal_lm(
@@ -177,14 +190,24 @@ def load_model_config(
     Raises:
         ModelError: As `load_causal_lm` does.
     """
-    return _load(
+    adapter = adapter_of(source)
+    options: dict[str, Any] = {}
+    if adapter is not None:
+        source, revision = base_of(adapter)
+        options = dict(head_of(adapter))
+    config = _load(
         AutoConfig.from_pretrained,
         source,
         "a model configuration",
         needs_weights=needs_weights,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        **options,
     )
+    if adapter is not None and is_classifier(adapter):
+        names = config.architectures or []
+        config.architectures = [name.replace("ForCausalLM", "ForSequenceClassification") for name in names]
+    return config
 
 
 def fingerprint(source: str, revision: str | None = None) -> str:
@@ -200,6 +223,13 @@ def fingerprint(source: str, revision: str | None = None) -> str:
         return f"gguf:{_gguf_digest(path)}"
     if not path.is_dir():
         return f"hub:{source}@{revision or 'main'}"
+    adapter = adapter_of(source)
+    if adapter is not None:
+        return f"adapter:{_folder_digest(adapter)}:{fingerprint(*base_of(adapter))}"
+    return f"folder:{_folder_digest(path)}"
+
+
+def _folder_digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(item for item in path.iterdir() if item.is_file()):
         size = file.stat().st_size
@@ -208,7 +238,7 @@ def fingerprint(source: str, revision: str | None = None) -> str:
             digest.update(stream.read(2**20))
             stream.seek(max(0, size - 4096))
             digest.update(stream.read())
-    return f"folder:{digest.hexdigest()[:32]}"
+    return digest.hexdigest()[:32]
 
 
 def fetch(source: str, revision: str | None = None) -> None:
@@ -217,6 +247,9 @@ def fetch(source: str, revision: str | None = None) -> None:
     Safe beside anything else: it touches files only. What is not on this machine is left alone.
     """
     try:
+        adapter = adapter_of(source)
+        if adapter is not None:
+            source, revision = base_of(adapter)
         folder = Path(resolve(source))
         if not folder.is_dir():
             folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
@@ -224,8 +257,8 @@ def fetch(source: str, revision: str | None = None) -> None:
             with file.open("rb", buffering=0) as stream:
                 while stream.read(_READ):
                     pass
-    except (ModelError, OSError):
-        return  # loading will say what is wrong
+    except (ModelError, OSError, ValueError):
+        return  # loading reports what is wrong
 
 
 def _load_model(
@@ -242,14 +275,19 @@ def _load_model(
     def load(path: str, **options: Any) -> Any:
         return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
 
+    adapter = adapter_of(source)
+
     def load_here() -> PreTrainedModel:
+        base, base_revision = (source, revision) if adapter is None else base_of(adapter)
         options: dict[str, Any] = {
-            "revision": revision,
+            "revision": base_revision,
             "trust_remote_code": trust_remote_code,
             "key_mapping": renaming,
         }
-        model, info = _load(load, source, wanted, **options)
-        missing = sorted(info["missing_keys"])
+        if adapter is not None and kind is AutoModelForSequenceClassification:
+            options |= head_of(adapter)
+        model, info = _load(load, base, wanted, **options)
+        missing = sorted(set(info["missing_keys"]) - (supplied_by(adapter) if adapter is not None else set()))
         if kind is AutoModel:  # encoders may do without their pooler
             missing = [name for name in missing if "pooler" not in name]
         if missing:
@@ -257,6 +295,8 @@ def _load_model(
                 f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; "
                 "choose another model"
             )
+        if adapter is not None:
+            model = merge_adapter(model, adapter)
         whole: PreTrainedModel = model.requires_grad_(False).eval()
         return whole
 
@@ -266,17 +306,29 @@ def _load_model(
 
 
 def _load(load: Callable[..., Any], source: str, wanted: str, *, needs_weights: bool = True, **options: Any) -> Any:
-    path = resolve(source, needs_weights=needs_weights)
+    return _load_from(load, resolve(source, needs_weights=needs_weights), source, wanted, **options)
+
+
+def _load_from(load: Callable[..., Any], path: str, source: str, wanted: str, **options: Any) -> Any:
     try:
         with _LOADING:
             return load(path, **{name: value for name, value in options.items() if value})
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except Exception as error:  # tokenizers and remote code raise anything
+        if is_out_of_memory(error):
+            raise
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         cure = "check the folder" if Path(path).is_dir() else "check the id and the network, or give a local folder"
         raise ModelError(f"cannot load {wanted} from {source} ({detail}); {cure}") from error
 
 
 def _check_folder(path: Path, needs_weights: bool) -> None:
+    adapter = find_adapter(path)
+    if adapter is not None:
+        base, _ = base_of(adapter)
+        raise ModelError(
+            f"{path} is an adapter of {base}, and a whole model is needed here; merge it first: "
+            f"PeftModel.from_pretrained(base, {str(path)!r}).merge_and_unload().save_pretrained(FOLDER)"
+        )
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; point to the folder that save_pretrained wrote")
     if needs_weights and not any(path.glob("*.safetensors")):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from laser.core.errors import TrainingError, diverged
 from laser.core.types import Prompt, Response
+from laser.lm.chat import end_of_turn
 from laser.lm.packing import by_length
 from laser.parallel.memory import Budget
 from laser.policy.decoding import choose_decoder
@@ -164,7 +165,9 @@ class TransformersGenerator:
     def _stop_ids(self) -> set[int]:
         configured = getattr(self._policy.model.generation_config, "eos_token_id", None)
         ids = set(configured) if isinstance(configured, list | tuple) else {configured}
-        return {int(token) for token in ids | {self._policy.tokenizer.eos_token_id} if token is not None}
+        tokenizer = self._policy.tokenizer
+        ids |= {tokenizer.eos_token_id, end_of_turn(tokenizer)}
+        return {int(token) for token in ids if token is not None}
 
     def _responses(self, rows: _Rows) -> list[Response]:
         texts = self._policy.tokenizer.batch_decode(rows.tokens, skip_special_tokens=True)

@@ -23,6 +23,7 @@ from laser.core.seeding import stream_seed
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.lm.chat import encode_prompt
 from laser.lm.footprint import footprint_of, room_on
+from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, packed_logps, response_logps
 from laser.lm.packing import TokenIds, by_length, pad_right
 from laser.parallel.memory import Budget
@@ -377,5 +378,4 @@ def compute_in_base_precision(model: PreTrainedModel) -> None:
 
 
 def _model_context(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or 2**31)
+    return window_of(model.config)

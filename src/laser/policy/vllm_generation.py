@@ -14,6 +14,7 @@ import torch
 
 from laser.core.errors import LaserError, ServerError
 from laser.core.types import Prompt, Response
+from laser.lm.chat import end_of_turn
 from laser.lm.packing import TokenIds
 from laser.policy.policy import Policy
 from laser.serving.endpoint import MALFORMED, Endpoint
@@ -59,6 +60,8 @@ class VllmGenerator:
         self._on_tokens = on_tokens or (lambda count: None)
         self._served: str | None = None
         self._trusted = False
+        end = end_of_turn(policy.tokenizer)
+        self._stop: dict[str, Any] = {} if end is None else {"stop_token_ids": [end]}
 
     def generate(
         self,
@@ -93,6 +96,7 @@ class VllmGenerator:
                 "seed": seed % 2**31,
                 "logprobs": 0,
                 "return_token_ids": True,
+                **self._stop,
             }
             for row, seed in zip(ids, seeds, strict=True)
         ]

@@ -13,32 +13,34 @@ Combination = Literal["raw", "zscore", "rank", "agreement"]
 
 
 def combine_scores(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination = "raw") -> FloatArray:
-    """The weighted mean over reward models of one prompt's scores.
+    """The weighted mean over reward models of one prompt's scores, shape (N,).
 
     A one-hot row of weights gives that model's scores, in whatever scale. With several, raw scores let the model with
-    the widest scale dominate (the paper's RM Score Ensemble); standardised over the prompt's responses, or replaced by
-    their ranks, every model has the same say.
+    the widest scale dominate (the paper's RM Score Ensemble); standardized over the prompt's responses, or replaced by
+    their ranks, every model has the same say. A model without a finite score for a response takes no part in its mean;
+    where scales differ that shifts a raw mean, so use another combination for models that abstain.
 
     Args:
         scores_KN: Raw scores, shape (K, N).
         weights_K: Weights of the models, summing to 1.
-        combination: "raw", "zscore" or "rank"; "agreement" is decided pair by pair (`orient_by_agreement`), and the
-            mean rank is what its scores are.
+        combination: "raw", "zscore" or "rank"; "agreement" is decided pair by pair (`orient_by_agreement`), and its
+            scores are mean ranks.
 
     Returns:
-        Shape (N,); NaN where any model with weight has no finite score.
+        Shape (N,); NaN where no model with weight has a finite score.
     """
     arms = np.flatnonzero(weights_K)
-    if combination == "raw" or len(arms) == 1:
-        combined: FloatArray = weights_K[arms] @ scores_KN[arms]
-        return combined
-    standard = _standardised if combination == "zscore" else _ranked
-    rows = np.stack([standard(scores_KN[arm]) for arm in arms])
-    mean: FloatArray = weights_K[arms] @ rows
-    return mean
+    rows = scores_KN[arms]
+    if combination != "raw" and len(arms) > 1:
+        standard = _standardized if combination == "zscore" else _ranked
+        rows = np.stack([standard(row) for row in rows])
+    weights_N = weights_K[arms] @ np.isfinite(rows)
+    totals_N = weights_K[arms] @ np.where(np.isfinite(rows), rows, 0.0)
+    mean: FloatArray = np.divide(totals_N, weights_N, out=np.full(rows.shape[1], np.nan), where=weights_N > 0)
+    return np.where(np.isfinite(rows).all(axis=0), totals_N, mean)  # no rounding where nothing is missing
 
 
-def _standardised(scores_N: FloatArray) -> FloatArray:
+def _standardized(scores_N: FloatArray) -> FloatArray:
     finite = scores_N[np.isfinite(scores_N)]
     deviation = finite.std() if len(finite) else 0.0
     if deviation == 0.0:

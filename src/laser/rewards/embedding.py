@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.types import FloatArray
+from laser.lm.limits import window_of
 from laser.lm.packing import by_length, pad_right
 from laser.parallel.memory import Budget
 from laser.rewards.weights import OUT_OF_MEMORY
-from laser.rewards.window import UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class TextEncoder:
         self._model = model
         self._tokenizer = tokenizer
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
-        self._window = int(getattr(model.config, "max_position_embeddings", None) or UNLIMITED)
+        self._window = window_of(model.config)
 
     def embed(self, texts: Iterable[str]) -> Mapping[str, Embedding | None]:
         """Embed distinct texts, each once.

@@ -12,10 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.lm.chat import encode_prompt, encode_text, encode_texts, has_chat_template
+from laser.lm.chat import end_of_turn as end_token
+from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, response_logps
 from laser.parallel.memory import Budget
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
-from laser.rewards.window import UNLIMITED, Overflow, fit, without_beginning
+from laser.rewards.window import Overflow, fit, without_beginning
 
 Normalization = Literal["sum", "per_token"]
 
@@ -57,8 +59,8 @@ class ResponseEncoder:
         self._context_length = context_length
         self._overflow: Overflow = overflow
         self._num_too_long = 0
-        ends = end_of_turn and tokenizer.eos_token_id is not None
-        self._ending = [int(tokenizer.eos_token_id)] if ends else []
+        end = end_token(tokenizer) if template == "chat" else tokenizer.eos_token_id
+        self._ending = [int(end)] if end_of_turn and end is not None else []
         self._plain_format = plain_format if template == "plain" else None
 
     def encode(
@@ -128,10 +130,9 @@ class LogLikelihoodRM(Weighted):
         models = [model] if reference_model is None else [model, reference_model]
         super().__init__(models)
         self._models = models
-        limits = [getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models]
         self._encoder = ResponseEncoder(
             tokenizer,
-            context_length=min(int(limit) if limit else UNLIMITED for limit in limits),
+            context_length=min(window_of(each.config) for each in models),
             overflow=overflow,
             end_of_turn=end_of_turn,
             template=template,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Overflow = Literal["skip", "cut_prompt"]
-UNLIMITED = 2**31
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from laser.data.split import Splits
 from laser.evaluation.accuracy import Accuracy, accuracy
 from laser.evaluation.metrics import check_gold
 from laser.lm.chat import PLAIN_TEMPLATE
+from laser.lm.limits import check_vocabulary
 from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
 from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator, TransformersGenerator
@@ -138,9 +139,11 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
         dtype=choose_dtype(section.precision, device),
         ranks=ranks if section.shard else None,
     )
+    tokenizer = build_tokenizer(section)
+    check_vocabulary(tokenizer, model.config, section.model)
     return Policy(
         model,
-        build_tokenizer(section),
+        tokenizer,
         lora_rank=section.lora.rank,
         lora_alpha=section.lora.alpha,
         lora_dropout=section.lora.dropout,

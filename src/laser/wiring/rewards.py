@@ -19,7 +19,6 @@ from laser.lm.sources import (
     fingerprint,
     load_causal_lm,
     load_encoder,
-    load_model_config,
     load_tokenizer,
 )
 from laser.parallel.ranks import Ranks
@@ -46,6 +45,7 @@ from laser.wiring.scorers import (
     check_classifier,
     check_pairwise,
     check_text_metric,
+    check_tokenizer,
 )
 
 
@@ -85,10 +85,7 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
             case section_of.PythonReward(factory=spec):
                 load_function(spec)
             case section_of.LogLikelihoodReward():
-                load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
-                tokenizer = load_tokenizer(
-                    model.model, revision=model.revision, trust_remote_code=model.trust_remote_code
-                )
+                tokenizer = check_tokenizer(model.model, model)
                 if model.template == "chat" and not has_chat_template(tokenizer):
                     raise RewardModelError(f"{model.model} has no chat template; set template = 'plain' for it")
             case section_of.ClassifierReward():
@@ -98,7 +95,7 @@ def check_reward_model(model: section_of.RewardModelConfig) -> None:
             case section_of.TextMetricReward():
                 check_text_metric(model)
             case section_of.SimilarityReward():
-                load_model_config(model.model, revision=model.revision, trust_remote_code=model.trust_remote_code)
+                check_tokenizer(model.model, model)
             case section_of.HttpReward() | section_of.JudgeReward() | section_of.ServedLogLikelihoodReward():
                 _reward_builder(model)().release()
     except LaserError as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from laser.config import rewards as section_of
 from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_text
+from laser.lm.limits import check_vocabulary
 from laser.lm.sources import (
     choose_device,
     choose_dtype,
@@ -39,7 +42,7 @@ def check_classifier(section: section_of.ClassifierReward) -> None:
     if section.factory is not None:
         load_function(section.factory)
     family, outputs = _family(section), _outputs(section.label)
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    tokenizer = check_tokenizer(section.model, section)
     check_template(tokenizer, section.template)
     if section.reward_token is not None:
         token_of(tokenizer, section.reward_token)
@@ -53,7 +56,7 @@ def check_classifier(section: section_of.ClassifierReward) -> None:
 def check_pairwise(section: section_of.PairwiseReward) -> None:
     """Find out without its weights whether a pairwise model can be used. Raises LaserError."""
     family = _pairwise_family(section)
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    tokenizer = check_tokenizer(section.model, section)
     if family == "pair_lm":
         check_judge(tokenizer, section.answers)
 
@@ -63,7 +66,16 @@ def check_text_metric(section: section_of.TextMetricReward) -> None:
     if section.model is None:
         build_text_metric(section).release()
         return
-    load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    check_tokenizer(section.model, section)
+
+
+def check_tokenizer(source: str, section: section_of.WeightsRewardBase) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer and check that the model can read all it gives. Raises ModelError."""
+    revision, remote_code = section.revision, section.trust_remote_code
+    config = load_model_config(source, revision=revision, trust_remote_code=remote_code)
+    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=remote_code)
+    check_vocabulary(tokenizer, config, source)
+    return tokenizer
 
 
 def build_classifier(section: section_of.ClassifierReward) -> RewardModel:

@@ -110,7 +110,7 @@ def bench(record: Mapping[str, Any]) -> Picture:
         axis = figure.subplots()
         axis.barh(range(len(names)), values, color=look(4).color, edgecolor=outline(), linewidth=0.5)
         axis.errorbar(values, range(len(names)), xerr=np.abs(bounds - values), fmt="none", ecolor=outline(), capsize=3)
-        axis.axvline(50, color=outline(), linestyle=(0, (2, 2)), linewidth=0.8)
+        axis.axvline(100 * record.get("chance", 0.5), color=outline(), linestyle=(0, (2, 2)), linewidth=0.8)
         axis.set_yticks(range(len(names)), [label(name) for name in names])
         axis.set(xlabel="accuracy on labelled pairs (%), 95% interval; dashed: chance", xlim=(0, 100))
 
@@ -128,8 +128,8 @@ def bench(record: Mapping[str, Any]) -> Picture:
     return Picture(
         "rewardbench",
         "Accuracy on labelled pairs",
-        f"Share of {record['num_pairs']} labelled pairs that each reward model orders correctly; ties count half, "
-        "pairs without a score count as wrong.",
+        f"Share of {record['num_pairs']} prompts whose correct response each reward model scores highest; ties count "
+        "by share, prompts with an unscored response as wrong.",
         draw,
         table("Accuracy on labelled pairs, by category (pairs)", head, rows),
         height=1.1 + 0.32 * len(names),

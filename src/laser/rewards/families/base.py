@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from laser.core.errors import RewardModelError
 from laser.lm.packing import pad_right
-from laser.rewards.window import UNLIMITED
 
 Outputs = Mapping[str, float]
 """Names of outputs and the weights with which they are added up."""
@@ -138,11 +137,6 @@ def output_names(config: Any, count: int) -> dict[str, int]:
     """Names of a head's outputs from ``id2label``, else their numbers."""
     named = {str(name): int(index) for index, name in (getattr(config, "id2label", None) or {}).items()}
     return named if len(named) == count else {str(index): index for index in range(count)}
-
-
-def window_of(config: Any) -> int:
-    """Tokens that a model can read, from its configuration."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or UNLIMITED)
 
 
 def pad_of(checkpoint: Checkpoint) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser.core.errors import RewardModelError
+from laser.lm.limits import window_of
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone, needed
 from laser.rewards.families.base import (
     Checkpoint,
@@ -29,7 +30,6 @@ from laser.rewards.families.base import (
     output_names,
     pad_of,
     states_at,
-    window_of,
 )
 
 _TEMPERATURE = 10.0  # of the gate, where the configuration is silent

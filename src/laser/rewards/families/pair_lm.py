@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_prompt, has_chat_template
-from laser.rewards.families.base import Checkpoint, PairModel, Row, pad_of, window_of
+from laser.lm.limits import window_of
+from laser.rewards.families.base import Checkpoint, PairModel, Row, pad_of
 from laser.rewards.families.lm_head import load_lm, next_logits
 from laser.rewards.families.tokens import token_of
 

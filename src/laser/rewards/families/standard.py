@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser.core.errors import ModelError
+from laser.lm.limits import window_of
 from laser.lm.packing import pad_right
 from laser.lm.sources import load_classifier
 from laser.rewards.families.base import (
@@ -23,7 +24,6 @@ from laser.rewards.families.base import (
     check_outputs,
     output_names,
     padded,
-    window_of,
 )
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.errors import RewardModelError
-from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, Row, pad_of, window_of
+from laser.lm.limits import window_of
+from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, Row, pad_of
 from laser.rewards.families.lm_head import load_lm, next_logits
 from laser.rewards.families.tokens import token_of
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from laser.core.errors import ModelError
+from laser.lm.limits import window_of
 from laser.rewards.families.backbone import head_tensors, hidden_states, linear, load_backbone
 from laser.rewards.families.base import (
     Checkpoint,
@@ -26,7 +27,6 @@ from laser.rewards.families.base import (
     last_states,
     output_names,
     pad_of,
-    window_of,
 )
 
 HEADS = ("v_head.summary", "v_head", "regression_head", "score_head", "reward_head", "rm_head", "score", "out_proj")

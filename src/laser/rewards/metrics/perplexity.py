@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.lm.chat import encode_text
+from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, response_logps
 from laser.parallel.memory import Budget
-from laser.rewards.families.base import window_of
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 
