@@ -17,40 +17,6 @@ from laser.serving.endpoint import Endpoint
 from servers import serving
 from tiny import make_prompt
 
-VERDICTS = [
-    ("A", "A"),
-    (" B\n", "B"),
-    ("**C**", "C"),
-    ("(A)", "A"),
-    ("A.", "A"),
-    ("B: it is correct", "B"),
-    ("A\nbecause it is shorter", "A"),
-    ("A is better", "A"),
-    ("Response B is clearly better.", "B"),
-    ("I think answer A wins", "A"),
-    ("[[B]]", "B"),
-    ("A would be nice, but [[A]] ... no: [[C]]", "C"),
-    ("My verdict: B", "B"),
-    ("The winner is: **A**", "A"),
-    ("", None),
-    ("D", None),
-    ("AB", None),
-    ("a", None),
-    ("A good answer would say more", None),
-    ("Both are fine", None),
-    ("A is worse", None),
-    ("A is not better", None),
-    ("Answer: A good one", None),
-    ("I cannot judge this.", None),
-]
-
-
-@pytest.mark.parametrize(("text", "letter"), VERDICTS)
-def test_a_verdict_is_found_where_there_is_one(text, letter):
-    found = find_verdict(text)
-    assert (found.letter if found else None) == letter
-    assert found is None or text[found.start] == letter
-
 
 def token(text, **alternatives):
     return {"token": text, "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in alternatives.items()]}

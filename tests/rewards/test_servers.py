@@ -8,10 +8,12 @@ import pytest
 
 from laser.config import parse_config
 from laser.core.errors import RewardModelError
+from laser.rewards.chat import fill
 from laser.rewards.http import HttpRM
-from laser.rewards.judge import JudgeRM, expected_rating, fill, parsed_rating
+from laser.rewards.judge import JudgeRM
 from laser.rewards.loglik import ResponseEncoder
 from laser.rewards.pool import Arm, RewardPool
+from laser.rewards.replies import expected_rating
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
@@ -114,7 +116,7 @@ def test_a_judge_is_read_by_its_probabilities_or_its_words():
 def test_no_chat_completion_is_a_sentence(reply):
     with (
         serving(lambda path, payload, number: reply) as server,
-        pytest.raises(RewardModelError, match="no chat completion"),
+        pytest.raises(RewardModelError, match="not a chat completion"),
     ):
         judge(server).score(PROMPTS, RESPONSES)
 
@@ -188,18 +190,12 @@ def test_ratings_of_two_digits_are_read_from_the_text():
 
     with serving(answer) as server:
         assert judge(server, scale=(1, 10)).score(PROMPTS[:1], [["x"]])[0].tolist() == [10]
-        assert judge(server, scale=(0, 9)).score(PROMPTS[:1], [["x"]])[0].tolist() == [1]
         assert "logprobs" not in server.asked[0][1]
+        assert np.isnan(judge(server, scale=(0, 9)).score(PROMPTS[:1], [["x"]])[0]).all()  # 10 is off this scale
+        assert server.asked[1][1]["logprobs"] is True
 
 
-def test_ratings():
-    assert parsed_rating("4", (1, 5)) == 4
-    assert parsed_rating("Rating (1-5): 4", (1, 5)) == 4
-    assert parsed_rating("On a scale of 1 to 5: 4", (1, 5)) == 4
-    assert parsed_rating("-2", (-2, 2)) == -2
-    assert parsed_rating("Score: 3.5/5", (1, 5)) == 3.5
-    assert math.isnan(parsed_rating("17", (1, 5)))
-    assert math.isnan(parsed_rating("", (1, 5)))
+def test_expected_ratings_and_templates():
     assert math.isnan(expected_rating([{"token": "The", "logprob": -0.1}, {"token": "4", "logprob": -2}], (1, 5)))
     assert math.isnan(expected_rating([], (1, 5)))
     assert fill("{a}{b}", {"a": "{b}", "b": "x"}) == "{b}x"

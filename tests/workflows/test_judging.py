@@ -320,7 +320,7 @@ def test_the_judges_settings(tmp_path):
     assert load_judge("http://h:1", ["model=m"]).url == "http://h:1"
     for overrides, words in (
         ([], "'model' is missing; add it, or give --judge-set model="),
-        (["model=m", "modell=n"], "unknown key 'modell'; known keys: url, model"),
+        (["model=m", "modell=n"], "unknown key 'modell'; known keys: url, api_key_env, "),
         (["model=m", "timeout=0"], "timeout: input should be greater than 0"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -345,6 +345,12 @@ KNOBS = {
     "template": "{prompt}{first}{second}",
     "use_logprobs": False,
     "max_tokens": 77,
+    "max_completion_tokens": 78,
+    "temperature": 0.5,
+    "reasoning_effort": "low",
+    "extra_body": {"seed": 7},
+    "requests_per_minute": 30,
+    "tokens_per_minute": 600,
     "api_key_env": "LASER_TEST_KEY",
 }
 
@@ -357,14 +363,20 @@ def test_every_field_reaches_the_judge(name, monkeypatch, tmp_path):
     built = {}
     for value in ({}, {name: KNOBS[name]}):
         pairwise = build_pairwise_judge(JudgeConfig(url="http://h:1", model="m", **value), None)
-        endpoint = pairwise._endpoint._endpoint
+        endpoint, fields = pairwise._chat._endpoint._endpoint, pairwise._chat.fields
         built[bool(value)] = {
             "timeout": endpoint._timeout,
             "retries": endpoint._retries,
             "concurrency": endpoint.concurrency,
             "template": pairwise._template,
-            "use_logprobs": pairwise._use_logprobs,
-            "max_tokens": pairwise._max_tokens,
+            "use_logprobs": pairwise._chat.use_logprobs,
+            "max_tokens": fields.get("max_tokens"),
+            "max_completion_tokens": fields.get("max_completion_tokens"),
+            "temperature": fields.get("temperature"),
+            "reasoning_effort": fields.get("reasoning_effort"),
+            "extra_body": {name: value for name, value in fields.items() if name == "seed"},
+            "requests_per_minute": endpoint._pace._per_request and 60 / endpoint._pace._per_request,
+            "tokens_per_minute": endpoint._pace._per_token and 60 / endpoint._pace._per_token,
             "api_key_env": endpoint._key,
         }[name]
     assert built[True] == ("k" if name == "api_key_env" else KNOBS[name]) != built[False]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from laser.config.section import Address, Device, Factory, PositiveInt, Section, ServerPath
+from laser.config.section import Device, Factory, PositiveInt, Section, ServerPath
+from laser.config.servers import ChatSection, ServerSection
 
 
 class RewardModelBase(Section):
@@ -279,22 +280,12 @@ class PythonReward(RewardModelBase):
     timeout: Timeout = None
 
 
-class ServerRewardBase(RewardModelBase):
+class ServerRewardBase(ServerSection, RewardModelBase):
     """What every reward model behind a server has."""
-
-    url: Address = Field(description="Address of the server, such as http://127.0.0.1:8000.")
-    api_key_env: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable with the key; keys are never written into files.",
-    )
-    timeout: float = Field(60.0, gt=0, description="Seconds without a sign of the server before a try fails.")
-    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
-    concurrency: PositiveInt = Field(8, description="Requests under way at once.")
 
 
 class HttpReward(ServerRewardBase):
-    """A reward server: one's own, OpenRLHF's, or vLLM's classification and pooling endpoints."""
+    """A reward server: your own, OpenRLHF's, or vLLM's classification and pooling endpoints."""
 
     type: Literal["http"] = "http"
     format: Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"] = Field(
@@ -305,7 +296,7 @@ class HttpReward(ServerRewardBase):
     max_batch: PositiveInt = Field(64, description="Responses per request, for formats that take several.")
 
 
-class JudgeReward(ServerRewardBase):
+class JudgeReward(ChatSection, ServerRewardBase):
     """A chat model behind an OpenAI-compatible endpoint that rates responses against a rubric."""
 
     type: Literal["judge"] = "judge"
@@ -314,9 +305,6 @@ class JudgeReward(ServerRewardBase):
         None, description="What the judge is asked, with {prompt}, {response}, {low}, {high}; None: a general rubric."
     )
     scale: tuple[int, int] = Field((1, 5), description="Lowest and highest rating.")
-    use_logprobs: bool = Field(
-        True, description="Expected rating over token probabilities, where the server has them and ratings one digit."
-    )
     cache: str | None = Field(None, description="SQLite file that keeps replies by content; None: none is kept.")
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights
+from laser.rewards.chat import FIELDS, Answer, Chat, fill
 from laser.rewards.http import split_rows
+from laser.rewards.replies import Completion, expected_rating, find_rating, spoken, token_at
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import MALFORMED, Outcome, shown
+from laser.serving.endpoint import shown
 
-_MAX_FAILURES = 16  # failures in a row; no fewer than two for every request under way
+_MAX_FAILURES = 16  # in a row; at least two for every request under way
+_UNREAD = 0.2  # share of replies without a rating above which the user hears of it
 
 RUBRIC = """\
 Rate how good the response is as an answer to the question, from {low} (useless or wrong) to {high} (correct, complete
@@ -35,17 +37,18 @@ Answer with one number from {low} to {high} and nothing else."""
 class JudgeRM(NoWeights):
     """Scores with a judge's rating.
 
-    The score is the expected rating over the probabilities of the first token of its answer, where the endpoint tells
-    them; otherwise the first number in the answer. It is NaN where the judge gives no rating on the scale. The
-    expectation separates responses that would both be rated 4 and needs no sampling (G-Eval, arXiv 2303.16634).
-    It is NaN too where a request fails or its reply is no chat completion, while others are answered.
+    The rating is read from what the judge says after its thoughts (`laser.rewards.replies`). Where the endpoint gives
+    the probabilities of its token, the score is the expected rating over them: it separates responses that would both
+    be rated 4 and needs no sampling (G-Eval, arXiv 2303.16634). The score is NaN where the judge gives no rating on the
+    scale, and where a request fails or its reply is not a chat completion while others are answered.
 
     Args:
         endpoint: The server, with its cache.
         model: Name of the served model.
         rubric: What the judge is asked, with {prompt}, {response}, {low} and {high}.
         scale: Lowest and highest rating, whole numbers.
-        use_logprobs: Ask for the probabilities, where all ratings have one digit: only then is the first token one.
+        use_logprobs: Ask for the probabilities, where all ratings have one digit: only then is a rating one token.
+        fields: Further fields of the requests.
 
     Raises:
         RewardModelError: The rubric lacks {prompt} or {response}, or the scale is empty.
@@ -59,46 +62,49 @@ class JudgeRM(NoWeights):
         rubric: str = RUBRIC,
         scale: tuple[int, int] = (1, 5),
         use_logprobs: bool = True,
+        fields: Mapping[str, Any] = FIELDS,
     ) -> None:
         for name in ("{prompt}", "{response}"):
             if name not in rubric:
                 raise RewardModelError(f"the rubric has no {name}; put {name} where it goes")
         if scale[0] >= scale[1]:
             raise RewardModelError(f"the scale {list(scale)} is empty; write [lowest, highest]")
-        self._endpoint = endpoint
-        self._model = model
+        self._chat = Chat(
+            endpoint,
+            model=model,
+            fields=fields,
+            use_logprobs=use_logprobs and scale[0] >= 0 and scale[1] <= 9,
+            max_failures=max(_MAX_FAILURES, 2 * endpoint.concurrency),
+        )
         self._rubric = rubric
         self._scale = scale
-        self._use_logprobs = use_logprobs and scale[0] >= 0 and scale[1] <= 9
         self._num_tokens = 0
+        self._has_warned = False
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`.
 
         Raises:
-            RewardModelError: No request was answered, key or quota were refused, or the server was given up. What was
-                answered is in the cache.
+            RewardModelError: No request was answered, the key or the quota was refused, or the server failed too often.
+                Replies that did arrive are in the cache.
         """
-        payloads = [self._payload(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
-        outcomes = self._endpoint.post_each(
-            "/v1/chat/completions",
-            payloads,
-            max_failures=max(_MAX_FAILURES, 2 * self._endpoint.concurrency),
-            keep=lambda reply: self._read(reply) is not None,
-        )
-        read = [self._read(outcome.reply) if outcome.error is None else None for outcome in outcomes]
+        rows = zip(prompts, responses, strict=True)
+        answers = self._chat.ask([self._question(prompt, text) for prompt, row in rows for text in row])
+        said = [answer.completion for answer in answers if answer.completion is not None]
         self._num_tokens += sum(
-            one.num_tokens
-            for one, outcome in zip(read, outcomes, strict=True)
-            if one is not None and not outcome.cached
+            answer.completion.num_tokens
+            for answer in answers
+            if answer.completion is not None and not answer.outcome.cached
         )
-        failed = [outcome for one, outcome in zip(read, outcomes, strict=True) if one is None]
-        if failed and (len(failed) == len(outcomes) or any(outcome.ends for outcome in failed)):
+        failed = [answer for answer in answers if answer.completion is None]
+        if failed and (not said or any(answer.outcome.ends for answer in failed)):
             raise RewardModelError(
-                f"{len(failed)} of {len(outcomes)} requests to the judge failed: {_reason(failed)}; mend that and run "
-                "again, which asks only for what is not in `cache`"
+                f"{len(failed)} of {len(answers)} requests to the judge failed: {_reason(failed)}; fix that and run "
+                "again, which requests only what is not in `cache`"
             )
-        return split_rows([one.rating if one is not None else math.nan for one in read], responses)
+        ratings = [self._rating(answer.completion) for answer in answers]
+        self._warn_of([one for one, rating in zip(answers, ratings, strict=True) if math.isnan(rating)], len(said))
+        return split_rows(ratings, responses)
 
     def take_tokens(self) -> int:
         """Tokens billed since the last call."""
@@ -106,81 +112,41 @@ class JudgeRM(NoWeights):
         return count
 
     def release(self) -> None:
-        """Close the connections."""
-        self._endpoint.close()
+        """Close the cache and the connections."""
+        self._chat.close()
 
-    def _payload(self, prompt: Prompt, response: str) -> dict[str, Any]:
+    def _question(self, prompt: Prompt, response: str) -> str:
         texts = {"prompt": prompt.text, "response": response, "low": self._scale[0], "high": self._scale[1]}
-        return {
-            "model": self._model,
-            "messages": [{"role": "user", "content": fill(self._rubric, texts)}],
-            "temperature": 0,
-            "max_tokens": 8,
-            **({"logprobs": True, "top_logprobs": 20} if self._use_logprobs else {}),
-        }
+        return fill(self._rubric, texts)
 
-    def _read(self, reply: Any) -> _Read | None:
-        """Rating and tokens of a chat completion; None if the reply is none."""
-        try:
-            choice = reply["choices"][0]
-            text = choice["message"]["content"] or ""
-            logprobs = choice.get("logprobs") or {}
-            num_tokens = int((reply.get("usage") or {}).get("total_tokens", 0))
-            first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
-            expected = expected_rating(first, self._scale) if self._use_logprobs else math.nan
-            return _Read(expected if not math.isnan(expected) else parsed_rating(text, self._scale), num_tokens)
-        except MALFORMED:
-            return None
+    def _rating(self, completion: Completion | None) -> float:
+        """NaN where there is no reply, or no rating in it."""
+        found = None if completion is None else find_rating(completion.text, self._scale)
+        if completion is None or found is None:
+            return math.nan
+        token, alternatives = token_at(completion.tokens, found.start)
+        if self._chat.use_logprobs and token.strip().isdigit():
+            expected = expected_rating(alternatives, self._scale)
+            if not math.isnan(expected):
+                return expected
+        return math.nan if completion.is_cut and found.is_last else found.value
 
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What a reply says: its rating, NaN where it gives none, and the tokens that it cost."""
-
-    rating: float
-    num_tokens: int
-
-
-def _reason(failed: Sequence[Outcome]) -> str:
-    """Why most of the requests that were made have no rating."""
-    reasons = Counter(
-        str(outcome.error)
-        if outcome.error is not None
-        else f"the judge answered {shown(outcome.reply)}, which is no chat completion"
-        for outcome in failed
-        if outcome.asked
-    )
-    return reasons.most_common(1)[0][0]
+    def _warn_of(self, unrated: Sequence[Answer], num_said: int) -> None:
+        """Say once that many replies have no rating, with one of them and the cure."""
+        unread = [answer.completion for answer in unrated if answer.completion is not None]
+        if self._has_warned or len(unread) <= _UNREAD * num_said:
+            return
+        self._has_warned = True
+        is_cut = unread[0].is_cut or spoken(unread[0].text) is None
+        cure = "raise max_tokens (or max_completion_tokens)" if is_cut else "ask for one number in the rubric"
+        warnings.warn(
+            f"{len(unread)} of {num_said} replies of the judge have no rating from {self._scale[0]} to "
+            f"{self._scale[1]}, such as {shown(unread[0].text)}; {cure}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
-def fill(template: str, values: Mapping[str, object]) -> str:
-    """Put values where their {names} stand, once: braces inside a value stay what they are."""
-    pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
-    return re.sub(pattern, lambda match: str(values[match.group()[1:-1]]), template)
-
-
-def expected_rating(top_logprobs: Sequence[Mapping[str, Any]], scale: tuple[int, int]) -> float:
-    """Mean rating under the probabilities of the ratings among the likeliest first tokens.
-
-    Args:
-        top_logprobs: The likeliest tokens, each with `token` and `logprob`.
-        scale: Lowest and highest rating.
-
-    Returns:
-        NaN where ratings hold less than half of the probability: then the token is not the rating.
-    """
-    mass: dict[int, float] = {}
-    for entry in top_logprobs:
-        token = str(entry.get("token", "")).strip()
-        if token.isascii() and token.isdigit() and scale[0] <= int(token) <= scale[1]:
-            mass[int(token)] = mass.get(int(token), 0.0) + math.exp(float(entry["logprob"]))
-    total = sum(mass.values())
-    return sum(rating * weight for rating, weight in mass.items()) / total if total >= 0.5 else float("nan")
-
-
-def parsed_rating(text: str, scale: tuple[int, int]) -> float:
-    """The first number of the answer, a repeated scale aside; NaN if there is none or it lies off the scale."""
-    text = re.sub(rf"(?<![\d.]){scale[0]}\s*(?:-|–|to)\s*{scale[1]}(?![\d.]*\d)", "", text)
-    match = re.search(r"-?\d+(?:\.\d+)?", text)
-    value = float(match.group()) if match else float("nan")
-    return value if scale[0] <= value <= scale[1] else float("nan")
+def _reason(failed: Sequence[Answer]) -> str:
+    """Why most of the requests that were made failed."""
+    return Counter(answer.problem for answer in failed if answer.outcome.asked).most_common(1)[0][0]

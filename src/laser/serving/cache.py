@@ -84,10 +84,6 @@ class CachedEndpoint:
             results.append(outcome)
         return results
 
-    def spent(self, num_tokens: int) -> None:
-        """Count tokens that the server billed against the limit of tokens per minute."""
-        self._endpoint.spent(num_tokens)
-
     def close(self) -> None:
         """Close the file and the connections."""
         if self._database is not None:

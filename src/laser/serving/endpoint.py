@@ -181,10 +181,6 @@ class Endpoint:
                 raise
         return outcomes
 
-    def spent(self, num_tokens: int) -> None:
-        """Count tokens that the server billed against the limit of tokens per minute."""
-        self._pace.spent(num_tokens)
-
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
@@ -195,6 +191,7 @@ class Endpoint:
         body = self._send(method, path, payload, stop)
         try:
             reply = json.loads(body)
+            self._pace.spent(billed(reply))
             return reply if self._secret is None else self._secret.removed_from(reply)
         except (ValueError, RecursionError):
             said = self._shortened(body[:_COMPLAINT].decode("utf-8", "replace"))
@@ -259,6 +256,14 @@ def shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 80
     return short.repr(value)[:_SHOWN]
+
+
+def billed(reply: Any) -> int:
+    """Tokens that an OpenAI-compatible server bills for a reply; 0 where it does not say."""
+    try:
+        return max(0, int(reply["usage"]["total_tokens"]))
+    except MALFORMED:
+        return 0
 
 
 def _outcome(future: Future[Any]) -> Outcome:

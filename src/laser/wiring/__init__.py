@@ -24,7 +24,6 @@ from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
 from laser.policy.sharded_generation import ShardedGenerator
 from laser.policy.vllm_generation import VllmGenerator
-from laser.serving.endpoint import Endpoint
 from laser.training.batch import Parts
 from laser.training.learner import Learner
 from laser.training.loop import draw_batches
@@ -35,6 +34,7 @@ from laser.wiring.data import build_splits
 from laser.wiring.fitting import make_room
 from laser.wiring.rewards import build_pool, check_reward_model, reward_fingerprints
 from laser.wiring.selection import build_feedback, build_selector, build_signal, split_off_probe
+from laser.wiring.servers import build_endpoint
 from laser.wiring.tracking import build_tracking, check_tracking
 
 __all__ = [
@@ -172,16 +172,9 @@ def build_generator(
     if section.engine == "python":
         return custom_generator(section.factory or "", policy)
     server = section.server
-    endpoint = Endpoint(
-        server.url,
-        api_key_env=server.api_key_env,
-        timeout=server.timeout,
-        retries=server.retries,
-        concurrency=server.concurrency,
-    )
     return VllmGenerator(
         policy,
-        endpoint,
+        build_endpoint(server),
         model=server.model,
         adapter_folder=Path(server.adapter_folder) if server.adapter_folder else None,
         tolerance=server.logp_tolerance,

@@ -7,9 +7,9 @@ from pathlib import Path
 from laser.config.judge import JudgeConfig
 from laser.rewards.pairwise_judge import TEMPLATE, PairwiseJudge
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import Endpoint
+from laser.wiring.servers import build_endpoint, request_fields
 
-_MAX_FAILURES = 16  # failures in a row; no fewer than two for every request under way
+_MAX_FAILURES = 16  # in a row; at least two for every request under way
 
 
 def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJudge:
@@ -17,23 +17,17 @@ def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJu
 
     Args:
         section: Its configuration.
-        cache: Where replies are kept if the configuration does not say; None: nowhere.
+        cache: File that keeps replies if the configuration names none; None: no file.
 
     Raises:
         LaserError: The address, key, template or cache cannot be used.
     """
-    endpoint = Endpoint(
-        section.url,
-        api_key_env=section.api_key_env,
-        timeout=section.timeout,
-        retries=section.retries,
-        concurrency=section.concurrency,
-    )
+    endpoint = build_endpoint(section, tokens_per_minute=section.tokens_per_minute)
     return PairwiseJudge(
         CachedEndpoint(endpoint, Path(section.cache) if section.cache is not None else cache),
         model=section.model,
         template=section.template or TEMPLATE,
         use_logprobs=section.use_logprobs,
-        max_tokens=section.max_tokens,
+        fields=request_fields(section),
         max_failures=max(_MAX_FAILURES, 2 * section.concurrency),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,6 @@ from laser.rewards.user_code import UserCode
 from laser.rewards.user_files import folder_of, forget_files, function_fingerprint, load_function
 from laser.rewards.wrappers import CorruptedRM
 from laser.serving.cache import CachedEndpoint
-from laser.serving.endpoint import Endpoint
 from laser.wiring.custom import custom_reward_model
 from laser.wiring.scorers import (
     build_classifier,
@@ -47,6 +47,7 @@ from laser.wiring.scorers import (
     check_text_metric,
     check_tokenizer,
 )
+from laser.wiring.servers import build_endpoint, request_fields
 
 
 def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
@@ -183,17 +184,6 @@ def _build_similarity(section: section_of.SimilarityReward) -> RewardModel:
     return SimilarityRM(model, tokenizer, max_batch_tokens=section.max_batch_tokens)
 
 
-def build_endpoint(section: section_of.ServerRewardBase) -> Endpoint:
-    """The server of a reward model."""
-    return Endpoint(
-        section.url,
-        api_key_env=section.api_key_env,
-        timeout=section.timeout,
-        retries=section.retries,
-        concurrency=section.concurrency,
-    )
-
-
 def _build_http(section: section_of.HttpReward) -> RewardModel:
     return HttpRM(
         build_endpoint(section),
@@ -207,11 +197,12 @@ def _build_http(section: section_of.HttpReward) -> RewardModel:
 def _build_judge(section: section_of.JudgeReward) -> RewardModel:
     cache = Path(section.cache) if section.cache is not None else None
     return JudgeRM(
-        CachedEndpoint(build_endpoint(section), cache),
+        CachedEndpoint(build_endpoint(section, tokens_per_minute=section.tokens_per_minute), cache),
         model=section.model,
         rubric=section.rubric or RUBRIC,
         scale=section.scale,
         use_logprobs=section.use_logprobs,
+        fields=request_fields(section),
     )
 
 
@@ -246,8 +237,8 @@ def _fingerprint(model: section_of.RewardModelConfig) -> str:
             source = model.model or model.tokenizer
             return f"text_metric:{fingerprint(source, model.revision) if source is not None else model.metric}"
         case section_of.JudgeReward():
-            rubric = hashlib.sha256((model.rubric or RUBRIC).encode()).hexdigest()[:16]
-            return f"judge:{model.model}:{rubric}:{model.scale}"
+            asked = json.dumps([model.rubric or RUBRIC, model.use_logprobs, request_fields(model)], sort_keys=True)
+            return f"judge:{model.model}:{hashlib.sha256(asked.encode()).hexdigest()[:16]}:{model.scale}"
         case section_of.HttpReward():
             return f"http:{model.format}:{model.model}:{model.path}"  # the server may move
         case section_of.ServedLogLikelihoodReward():

@@ -1,0 +1,67 @@
+"""The configuration of what is behind a server: how it is reached, and what a judge's requests have in them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from laser.config.section import Address, PositiveInt, Section
+
+_Absent = BeforeValidator(lambda value: "none" if value is None else value)  # `none` on the command line is None
+
+
+class ServerSection(Section):
+    """How a server is reached."""
+
+    url: Address = Field(description="Address of the server, such as http://127.0.0.1:8000.")
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the key; keys are never written into files.",
+    )
+    timeout: float = Field(
+        60.0, gt=0, description="Seconds that one try may take, from the first packet to the last byte of the reply."
+    )
+    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
+    concurrency: PositiveInt = Field(8, description="Requests under way at once.")
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="Requests that start in a minute at most, evenly spaced; None: no limit."
+    )
+
+
+class ChatSection(Section):
+    """What a judge's requests have in them besides the model and the question."""
+
+    use_logprobs: bool = Field(
+        True, description="Read the answer from token probabilities, where the server gives them."
+    )
+    max_tokens: Annotated[PositiveInt | Literal["none"], _Absent] = Field(
+        8, description="Longest reply, in tokens; raise it for a model that thinks first. 'none': not sent."
+    )
+    max_completion_tokens: PositiveInt | None = Field(
+        None, description="Sent instead of max_tokens, for models that refuse that name; None: not sent."
+    )
+    temperature: Annotated[Annotated[float, Field(ge=0)] | Literal["none"], _Absent] = Field(
+        0.0, description="Sampling temperature; 'none': not sent, for models that refuse it."
+    )
+    reasoning_effort: str | None = Field(
+        None, description="How long the model thinks, in the server's words, such as 'low'; None: not sent."
+    )
+    extra_body: dict[str, JsonValue] = Field(
+        {}, description="Further fields of the request, such as {chat_template_kwargs = {enable_thinking = false}}."
+    )
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Tokens that the server bills in a minute at most; None: no limit."
+    )
+
+    @model_validator(mode="after")
+    def _check_extra_body(self) -> Self:
+        for name in self.extra_body:
+            if name in ("model", "messages", "stream", "n"):
+                raise ValueError(f"extra_body cannot have {name!r}, which the judge itself sets; remove it")
+            if name in ("logprobs", "top_logprobs"):
+                raise ValueError(f"extra_body cannot have {name!r}; set use_logprobs")
+            if name in ("max_tokens", "max_completion_tokens", "temperature", "reasoning_effort"):
+                raise ValueError(f"extra_body cannot have {name!r}, which is a field of its own; set that")
+        return self
