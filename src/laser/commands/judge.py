@@ -206,12 +206,11 @@ def _judge(
     reasons = Counter(one.said for both in verdicts for one in both if one.problem == "failed")
     reason = reasons.most_common(1)[0][0] if reasons else ""
     if compared is None or (compared.first_shown is None and compared.num_identical < len(pairs)):
-        what = (
-            reason
+        unread = (
             f"{problems['nonsense']} replies name neither response; raise max_tokens for a judge that thinks first, or "
             "try another model or template"
         )
-        raise ServerError(f"the judge gave no verdict on any of {len(pairs)} prompts: {what}")
+        raise ServerError(f"the judge gave no verdict on any of {len(pairs)} prompts: {reason or unread}")
     return Judged(
         compared=compared,
         unmatched=len(ours) + len(baseline) - 2 * len(pairs),
