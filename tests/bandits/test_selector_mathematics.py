@@ -1,5 +1,8 @@
 """The mathematics of each selector, against its equations, other code or draws."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from pareto_bandit.policy import DisjointLinUCBPolicy
@@ -153,11 +156,9 @@ def test_the_width_of_neural_ucb_is_that_of_explicit_gradients(confidence):
     network = selector._arms[0].network
 
     def gradient(c):
-        layers = network.forward(c[None])
-        deltas = network.deltas(layers, np.ones((1, 1)))
-        return np.concatenate(
-            [part for h, d in zip(layers[:-1], deltas, strict=True) for part in (np.outer(h[0], d[0]).ravel(), d[0])]
-        )
+        factors = network.factors(c[None])
+        layers = zip(factors.inputs, factors.deltas, strict=True)
+        return np.concatenate([part for h, d in layers for part in (np.outer(h[0], d[0]).ravel(), d[0])])
 
     rows, gradients = contexts(30), []
     for row in rows:
@@ -178,19 +179,61 @@ def test_gradients_of_the_network_match_finite_differences():
 
     network = MLP((3, 5, 4, 2), np.random.default_rng(0))
     x = np.random.default_rng(1).normal(size=(1, 3))
-    layers = network.forward(x)
-    deltas = network.deltas(layers, np.array([[1.0, -2.0]]))
-    for layer, weight in enumerate(network.weights):
+    factors, state = network.factors(x), network.state_dict()
+    for layer in range(3):
+        weight = state[f"weight.{layer}"]
         numeric = np.zeros_like(weight)
         for index in np.ndindex(weight.shape):
             values = []
             for step in (1e-6, -1e-6):
                 weight[index] += step
-                output = network.forward(x)[-1][0]
-                values.append(output[0] - 2 * output[1])
+                network.load_state_dict(state)
+                values.append(network.outputs(x).sum())
                 weight[index] -= step
             numeric[index] = (values[0] - values[1]) / 2e-6
-        np.testing.assert_allclose(np.outer(layers[layer][0], deltas[layer][0]), numeric, atol=1e-7)
+        np.testing.assert_allclose(np.outer(factors.inputs[layer][0], factors.deltas[layer][0]), numeric, atol=1e-7)
+
+
+def test_a_fit_takes_the_steps_of_adam_with_decoupled_decay():
+    """Two steps of a 1-1 network by hand: arXiv 1711.05101, Algorithm 2, with beta 0.9, 0.999 and epsilon 1e-8."""
+    from laser.bandits.mlp import MLP, half_squared_error
+
+    network = MLP((1, 1), np.random.default_rng(0))
+    network.load_state_dict({"weight.0": np.array([[2.0]]), "bias.0": np.array([0.5])})
+    inputs, targets, rate, decay = np.array([[1.0], [3.0]]), np.array([0.0, 1.0]), 0.1, 0.3
+    settings = {"steps": 2, "learning_rate": rate, "weight_decay": decay, "generator": np.random.default_rng(0)}
+    network.fit(inputs, targets, half_squared_error, **settings)
+    parameters, first, second = np.array([2.0, 0.5]), np.zeros(2), np.zeros(2)
+    for step in (1, 2):
+        errors = inputs[:, 0] * parameters[0] + parameters[1] - targets
+        gradient = np.array([(errors * inputs[:, 0]).mean(), errors.mean()])
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        parameters *= 1 - rate * decay
+        parameters -= rate * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    state = network.state_dict()
+    np.testing.assert_allclose([state["weight.0"][0, 0], state["bias.0"][0]], parameters, rtol=1e-12)
+
+
+def test_networks_leave_torchs_settings_alone_and_work_in_inference_mode():
+    import torch
+
+    from laser.bandits.mlp import MLP, half_squared_error
+
+    network, x = MLP((3, 5, 1), np.random.default_rng(0)), np.ones((2, 3))
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    settings = {"steps": 1, "learning_rate": 0.1, "weight_decay": 0.0, "generator": np.random.default_rng(0)}
+    with torch.inference_mode():
+        network.fit(x, np.ones(2), half_squared_error, **settings)
+        assert network.factors(x).deltas[0].shape == (2, 5)
+        assert torch.is_inference_mode_enabled()
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_selectors_come_without_torch_until_a_network_is_made():
+    source = "import sys, laser.bandits.neural as n, laser.bandits.classifier; assert 'torch' not in sys.modules\n"
+    source += "n.NeuralUCB(2, 3); assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", source], check=True)
 
 
 def test_neural_ucb_learns_what_is_not_linear():

@@ -1,12 +1,11 @@
-"""Environments, regret and replay."""
+"""Environments and regret."""
 
 import numpy as np
-import pytest
 
 from laser.bandits.baselines import UniformRandom
 from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
-from laser.bandits.simulate import LoggedRows, classification, compare, drifting, linear, regret, replay
+from laser.bandits.simulate import classification, compare, drifting, linear, regret
 
 
 def test_linucb_has_a_tenth_of_the_regret_of_chance_where_rewards_are_linear():
@@ -47,16 +46,3 @@ def test_environments_repeat_with_their_seed():
     for make in (linear, drifting):
         np.testing.assert_array_equal(make(3, rounds=40).rewards_TK, make(3, rounds=40).rewards_TK)
         assert (make(3, rounds=40).rewards_TK != make(4, rounds=40).rewards_TK).any()
-
-
-def test_replay_of_uniform_logs_finds_the_value_of_a_selector():
-    environment = linear(0, rounds=4000, noise=0.0)
-    generator = np.random.default_rng(1)
-    arms = generator.integers(5, size=4000)
-    rewards = environment.rewards_TK[np.arange(4000), arms]
-    logged = LoggedRows(environment.contexts_TD, arms, np.full(4000, 0.2), rewards)
-    chance = replay(UniformRandom(5, seed=1), logged)
-    assert chance.value == pytest.approx(chance.logged, abs=0.05)
-    learned = replay(LinUCB(5, 20, alpha=0.1), logged)
-    assert learned.value > chance.value + 0.15
-    assert 600 < learned.matched < 1000

@@ -21,12 +21,12 @@ _STATE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a selector makes of M contexts.
+    """A selector's valuation of M contexts.
 
     Attributes:
-        values_MK: Its value of every arm.
-        probabilities_MK: The probability with which it wants each arm; rows sum to 1, arms not available have 0.
-        memo: Whatever saves work in `learn`; it may be lost, and is then recomputed.
+        values_MK: The value of every arm.
+        probabilities_MK: The probability of choosing each arm; rows sum to 1, unavailable arms have 0.
+        memo: Intermediate results that save work in `learn`, which recomputes them if they are lost.
     """
 
     values_MK: FloatArray
@@ -156,9 +156,22 @@ class ArmSelector(ABC):
             rows = np.flatnonzero(~missing)
             contexts_MD, arms_M, probabilities_M = contexts_MD[rows], arms_M[rows], probabilities_M[rows]
             rewards_M = rewards_M[rows]
-        with self._one_thread():
-            self.learn(Observations(contexts_MD, arms_M, rewards_M, probabilities_M, rows, memo))
-        self._pulls_K += np.bincount(arms_M, minlength=self._num_arms)
+        self._learn(Observations(contexts_MD, arms_M, rewards_M, probabilities_M, rows, memo))
+
+    @final
+    def observe(
+        self, contexts_MD: FloatArray, arms_M: IntArray, rewards_M: FloatArray, probabilities_M: FloatArray
+    ) -> None:
+        """Learn from choices that another selector made.
+
+        Args:
+            contexts_MD: Contexts, shape (M, D).
+            arms_M: The arm chosen for each.
+            rewards_M: Finite bandit rewards.
+            probabilities_M: The probability with which each arm was drawn.
+        """
+        rows = np.arange(len(arms_M))
+        self._learn(Observations(self._checked(contexts_MD), arms_M, rewards_M, probabilities_M, rows))
 
     @final
     def expire(self, selection_id: int) -> None:
@@ -190,6 +203,11 @@ class ArmSelector(ABC):
         self._open.load_state_dict(section(state, "open."))
         self._memos = {}
         self.load_learned_state(section(state, "learned."))
+
+    def _learn(self, seen: Observations) -> None:
+        with self._one_thread():
+            self.learn(seen)
+        self._pulls_K += np.bincount(seen.arms_M, minlength=self._num_arms)
 
     def _one_thread(self) -> AbstractContextManager[object]:
         limit: AbstractContextManager[object] = self._threads.limit(limits=1) if self._threads else nullcontext()

@@ -1,4 +1,4 @@
-"""The classifier baseline: a K-way MLP that reads a query and names the reward model (arXiv 2410.01735, Sec. A.1)."""
+"""The classifier baseline: a K-way MLP from a query's embedding to a reward model (arXiv 2410.01735, Sec. A.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from laser.bandits.arm_selector import Judgement, best_arms
 from laser.bandits.baselines import Unlearning
-from laser.bandits.mlp import MLP
 from laser.core.seeding import stream
 from laser.core.types import BoolArray, FloatArray, IntArray, StateDict
 
@@ -17,12 +16,12 @@ HIDDEN = (2048, 1024)
 
 @dataclass(frozen=True, slots=True)
 class LabelledQueries:
-    """Queries with the reward model that judges them best.
+    """Queries labeled with the best reward model for them.
 
     Attributes:
         embeddings_ND: One row per query.
-        labels_N: The arm that orders the query's pair rightly with the largest score difference.
-        num_unlabelled: Pairs that no reward model ordered rightly; they are left out.
+        labels_N: The arm that orders the query's pair correctly with the largest score difference.
+        num_unlabelled: Number of pairs that no reward model ordered correctly; they are left out.
     """
 
     embeddings_ND: FloatArray
@@ -31,27 +30,27 @@ class LabelledQueries:
 
 
 def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> LabelledQueries:
-    """Apply the paper's labelling rule.
+    """Apply the paper's labeling rule.
 
     Args:
         embeddings_ND: Query embeddings.
         differences_NK: Score of the chosen minus score of the rejected response, by reward model; NaN counts as wrong.
 
     Raises:
-        ValueError: Fewer than two reward models ever come out best: there is nothing to classify.
+        ValueError: Fewer than two reward models are ever the best, so there is nothing to classify.
     """
     right_N = (np.nan_to_num(differences_NK, nan=-np.inf) > 0).any(axis=1)
     labels = np.nan_to_num(differences_NK[right_N], nan=-np.inf).argmax(axis=1)
     if len(np.unique(labels)) < 2:
         raise ValueError(
-            "the preference pairs have fewer than two labels: one reward model is best on all of them, or none is "
-            "right; use pairs on which the reward models differ"
+            "the preference pairs have fewer than two labels: one reward model is the best on all of them, or none "
+            "orders any correctly; use pairs on which the reward models differ"
         )
     return LabelledQueries(embeddings_ND[right_N], labels.astype(np.int64), int((~right_N).sum()))
 
 
 class QueryClassifier:
-    """A standardised-input MLP with K outputs.
+    """An MLP with K outputs on standardized inputs.
 
     Args:
         dim: D.
@@ -63,17 +62,21 @@ class QueryClassifier:
     def __init__(self, dim: int, num_arms: int, *, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) -> None:
         self.num_arms, self.dim, self.hidden = num_arms, dim, hidden
         self._seed = seed
+        from laser.bandits.mlp import MLP  # imports torch
+
         self._network = MLP((dim, *hidden, num_arms), stream(seed, "bandit", 0))
         self._mean_D, self._deviation_D = np.zeros(dim), np.ones(dim)
 
     def fit(self, queries: LabelledQueries, *, steps: int = 300, learning_rate: float = 1e-3) -> None:
-        """Minimise cross-entropy by Adam."""
+        """Minimize the cross-entropy by AdamW."""
+        from laser.bandits.mlp import cross_entropy  # imports torch
+
         self._mean_D = queries.embeddings_ND.mean(axis=0)
         self._deviation_D = np.maximum(queries.embeddings_ND.std(axis=0), 1e-6)
-        targets_NK = np.eye(self.num_arms)[queries.labels_N]
         self._network.fit(
             (queries.embeddings_ND - self._mean_D) / self._deviation_D,
-            lambda outputs, rows: (_softmax(outputs) - targets_NK[rows]) / len(rows),
+            queries.labels_N,
+            cross_entropy,
             steps=steps,
             learning_rate=learning_rate,
             weight_decay=0.01,
@@ -81,21 +84,21 @@ class QueryClassifier:
         )
 
     def probabilities(self, contexts_MD: FloatArray) -> FloatArray:
-        """Probability of each arm, shape (M, K)."""
-        return _softmax(self._network.forward((contexts_MD - self._mean_D) / self._deviation_D)[-1])
+        """Return the probability of each arm, shape (M, K)."""
+        return _softmax(self._network.outputs((contexts_MD - self._mean_D) / self._deviation_D))
 
     def accuracy(self, queries: LabelledQueries) -> float:
-        """Share of queries whose label is the most probable arm."""
+        """Return the share of queries whose label is the most probable arm."""
         return float((self.probabilities(queries.embeddings_ND).argmax(axis=1) == queries.labels_N).mean())
 
     def state_dict(self) -> StateDict:
-        """Weights and moments of the inputs."""
+        """Return the weights and the moments of the inputs."""
         moments: StateDict = {"mean": self._mean_D, "deviation": self._deviation_D, "hidden": list(self.hidden)}
         return {"num_arms": self.num_arms, "dim": self.dim} | moments | self._network.state_dict()
 
     @classmethod
     def restore(cls, state: StateDict) -> QueryClassifier:
-        """Make the classifier that `state_dict` describes."""
+        """Return the classifier that `state_dict` describes."""
         classifier = cls(int(state["dim"]), int(state["num_arms"]), hidden=tuple(state["hidden"]))
         classifier._mean_D, classifier._deviation_D = state["mean"], state["deviation"]
         classifier._network.load_state_dict(state)
@@ -103,7 +106,7 @@ class QueryClassifier:
 
 
 class ClassifierSelector(Unlearning):
-    """Takes the reward model that a trained classifier finds most probable, and never learns.
+    """Chooses the reward model that a trained classifier finds most probable; never learns.
 
     Args:
         classifier: Trained on the unprepared embeddings of queries.
@@ -116,13 +119,13 @@ class ClassifierSelector(Unlearning):
         self._classifier = classifier
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
-        """The most probable arm."""
+        """Return probability 1 for the most probable arm."""
         values_MK = self._classifier.probabilities(contexts_MD)
         return Judgement(values_MK, best_arms(values_MK, available_K))
 
 
 def fit_prior(embeddings_ND: FloatArray, differences_NK: FloatArray, *, ridge: float) -> FloatArray:
-    """Prior means of BayesianRouter: per arm a ridge regression of "orders the pair rightly" (0 or 1) on the query.
+    """Return BayesianRouter's prior means: by arm a ridge regression of a correct order (0 or 1) on the query.
 
     Source: arXiv 2510.02850, the offline router, reduced to its linear last layer on fixed embeddings.
 

@@ -1,13 +1,13 @@
 """NeuralUCB: an MLP per arm, with a confidence bound from its gradients (Zhou, Li and Gu 2020, arXiv 1911.04462).
 
 The bound is sqrt(g' Z^-1 g) with g the gradient of the prediction by all P parameters and Z = lambda I + sum g_s g_s' /
-width. Z has P x P entries, so it is usually cut to its diagonal. It need not be: like LinUCB's A (see `linear`) it has
+width. Z has P x P entries, so implementations usually keep its diagonal only. But like LinUCB's A (see `linear`) it has
 a dual form in the inner products of gradients, and those factor by layer,
 
     g_s . g_t = sum_l (delta_s,l . delta_t,l) (h_s,l . h_t,l + 1),
 
-so the exact bound costs a few milliseconds where P is a million. Both forms keep observations, the full one an N x N
-factor as well: an arm remembers the latest few thousand, which bounds memory and time in runs of any length.
+so the exact bound costs a few milliseconds where P is a million. Both forms keep observations, and the full one an
+N x N factor too: an arm remembers the latest few thousand, which bounds memory and time in runs of any length.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms, section
-from laser.bandits.mlp import MLP
 from laser.core.seeding import stream
 from laser.core.types import BoolArray, FloatArray, StateDict
+
+if TYPE_CHECKING:
+    from laser.bandits.mlp import Factors
 
 Confidence = Literal["full", "diagonal"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Gradients:
-    """Gradients of M predictions, factored: for each layer its inputs (M, in) and its deltas (M, out)."""
+    """Gradients of N predictions, factored by layer (see `laser.bandits.mlp.Factors`): (N, in) and (N, out)."""
 
     hidden: tuple[FloatArray, ...]
     deltas: tuple[FloatArray, ...]
@@ -42,8 +44,9 @@ class _NeuralArm:
     def __init__(
         self, sizes: Sequence[int], ridge: float, confidence: Confidence, memory: int, init: np.random.Generator
     ) -> None:
-        self.network = MLP(sizes, init)
-        self.network.weights[-1][:] = 0.0  # predictions start at 0, as LinUCB's do
+        from laser.bandits.mlp import MLP  # imports torch
+
+        self.network = MLP(sizes, init, zero_output=True)  # predictions start at 0, as LinUCB's do
         self.ridge, self.confidence, self.memory = ridge, confidence, memory
         self.width = float(sizes[1])
         self.contexts_ND, self.rewards_N = np.empty((0, sizes[0])), np.empty(0)
@@ -57,11 +60,10 @@ class _NeuralArm:
 
     def estimate(self, contexts_MD: FloatArray) -> tuple[FloatArray, FloatArray, _Gradients]:
         """Predictions and g' Z^-1 g / width for M contexts, both (M,), and the gradients."""
-        layers = self.network.forward(contexts_MD)
-        deltas = self.network.deltas(layers, np.ones((len(contexts_MD), 1)))
-        gradients = _Gradients(tuple(layers[:-1]), tuple(deltas))
+        factors: Factors = self.network.factors(contexts_MD)
+        gradients = _Gradients(factors.inputs, factors.deltas)
         variance_M = self._full(gradients) if self.confidence == "full" else self._diagonal(gradients)
-        return layers[-1][:, 0], variance_M, gradients
+        return factors.outputs_NK[:, 0], variance_M, gradients
 
     def observe(self, context_D: FloatArray, reward: float) -> None:
         """Remember an observation, and its gradient at the network as it is, in Z."""
@@ -77,7 +79,7 @@ class _NeuralArm:
             self._drop(len(self.rewards_N) - self.memory + self.memory // 8)
 
     def _drop(self, num: int) -> None:
-        """Forget the oldest observations, several at a time: a new factor costs O(N^3)."""
+        """Forget the `num` oldest observations; several at a time, because a new factor costs O(N^3)."""
         self.contexts_ND, self.rewards_N = self.contexts_ND[num:], self.rewards_N[num:]
         if self.confidence == "full":
             rows_NN = self.factor_NN[num:]
@@ -149,8 +151,8 @@ class NeuralUCB(ArmSelector):
         confidence: "full", exact, through inner products of gradients; "diagonal", the usual approximation.
         train_steps: Adam steps after each selection that was learned from.
         learning_rate: Adam's.
-        memory: Observations that an arm remembers at most, for training and, with "full", for the bound; where it is
-            full, the oldest eighth is forgotten. "diagonal" keeps the sum over all in its bound.
+        memory: Maximum number of observations that an arm remembers, for training and, with "full", for the bound;
+            when it is full, the oldest eighth is forgotten. The bound of "diagonal" sums over all observations.
         forced_pulls: Pulls every arm gets first.
         seed: Seeds weights, mini-batches and ties.
 
@@ -205,10 +207,13 @@ class NeuralUCB(ArmSelector):
             self._fit(self._arms[arm])
 
     def _fit(self, arm: _NeuralArm) -> None:
+        from laser.bandits.mlp import half_squared_error  # imports torch
+
         self._num_fits += 1
         arm.network.fit(
             arm.contexts_ND,
-            lambda outputs, rows: (outputs - arm.rewards_N[rows, None]) / len(rows),
+            arm.rewards_N,
+            half_squared_error,
             steps=self._train_steps,
             learning_rate=self._learning_rate,
             weight_decay=self._ridge / len(arm.rewards_N),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laser.bandits.base import Selector
+from laser.bandits.replay import Maker
 from laser.core.seeding import stream
 from laser.core.types import FloatArray, IntArray
 
@@ -94,90 +95,6 @@ def regret(selector: Selector, environment: Environment) -> FloatArray:
         selector.update(selection.id, environment.rewards_TK[round_, arm][None])
         lost[round_] = environment.means_TK[round_].max() - environment.means_TK[round_, arm]
     return np.cumsum(lost)
-
-
-Interval = tuple[float, float]
-_RESAMPLES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """Off-policy value of a selector on logged choices.
-
-    Attributes:
-        value: Self-normalised inverse-propensity estimate of its mean bandit reward.
-        logged: Mean bandit reward of the choices that were made.
-        matched: Rows on which it would have chosen the logged arm.
-        num_rows: Rows with a bandit reward.
-        interval: 95% bootstrap interval of the value over the matching rows; None with fewer than two. It says how much
-            the estimate owes to these rows, not what the selector would have done on another path.
-    """
-
-    value: float
-    logged: float
-    matched: int
-    num_rows: int
-    interval: Interval | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedRows:
-    """Choices of a finished run: contexts, arms, propensities, bandit rewards."""
-
-    contexts_ND: FloatArray
-    arms_N: IntArray
-    probabilities_N: FloatArray
-    rewards_N: FloatArray
-
-
-def replay(selector: Selector, logged: LoggedRows) -> Replay:
-    """Estimate what a selector would have earned, from another's choices.
-
-    Source: rejection replay (Li et al. 2011) with inverse propensities: the selector learns only from rows where it
-    chooses as was logged. Rows the logging selector chose with certainty carry no information about other arms; where
-    all are, the estimate is that of the matching rows.
-    """
-    rewards: list[float] = []
-    weights: list[float] = []
-    for context, arm, probability, reward in zip(
-        logged.contexts_ND, logged.arms_N, logged.probabilities_N, logged.rewards_N, strict=True
-    ):
-        selection = selector.select(context[None])
-        if int(selection.arms_M[0]) != arm:
-            selector.expire(selection.id)
-            continue
-        rewards.append(float(reward))
-        weights.append(1.0 / float(probability))
-        selector.update(selection.id, np.array([reward]))
-    value = float(np.average(rewards, weights=weights)) if weights else float("nan")
-    interval = bootstrap(np.array(rewards), np.array(weights))
-    return Replay(value, float(logged.rewards_N.mean()), len(rewards), len(logged.rewards_N), interval)
-
-
-def bootstrap(values_N: FloatArray, weights_N: FloatArray) -> Interval | None:
-    """95% percentile interval of a weighted mean over 1,000 resamples of its rows, the same every time.
-
-    Args:
-        values_N: Values.
-        weights_N: Their weights, positive.
-
-    Returns:
-        Lower and upper end; None with fewer than two rows.
-    """
-    num = len(values_N)
-    if num < 2:
-        return None
-    generator = stream(0, "bandit", 13)
-    means = []
-    for _ in range(_RESAMPLES):
-        drawn = generator.integers(num, size=num)
-        means.append(float(np.average(values_N[drawn], weights=weights_N[drawn])))
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
-
-
-Maker = Callable[[int, int, int], Selector]
-"""(arms, features, seed) -> a fresh selector."""
 
 
 def compare(

@@ -14,7 +14,7 @@ from laser.cli.terminal import make_console
 from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from laser.bandits.simulate import Interval
+    from laser.bandits.replay import Value
 
 
 def simulate(
@@ -73,14 +73,26 @@ def _replay(run: Path, selectors: list[str], out: Path | None) -> None:
     replayed = replay_run(run, selectors, out)
     title = f"mean bandit reward on {replayed.num_rows} choices of {run}, with 95% bootstrap intervals"
     table = Table(title=title, title_justify="left")
-    for column in ("selector", "estimate", "interval", "rows that match"):
+    for column in ("selector", "IPS", "SNIPS", "doubly robust", "matching", "rows that match"):
         table.add_column(column)
-    for name, one in replayed.selectors.items():
-        table.add_row(name, "–" if not one.matched else f"{one.value:.3f}", _shown(one.interval), f"{one.matched}")
+    unsupported = []
+    for name, (matched, weighted) in replayed.selectors.items():
+        estimates = [_shown(one) for one in (weighted.ips, weighted.snips, weighted.doubly_robust)]
+        if weighted.ips is None:
+            estimates = ["no support"] * 3
+            unsupported.append(f"{name} ({1 - weighted.support:.0%})")
+        table.add_row(name, *estimates, _shown(matched.value), str(matched.num_rows))
     table.add_section()
-    table.add_row("as it was", f"{replayed.mean:.3f}", _shown(replayed.interval), f"{replayed.num_rows}")
+    logged = f"{replayed.mean:.3f}" + _interval(replayed.interval)
+    table.add_row("as logged", logged, "", "", "", str(replayed.num_rows))
     console = make_console()
     console.print(table)
+    if unsupported:
+        console.print(
+            "no support: the log gives probability 0 to arms that these selectors could choose, and says nothing about "
+            f"their rewards; share of such rows: {', '.join(unsupported)}",
+            soft_wrap=True,
+        )
     if replayed.damage:
         first = f"the first: line {replayed.damage[0].line}, {replayed.damage[0].why}"
         console.print(f"{len(replayed.damage)} damaged lines of steps.jsonl were left out ({first})", markup=False)
@@ -106,5 +118,9 @@ def _regret_table(final: Mapping[str, Mapping[str, Mapping[str, float]]], seeds:
     return table
 
 
-def _shown(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _shown(value: Value | None) -> str:
+    return "–" if value is None else f"{value.value:.3f}" + _interval(value.interval)
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -1,8 +1,8 @@
-"""What selectors would have earned on the logged choices of a run."""
+"""``laser simulate --replay``: what selectors would have earned on the logged choices of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -12,14 +12,24 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from laser.analysis.records import Count, Damage, Finite, Run, Share, read_run
-from laser.bandits.simulate import Interval, LoggedRows, Replay, bootstrap, replay
+from laser.bandits.replay import (
+    REPLAY_SEED,
+    Interval,
+    LoggedRows,
+    Matched,
+    OffPolicy,
+    Value,
+    bootstrap,
+    off_policy,
+    replay,
+)
 from laser.commands.simulate import find_makers
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.outputs import check_free, results_file, write_results
 
 
 class LoggedSelection(TypedDict):
-    """What a replay reads of a selection, beyond what reports do."""
+    """The fields of a selection that only a replay reads."""
 
     arms: list[Count]
     probabilities: list[list[Share]]
@@ -27,7 +37,7 @@ class LoggedSelection(TypedDict):
 
 
 _SELECTION = TypeAdapter(LoggedSelection)
-_Row = tuple[list[float], int, float, float]
+_Row = tuple[list[float], int, list[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +45,37 @@ class Replayed:
     """Mean bandit reward of selectors on logged choices, and of the choices themselves.
 
     Attributes:
-        num_rows: Logged choices with a bandit reward.
-        selectors: Estimate of each selector.
+        num_rows: Number of logged choices with a bandit reward.
+        selectors: Estimates of each selector: by matching, and by propensity.
         mean: Mean bandit reward of the choices as they were made.
         interval: Its 95% bootstrap interval.
         damage: Lines of steps.jsonl that were left out.
     """
 
     num_rows: int
-    selectors: Mapping[str, Replay]
+    selectors: Mapping[str, tuple[Matched, OffPolicy]]
     mean: float
     interval: Interval | None
     damage: Sequence[Damage]
 
     def as_record(self) -> dict[str, Any]:
-        """What replay.json holds, but for the run's name."""
+        """Return the content of replay.json without the run's name."""
         selectors = {
-            name: {"estimate": one.value, "interval": one.interval, "matched": one.matched}
-            for name, one in self.selectors.items()
+            name: {
+                "matching": {**_value_record(matched.value), "rows": matched.num_rows},
+                "support": weighted.support,
+                "ips": _value_record(weighted.ips),
+                "snips": _value_record(weighted.snips),
+                "doubly_robust": _value_record(weighted.doubly_robust),
+            }
+            for name, (matched, weighted) in self.selectors.items()
         }
         as_it_was = {"mean": self.mean, "interval": self.interval}
         return {"rows": self.num_rows, "selectors": selectors, "as_it_was": as_it_was}
 
 
 def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> Replayed:
-    """Off-policy estimates of what selectors would have earned on the logged choices of a run.
+    """Estimate off-policy what selectors would have earned on the logged choices of a run.
 
     Args:
         run: The run directory.
@@ -77,7 +93,13 @@ def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> 
     dim = logged.contexts_ND.shape[1]
     replayed = Replayed(
         num_rows=len(logged.rewards_N),
-        selectors={name: replay(make(num_arms, dim, 0), logged) for name, make in makers.items()},
+        selectors={
+            name: (
+                replay(make(num_arms, dim, REPLAY_SEED), logged),
+                off_policy(make(num_arms, dim, REPLAY_SEED), logged),
+            )
+            for name, make in makers.items()
+        },
         mean=float(logged.rewards_N.mean()),
         interval=bootstrap(logged.rewards_N, np.ones(len(logged.rewards_N))),
         damage=damage,
@@ -87,16 +109,26 @@ def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> 
     return replayed
 
 
+def _value_record(value: Value | None) -> dict[str, Any]:
+    return (
+        {"estimate": None, "interval": None} if value is None else {"estimate": value.value, "interval": value.interval}
+    )
+
+
 def _logged(path: Path) -> tuple[LoggedRows, Sequence[Damage], int]:
     """Rows with a bandit reward, damaged lines, and the number of arms."""
     run = read_run(path)
     damage = [one for one in run.damage if one.file == "steps.jsonl"]
     rows: list[_Row] = []
+    batches: list[int] = []
     for number, step in zip(run.batches, run.steps, strict=True):
         try:
-            rows += _rows(run, step["selection"], step["bandit_rewards"], len(rows[0][0]) if rows else None)
+            found = _rows(run, step["selection"], step["bandit_rewards"], len(rows[0][0]) if rows else None)
         except ValueError as error:
             damage.append(Damage("steps.jsonl", number, str(error)))
+        else:
+            rows += found
+            batches += [number] * len(found)
     damage.sort(key=lambda one: one.line)
     if not rows and damage:
         raise RunDirectoryError(
@@ -106,12 +138,14 @@ def _logged(path: Path) -> tuple[LoggedRows, Sequence[Damage], int]:
     if not rows:
         raise ConfigError(f"{path / 'steps.jsonl'} holds no choice with a bandit reward; there is nothing to replay")
     contexts, arms, probabilities, rewards = zip(*rows, strict=True)
-    logged = LoggedRows(np.array(contexts), np.array(arms), np.array(probabilities), np.array(rewards))
+    logged = LoggedRows(
+        np.array(contexts), np.array(arms), np.array(probabilities), np.array(rewards), np.array(batches)
+    )
     return logged, damage, len(run.names)
 
 
-def _rows(run: Run, selection: Any, rewards: Sequence[float | None], dim: int | None) -> Iterator[_Row]:
-    """Rows of one batch; ValueError with a clause that says what is wrong, ConfigError where contexts are missing."""
+def _rows(run: Run, selection: Any, rewards: Sequence[float | None], dim: int | None) -> list[_Row]:
+    """Rows of one batch. Raises ValueError with a clause about damage, ConfigError where contexts are missing."""
     try:
         chosen = _SELECTION.validate_python(selection)
     except ValidationError as error:
@@ -122,7 +156,7 @@ def _rows(run: Run, selection: Any, rewards: Sequence[float | None], dim: int | 
             f"{run.path / 'steps.jsonl'} holds no contexts; train with checkpoint.log_contexts = true to replay a run"
         )
     if len(rewards) != len(chosen["arms"]):  # an ensemble's, charged for every arm
-        return iter(())
+        return []
     found: list[_Row] = []
     for context, arm, probabilities, reward in zip(
         chosen["contexts"], chosen["arms"], chosen["probabilities"], rewards, strict=True
@@ -132,5 +166,5 @@ def _rows(run: Run, selection: Any, rewards: Sequence[float | None], dim: int | 
         if len(probabilities) != len(run.names) or arm >= len(run.names) or not probabilities[arm]:
             raise ValueError(f"arm {arm} and its probabilities do not fit {len(run.names)} reward models")
         if reward is not None:
-            found.append((context, arm, probabilities[arm], reward))
-    return iter(found)
+            found.append((context, arm, probabilities, reward))
+    return found

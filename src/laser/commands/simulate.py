@@ -13,7 +13,8 @@ from laser.bandits.context_free import UCB1, EpsilonGreedy, Exp3
 from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
-from laser.bandits.simulate import Environment, Maker, classification, compare, drifting, linear
+from laser.bandits.replay import Maker
+from laser.bandits.simulate import Environment, classification, compare, drifting, linear
 from laser.bandits.thompson import LinearThompson
 from laser.core.errors import ConfigError
 from laser.core.files import replacing

@@ -2,12 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from laser.bandits.context import ContextPreparer
-from laser.bandits.simulate import bootstrap
 from laser.cli.main import app
 from laser.cli.simulate import simulate
 from laser.commands.simulate import MAKERS
@@ -104,23 +102,29 @@ def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
     simulate(run=run, selectors=["linucb-0.1", "random"], out=tmp_path / "out")
     out = capsys.readouterr().out
     assert "40 choices" in out
-    assert "as it was" in out
+    assert "as logged" in out
     record = json.loads((tmp_path / "out" / "replay.json").read_text())
     assert record["rows"] == 40
     low, high = record["as_it_was"]["interval"]
     assert low < record["as_it_was"]["mean"] == 0.5 < high
     one = record["selectors"]["random"]
-    assert one["interval"][0] <= one["estimate"] <= one["interval"][1]
+    assert one["support"] == 1.0
+    for name in ("ips", "snips", "doubly_robust", "matching"):
+        assert one[name]["interval"][0] <= one[name]["estimate"] <= one[name]["interval"][1]
     with pytest.raises(RunDirectoryError, match="is not empty"):
         simulate(run=run, selectors=["random"], out=tmp_path / "out")
 
 
-def test_the_bootstrap_interval_is_that_of_the_mean():
-    """Of 400 values with deviation 1: 1.96 / 20 to either side, within the noise of 1,000 resamples."""
-    values = np.random.default_rng(0).normal(size=400)
-    low, high = bootstrap((values - values.mean()) / values.std(), np.ones(400))
-    assert (low, high) == pytest.approx((-0.098, 0.098), abs=0.012)
-    assert bootstrap(values[:1], np.ones(1)) is None
+def test_a_deterministic_log_says_no_support_instead_of_a_number(run, tmp_path, capsys):
+    certain = (run / "steps.jsonl").read_text().replace("[[0.5, 0.5]]", "[[1.0, 0.0]]")
+    (run / "steps.jsonl").write_text("".join(line for line in certain.splitlines(True) if '"arms": [0]' in line))
+    simulate(run=run, selectors=["random"], out=tmp_path / "out")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("no support") == 4
+    assert "share of such rows: random (100%)" in shown
+    one = json.loads((tmp_path / "out" / "replay.json").read_text())["selectors"]["random"]
+    assert (one["support"], one["ips"]["estimate"]) == (0.0, None)
+    assert one["matching"]["rows"] > 0
 
 
 def test_damaged_lines_are_left_out_and_named(run, capsys):
