@@ -60,7 +60,7 @@ def expected(selector, logged, environment):
 @pytest.mark.parametrize("target", MAKERS)
 @pytest.mark.parametrize("logger", ["exp3", "epsilon-greedy", "random"])
 def test_estimates_by_propensity_are_unbiased(logger, target):
-    """Over 25 logs the mean error of each estimate is within two standard errors of 0; SNIPS has a bias of order 1/N too."""
+    """Over 25 logs the mean error is within two standard errors of 0; SNIPS has a bias of order 1/N too."""
     errors = []
     for seed in range(LOGS):
         environment = environment_of(seed)
