@@ -13,10 +13,10 @@ from laser.analysis.frame import frame
 from laser.analysis.records import read_run
 from laser.analysis.report import render
 from laser.analysis.report.render import document
-from laser.analysis.report.run import run_page
+from laser.analysis.report.run import configuration, run_page
 from laser.analysis.report.suite import suite_page
 from laser.analysis.suites import read_suite
-from laser.core.errors import LaserError
+from laser.core.errors import LaserError, RunDirectoryError
 from written import evaluation, typical, write_run
 
 ODD = (
@@ -127,3 +127,39 @@ def test_odd_values_in_a_suite_give_a_page_or_a_sentence(tmp_path, no_pictures):
             refusals.append(str(error))
     assert shown > 5
     assert all(str(tmp_path) in sentence for sentence in refusals)
+
+
+@pytest.mark.parametrize("iterations", [10**400, -1, True, "2", None, [2]])
+def test_an_odd_number_of_iterations_leaves_the_end_unknown(tmp_path, iterations):
+    contents = records()
+    contents["config.json"]["training"]["iterations"] = iterations
+    write(tmp_path, contents)
+    (tmp_path / "summary.json").unlink()
+    view = Watch(tmp_path).look()
+    assert view.num_planned is None
+    assert view.remaining is None
+
+
+@pytest.mark.parametrize("noise", ["loud", None, [0.5], 10**400])
+def test_an_odd_noise_in_a_suite_is_a_sentence(tmp_path, noise):
+    contents = records()
+    contents["config.json"]["rewards"]["models"][0]["noise"] = noise
+    write(tmp_path / "task" / "laser" / "seed-0", contents)
+    with pytest.raises(RunDirectoryError, match=r"config\.json has a noise that is not a number; restore the file"):
+        suite_page(read_suite(tmp_path))
+
+
+def test_a_configuration_that_is_nested_deeply_is_shown_or_refused(tmp_path):
+    contents = records()
+    write(tmp_path, contents)
+    config = json.dumps(contents["config.json"])[:-1]
+    found = set()
+    for depth in range(800, 1000):
+        (tmp_path / "config.json").write_text(f'{config}, "note": {"[" * depth}{"]" * depth}}}')
+        try:
+            (code,) = configuration(read_run(tmp_path))
+        except RunDirectoryError:
+            found.add("refused")
+        else:
+            found.add("too deep" if code.text == "nested too deeply to show" else "shown")
+    assert found >= {"shown", "refused"}

@@ -146,7 +146,7 @@ def num_planned(run: Run) -> int | None:
     iterations, batches = run.setting("training.iterations"), run.setting("training.batches_per_iteration")
     if batches is None and any(step["iteration"] > 0 for step in run.steps):
         batches = sum(step["iteration"] == 0 for step in run.steps)
-    known = all(isinstance(count, int) and 0 <= count <= _MOST for count in (iterations, batches))
+    known = all(type(count) is int and 0 <= count <= _MOST for count in (iterations, batches))
     return iterations * batches if known else None
 
 
