@@ -69,6 +69,16 @@ def test_every_gold_answer_is_found_in_a_response_and_is_right(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COUNTS if TASKS[name].metric == "accuracy"])
+def test_every_gold_answer_is_found_wherever_a_model_writes_it(name):
+    prompts = load(name).prompts[::7]
+    is_right = answer_check("auto", prompts)
+    for form in ("3 of 7 say so.\nThe answer is {}.", "3 of 7 say so.\n#### {}", "Answer: {}", "3 of 7.\n{}"):
+        lost = [prompt.answer for prompt in prompts if not is_right(prompt, form.format(prompt.answer))]
+        assert lost == [], form
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k", "strategyqa", "commonsenseqa", "leval_exam", "bamboo"])
 def test_another_gold_answer_is_wrong(name):
     prompts = load(name).prompts

@@ -11,10 +11,11 @@ from laser.bandits.classifier import QueryClassifier
 from laser.cli import best_of_n as cli
 from laser.commands import scored_samples as bench_module
 from laser.commands.best_of_n import _charges, _pick, best_of_n, standard_methods
-from laser.commands.scored_samples import Bench
+from laser.commands.scored_samples import ScoredSamples
 from laser.commands.train_classifier import train_classifier
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
+from laser.core.statistics import wilson_interval
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, gold_answers, make_metric, rouge_l, token_f1
 from runs import make_table
 from suites import write_suite
@@ -220,14 +221,14 @@ def test_what_the_bandit_is_fed(table, tmp_path):
     rows = [{"id": str(i), "prompt": f"say {i}"} | ({"answer": "e"} if i % 2 else {}) for i in range(24)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     del table["best_of_n"]["reward"]
-    bench = Bench(parse_config(table), tmp_path / "out", lambda _: None)
+    samples = ScoredSamples(parse_config(table), tmp_path / "out", lambda _: None)
     (tmp_path / "out").mkdir()
-    bench.sample()
+    samples.sample()
     fed = {}
     for reward in (None, "gold_nll", "nll"):
         section = {"epochs": 1} if reward is None else {"epochs": 1, "reward": reward}
-        fed[reward] = _charges(bench, parse_config({**table, "best_of_n": section}), make_metric("f1", "whole"))
-    golds = [prompt.answer is not None for prompt in bench.prompts["train"]]
+        fed[reward] = _charges(samples, parse_config({**table, "best_of_n": section}), make_metric("f1", "whole"))
+    golds = [prompt.answer is not None for prompt in samples.prompts["train"]]
     assert 0 < sum(golds) < 12
     for prompt, has_gold in enumerate(golds):
         assert fed[None](prompt, 1) == fed["gold_nll" if has_gold else "nll"](prompt, 1)
@@ -235,14 +236,14 @@ def test_what_the_bandit_is_fed(table, tmp_path):
 
 
 def test_a_gold_answer_after_a_full_context_is_made_room_for(table, tmp_path):
-    bench = Bench(parse_config(table), tmp_path / "out", lambda _: None)
+    samples = ScoredSamples(parse_config(table), tmp_path / "out", lambda _: None)
     (tmp_path / "out").mkdir()
-    bench.sample()
-    length = len(bench.policy.encode(bench.prompts["train"][:1])[0])
+    samples.sample()
+    length = len(samples.policy.encode(samples.prompts["train"][:1])[0])
     seen = []
-    bench.policy.context_length = length + 3
-    bench.policy.logps = lambda starts, golds, which: seen.append((starts[0], golds[0][0])) or [np.array([-6.0])]
-    assert _charges(bench, parse_config({**table, "best_of_n": {"reward": "gold_nll"}}), None)(0, 0) == 2
+    samples.policy.context_length = length + 3
+    samples.policy.logps = lambda starts, golds, which: seen.append((starts[0], golds[0][0])) or [np.array([-6.0])]
+    assert _charges(samples, parse_config({**table, "best_of_n": {"reward": "gold_nll"}}), None)(0, 0) == 2
     assert [(len(start), len(gold)) for start, gold in seen] == [(length, 3)]
 
 
@@ -261,6 +262,37 @@ def test_a_start_that_fails_claims_nothing(table, tmp_path):
     assert ORACLE in best_of_n(good, tmp_path / "out", {})
     with pytest.raises(RunDirectoryError, match="is a file"):
         best_of_n(good, tmp_path / "judges.py", {})
+
+
+def test_accuracy_has_wilson_intervals_and_unreadable_answers_are_shown(table, tmp_path):
+    table["evaluation"] = {"metric": "accuracy", "answer": "final_answer"}
+    config, notes = parse_config(table), []
+    results = best_of_n(config, tmp_path / "out", some(config, "fixed: knowing"), note=notes.append)
+    for result in (results["fixed: knowing"], results[ORACLE]):
+        assert result.interval == wilson_interval(12 * result.value, 12)
+    assert results["fixed: knowing"].interval[1] > 0.2  # of 0 of 12; a bootstrap says 0 to 0
+    begin = notes.index("72 of 72 answers cannot be read and count as wrong:")
+    assert all("there is no 'Final answer:'; the response ends: " in line for line in notes[begin + 1 : begin + 4])
+    assert "set evaluation.answer" in notes[begin + 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [("judges.py", "reward models"), ("prompts.jsonl", "test prompts"), ("base/config.json", "policy")],
+)
+def test_responses_of_what_has_changed_since_are_refused(table, tmp_path, change, name):
+    """The configuration only names the files."""
+    config = parse_config(table)
+    best_of_n(config, tmp_path / "out", some(config, "random"))
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    path = tmp_path / change
+    content = path.read_text()
+    path.write_text(content.replace("say 1", "tell 1") if change == "prompts.jsonl" else f"{content}\n")
+    with pytest.raises(ConfigError, match=rf"{name}.* changed since .* restore them, or choose a new --out"):
+        best_of_n(config, tmp_path / "out", some(config, "random"))
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    path.write_text(content)
+    best_of_n(config, tmp_path / "out", some(config, "random"))
 
 
 def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, monkeypatch):

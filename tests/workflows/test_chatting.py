@@ -53,7 +53,7 @@ def test_a_reply_streams_and_the_conversation_grows(run):
     assert first.text in heard
     assert second.text in heard
     assert first.candidates == (first.text,)
-    assert (first.scores, first.considered) == ((), ())
+    assert (first.scores, first.arms) == ((), ())
     chat.reset()
     fresh = Chat(run, overrides=LONG)
     assert fresh.say("hello").text == first.text
@@ -83,11 +83,11 @@ def test_the_selectors_reward_model_picks_and_says_why(run):
     assert len(turn.candidates) == len(turn.scores) == 5
     assert turn.text == turn.candidates[turn.picked]
     assert turn.scores[turn.picked] == max(turn.scores)
-    assert [one.name for one in turn.considered] == ["likelihood", "vowels", "short"]
-    (chosen,) = [one for one in turn.considered if one.weight]
-    best = max(one.value for one in turn.considered)
+    assert [one.name for one in turn.arms] == ["likelihood", "vowels", "short"]
+    (chosen,) = [one for one in turn.arms if one.weight]
+    best = max(one.value for one in turn.arms)
     assert chosen.value == best
-    assert sum(one.probability for one in turn.considered) == pytest.approx(1)
+    assert sum(one.probability for one in turn.arms) == pytest.approx(1)
     by_hand = {
         "vowels": [sum(c in "aeiou" for c in text) - 0.01 * len(text) for text in turn.candidates],
         "short": [-len(text) for text in turn.candidates],
@@ -105,18 +105,18 @@ def test_the_choice_is_the_frozen_selectors_and_does_not_drift(run):
     contexts, selector = build_frozen(config, run, policy.context_dim)
     prompt = Prompt("p", ({"role": "user", "content": "hello"},))
     values = selector.select(contexts(policy.embed([prompt]))).values_MK[0]
-    assert [one.value for one in turn.considered] == pytest.approx(values, abs=1e-6)
+    assert [one.value for one in turn.arms] == pytest.approx(values, abs=1e-6)
     untaught = build_contexts(config, dim=policy.context_dim)(policy.embed([prompt]))
     assert not np.allclose(untaught, contexts(policy.embed([prompt])))
     chat.reset()
     chat.say("something else entirely")
     chat.reset()
-    assert chat.say("hello").considered == turn.considered
+    assert chat.say("hello").arms == turn.arms
 
 
 def test_a_reward_model_can_be_forced(run):
     turn = Chat(run, best_of=4, reward_model="short", overrides=LONG).say("hello")
-    assert [(one.name, one.weight, one.probability) for one in turn.considered] == [("short", 1.0, None)]
+    assert [(one.name, one.weight, one.probability) for one in turn.arms] == [("short", 1.0, None)]
     assert list(turn.scores) == [-len(text) for text in turn.candidates]
     with pytest.raises(ConfigError, match="there are likelihood, vowels, short"):
         Chat(run, best_of=4, reward_model="shorter")
@@ -125,7 +125,7 @@ def test_a_reward_model_can_be_forced(run):
 
 
 def test_a_reward_model_that_fails_is_left_out_and_the_next_asked(run, tmp_path):
-    chosen = next(one.name for one in Chat(run, best_of=2).say("hello").considered if one.weight)
+    chosen = next(one.name for one in Chat(run, best_of=2).say("hello").arms if one.weight)
     broken = tmp_path / "broken.py"
     broken.write_text("def fails(prompts, responses):\n    raise OSError('gone')\n")
     models = json.loads((run / "config.json").read_text())["rewards"]["models"]
@@ -136,7 +136,7 @@ def test_a_reward_model_that_fails_is_left_out_and_the_next_asked(run, tmp_path)
     )
     turn = Chat(run, best_of=2, overrides=[f"rewards.models=[{pool}]"]).say("hello")
     assert "gone" in turn.notes[0]
-    assert next(one.name for one in turn.considered if one.weight) != chosen
+    assert next(one.name for one in turn.arms if one.weight) != chosen
     assert np.isfinite(turn.scores).all()
     forced = Chat(run, best_of=2, reward_model=chosen, overrides=[f"rewards.models=[{pool}]"]).say("hello")
     assert forced.picked == 0
@@ -148,7 +148,7 @@ def test_every_kind_of_selector_can_pick(run, tmp_path, selector):
     table = make_table(run.parent, "vowels", "short", training={"iterations": 1, "batches_per_iteration": 1})
     laser.train({**table, "selector": selector}, tmp_path / "run")
     turn = Chat(tmp_path / "run", best_of=3, overrides=LONG).say("hello")
-    weights = [one.weight for one in turn.considered]
+    weights = [one.weight for one in turn.arms]
     assert sum(weights) == pytest.approx(1)
     assert turn.scores[turn.picked] == max(turn.scores)
 

@@ -141,7 +141,14 @@ def test_an_interrupted_evaluation_goes_on(project, tmp_path):
     assert noted == ["first: all 12 responses are there"]
 
 
-@pytest.mark.parametrize("change", ["seed=9", "evaluation.max_new_tokens=5", "evaluation.temperature=0.5"])
+CHANGES = [
+    *("seed=9", "evaluation.max_new_tokens=5", "evaluation.temperature=0.5"),
+    *("policy.chat_template=plain", "policy.precision=bf16", "policy.lora.alpha=3", "policy.system_prompt=Be brief."),
+    *("policy.max_context=300", "generation.engine=vllm"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_kept_responses_of_other_settings_are_refused(project, tmp_path, change):
     evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
     with pytest.raises(ConfigError, match="choose another --out"):
@@ -213,3 +220,24 @@ def test_overrides_leave_the_rest(project):
     assert changed.split.dev == 3
     assert changed.model_copy(update={"rewards": config.rewards, "split": config.split}) == config
     assert with_overrides(config, []) is config
+
+
+def test_every_field_of_policy_and_generation_is_in_the_identity_or_known_to_change_nothing():
+    """A field that somebody adds changes the identity of kept responses until it is listed."""
+    from laser.config.schema import GenerationConfig, LoraConfig, PolicyConfig, ServerConfig
+    from laser.wiring.identity import _WITHOUT_EFFECT
+
+    fields = {*PolicyConfig.model_fields, *(f"lora.{name}" for name in LoraConfig.model_fields)}
+    assert fields >= set(_WITHOUT_EFFECT["policy"])
+    fields = {*GenerationConfig.model_fields, *(f"server.{name}" for name in ServerConfig.model_fields)}
+    assert fields >= set(_WITHOUT_EFFECT["generation"])
+
+
+@pytest.mark.parametrize(
+    "change", ["generation.temperature=0.3", "generation.server.url=http://h:1", "rewards.max_resident=3"]
+)
+def test_settings_that_change_no_answer_keep_the_responses(project, tmp_path, change):
+    evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
+    noted = []
+    evaluate([project / "first"], overrides=[*WHOLE, change], out=tmp_path / "r.json", note=noted.append)
+    assert noted == ["first: all 12 responses are there"]

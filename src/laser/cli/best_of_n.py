@@ -17,7 +17,7 @@ from laser.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from laser.commands.best_of_n import MethodResult
-    from laser.commands.scored_samples import Asked
+    from laser.commands.scored_samples import ScoreCounts
 
 _NO_ROUTER = "classifier: give --router (laser train-classifier makes one)"
 
@@ -91,7 +91,7 @@ def _tables(results: Mapping[str, MethodResult], metric: str) -> list[Table]:
 
 def _left_out(results: Mapping[str, MethodResult]) -> list[str]:
     """A line for every reward model with responses left out, and for every one that failed."""
-    largest: dict[str, Asked] = {}
+    largest: dict[str, ScoreCounts] = {}
     for result in results.values():
         for name, asked in result.asked.items():
             if name not in largest or asked.responses > largest[name].responses:

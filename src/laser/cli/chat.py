@@ -150,7 +150,7 @@ def _explain(turn: Turn, console: Console) -> None:
     for note in turn.notes:
         console.print(f"left out: {escape(note)}")
     table = Table("reward model", "weight", "probability", "value", title="Who picked")
-    for one in turn.considered:
+    for one in turn.arms:
         cells = ("-" if number is None else f"{number:.3g}" for number in (one.probability, one.value))
         table.add_row(escape(one.name), f"{one.weight:.3g}", *cells, style="bold" if one.weight > 0 else "")
     console.print(table)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from laser.bandits.base import Selector
-from laser.commands.scored_samples import RECORD, Asked, Bench, check_owner
+from laser.commands.scored_samples import RECORD, SOURCES, ScoreCounts, ScoredSamples, check_owner, check_sources
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
@@ -25,12 +25,15 @@ from laser.core.errors import DataError, RewardModelError
 from laser.core.files import write_json
 from laser.core.outputs import claim
 from laser.core.seeding import stream
+from laser.core.statistics import mean_share
 from laser.core.types import FloatArray, IntArray, Prompt, Selection
-from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric, make_problem
+from laser.evaluation.unreadable import collect_unreadable, unreadable_lines
 from laser.lm.chat import encode_text
 from laser.rewards.combine import Combination, combine_scores
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.wiring import build_contexts, build_feedback, build_selector
+from laser.wiring.identity import scored_sources
 from laser.wiring.learned import router_context
 
 CLASSIFIER = "classifier"
@@ -43,7 +46,7 @@ class MethodResult:
 
     Attributes:
         value: Mean metric of the picked responses.
-        interval: 95% bootstrap interval over prompts.
+        interval: 95% interval over prompts: Wilson's where each response is right or wrong, a bootstrap otherwise.
         by_category: Mean metric by category.
         chosen: Share of test prompts that each reward model picked for (an ensemble's by weight).
         scored: Responses that reward models had to be asked about, training and test.
@@ -59,7 +62,7 @@ class MethodResult:
     chosen: dict[str, float]
     scored: int
     without_choice: int
-    asked: dict[str, Asked]
+    asked: dict[str, ScoreCounts]
     failed: dict[str, str]
 
 
@@ -87,23 +90,37 @@ def best_of_n(
     """
     out = Path(out)
     check_owner(config, out)
-    bench = Bench(config, out, note)
-    metric = make_metric(config.evaluation.metric, config.evaluation.answer)
-    check_gold(bench.prompts["test"], config.evaluation.metric, "test")
+    samples = ScoredSamples(config, out, note)
+    section, test = config.evaluation, samples.prompts["test"]
+    check_gold(test, section.metric, "test")
+    metric = make_metric(section.metric, section.answer, test)
     for method in methods.values():
-        build_selector(method, build_contexts(method, dim=bench.policy.context_dim))
+        build_selector(method, build_contexts(method, dim=samples.policy.context_dim))
+    sources = scored_sources(config, samples.prompts)
+    check_sources(out, sources)
     claim(out, RECORD, config.model_dump(mode="json"))  # only now: a start that fails leaves no folder behind
-    bench.sample()
+    claim(out, SOURCES, sources)
+    samples.sample()
+    for line in _unreadable(samples, make_problem(section.metric, section.answer, test)):
+        note(line)
     values = [
         np.array([metric(prompt, response.text) for response in row])
-        for prompt, row in zip(bench.prompts["test"], bench.responses["test"], strict=True)
+        for prompt, row in zip(samples.prompts["test"], samples.responses["test"], strict=True)
     ]
-    results = _compare(bench, methods, metric, values)
+    results = _compare(samples, methods, metric, values)
     for name, pick in ((ORACLE, np.max), (ONE_SAMPLE, np.mean)):
-        bench.used.clear()
-        results[name] = _summarise(bench, np.array([pick(row) for row in values]), config.seed)
+        samples.used.clear()
+        results[name] = _summarise(samples, np.array([pick(row) for row in values]), config.seed)
     write_json(out / "results.json", {key: asdict(result) for key, result in results.items()})
     return results
+
+
+def _unreadable(samples: ScoredSamples, problem: Callable[[Prompt, str], str]) -> list[str]:
+    """Lines on the responses to test prompts whose answer cannot be read."""
+    rows = zip(samples.prompts["test"], samples.responses["test"], strict=True)
+    texts = [(prompt, response.text) for prompt, row in rows for response in row]
+    found = collect_unreadable((prompt.id, problem(prompt, text), text) for prompt, text in texts)
+    return unreadable_lines(found.as_record(), len(texts))
 
 
 def standard_methods(config: RunConfig, *, router: str | Path | None = None) -> dict[str, RunConfig]:
@@ -150,22 +167,22 @@ def _router_of(config: RunConfig) -> str | None:
 
 
 def _compare(
-    bench: Bench, methods: Mapping[str, RunConfig], metric: Metric, values: list[FloatArray]
+    samples: ScoredSamples, methods: Mapping[str, RunConfig], metric: Metric, values: list[FloatArray]
 ) -> dict[str, MethodResult]:
     """All methods with the same reward models: where one fails, all are done again without it, from kept scores."""
     while True:
-        num_failed, results = len(bench.failed), {}
-        left = {name: method for name, method in methods.items() if not _needs(method, bench.failed)}
-        if not bench.available_K.any() or (methods and not left):
-            reasons = "; ".join(bench.failed.values())
+        num_failed, results = len(samples.failed), {}
+        left = {name: method for name, method in methods.items() if not _needs(method, samples.failed)}
+        if not samples.available_K.any() or (methods and not left):
+            reasons = "; ".join(samples.failed.values())
             raise RewardModelError(f"no reward model could be used: {reasons}; mend one and give the command again")
         try:
             for name, method in left.items():
-                bench.note(f"method {name}")
-                results[name] = _run(bench, method, metric, values)
+                samples.note(f"method {name}")
+                results[name] = _run(samples, method, metric, values)
             return results
         except RewardModelError:
-            if len(bench.failed) == num_failed:
+            if len(samples.failed) == num_failed:
                 raise
 
 
@@ -174,11 +191,11 @@ def _needs(method: RunConfig, failed: Mapping[str, str]) -> bool:
     return isinstance(method.selector, FixedSelector) and method.selector.arm in failed
 
 
-def _run(bench: Bench, method: RunConfig, metric: Metric, values: list[FloatArray]) -> MethodResult:
-    bench.used.clear()
-    contexts = build_contexts(method, dim=bench.policy.context_dim)
+def _run(samples: ScoredSamples, method: RunConfig, metric: Metric, values: list[FloatArray]) -> MethodResult:
+    samples.used.clear()
+    contexts = build_contexts(method, dim=samples.policy.context_dim)
     size, section = method.training.batch_size, method.best_of_n
-    num_train = len(bench.prompts["train"])
+    num_train = len(samples.prompts["train"])
     batches = [
         np.array(order[begin : begin + size])
         for epoch in range(section.epochs)
@@ -187,43 +204,43 @@ def _run(bench: Bench, method: RunConfig, metric: Metric, values: list[FloatArra
     ]
     selector = build_selector(method, contexts, batches_per_iteration=len(batches))
     feedback = build_feedback(method.feedback)
-    charge = _charges(bench, method, metric)
+    charge = _charges(samples, method, metric)
     scored = 0
     for rows in batches:
-        contexts_MD = contexts(_rows_of(bench.contexts["train"][rows], method))
-        selection = _select(bench, selector, contexts_MD)
+        contexts_MD = contexts(_rows_of(samples.contexts["train"][rows], method))
+        selection = _select(samples, selector, contexts_MD)
         entries = selection.charged_E
         losses = [
-            _mean_loss(bench, arm, rows if len(contexts_MD) == 1 else rows[row : row + 1], charge)
+            _mean_loss(samples, arm, rows if len(contexts_MD) == 1 else rows[row : row + 1], charge)
             for row, arm in entries
         ]
-        scored += _num_scored(bench, "train", rows, selection.weights_MK)
+        scored += _num_scored(samples, "train", rows, selection.weights_MK)
         arms = np.array([arm for _, arm in entries], dtype=np.int64)
         selector.update(selection.id, feedback.scale(np.array(losses), arms))
-    return _rerank(bench, method, selector, lambda rows: contexts(_rows_of(rows, method)), values, scored)
+    return _rerank(samples, method, selector, lambda rows: contexts(_rows_of(rows, method)), values, scored)
 
 
-def _select(bench: Bench, selector: Selector, contexts_MD: FloatArray) -> Selection:
+def _select(samples: ScoredSamples, selector: Selector, contexts_MD: FloatArray) -> Selection:
     """Select among the reward models that have not failed."""
-    available_K = bench.available_K
+    available_K = samples.available_K
     try:
         return selector.select(contexts_MD, None if available_K.all() else available_K)
     except ValueError as error:
         if available_K.all():
             raise
-        raise RewardModelError(f"the selector cannot do without {', '.join(bench.failed)} ({error})") from error
+        raise RewardModelError(f"the selector cannot do without {', '.join(samples.failed)} ({error})") from error
 
 
-def _mean_loss(bench: Bench, arm: int, rows: IntArray, charge: Callable[[int, int], float]) -> float:
+def _mean_loss(samples: ScoredSamples, arm: int, rows: IntArray, charge: Callable[[int, int], float]) -> float:
     """Mean loss of what a reward model picks; NaN where it has no score for any response of these prompts."""
-    scores = bench.scores("train", arm)
+    scores = samples.scores("train", arm)
     picks = [(int(row), _best(scores[row])) for row in rows]
     losses = [charge(row, pick) for row, pick in picks if pick is not None]
     return float(np.mean(losses)) if losses else float("nan")
 
 
 def _rerank(
-    bench: Bench,
+    samples: ScoredSamples,
     method: RunConfig,
     selector: Selector,
     prepare: Callable[[FloatArray], FloatArray],
@@ -231,30 +248,30 @@ def _rerank(
     scored: int,
 ) -> MethodResult:
     """Pick for the test prompts, without learning, in batches of the training size."""
-    size, num_test, names = method.training.batch_size, len(values), bench.pool.names
+    size, num_test, names = method.training.batch_size, len(values), samples.pool.names
     picked, chosen, without_choice = np.empty(num_test), np.zeros(len(names)), 0
     for begin in range(0, num_test, size):
         rows = np.arange(begin, min(begin + size, num_test), dtype=np.int64)
-        selection = _select(bench, selector, prepare(bench.contexts["test"][rows]))
+        selection = _select(samples, selector, prepare(samples.contexts["test"][rows]))
         selector.expire(selection.id)
         weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
-        scored += _num_scored(bench, "test", rows, selection.weights_MK)
+        scored += _num_scored(samples, "test", rows, selection.weights_MK)
         for row, weights_K in zip(rows, weights_BK, strict=True):
             scores_KN = np.full((len(names), len(values[row])), np.nan)
             for arm in np.flatnonzero(weights_K):
-                scores_KN[arm] = bench.scores("test", int(arm))[row]
+                scores_KN[arm] = samples.scores("test", int(arm))[row]
             pick = _pick(scores_KN, weights_K, method.rewards.combine)
             picked[row] = values[row].mean() if pick is None else values[row][pick]
             without_choice += pick is None
             chosen += weights_K
     shares = dict(zip(names, (chosen / num_test).tolist(), strict=True))
-    return _summarise(bench, picked, method.seed, chosen=shares, scored=scored, without_choice=without_choice)
+    return _summarise(samples, picked, method.seed, chosen=shares, scored=scored, without_choice=without_choice)
 
 
-def _charges(bench: Bench, method: RunConfig, metric: Metric) -> Callable[[int, int], float]:
+def _charges(samples: ScoredSamples, method: RunConfig, metric: Metric) -> Callable[[int, int], float]:
     """Loss of the response picked for a training prompt."""
-    prompts, responses = bench.prompts["train"], bench.responses["train"]
-    gold = _gold_nll(bench)
+    prompts, responses = samples.prompts["train"], samples.responses["train"]
+    gold = _gold_nll(samples)
 
     def own(prompt: int, pick: int) -> float:
         return -float(np.mean(responses[prompt][pick].sampling_logps or [0.0]))
@@ -277,13 +294,18 @@ def _has_gold(prompt: Prompt) -> bool:
         return False
 
 
-def _gold_nll(bench: Bench) -> Callable[[int, int], float]:
+def _gold_nll(samples: ScoredSamples) -> Callable[[int, int], float]:
     """NLL per token of the gold answer, given the prompt and the response picked: what it is worth as a draft.
 
     Where the three do not fit the policy's context, the draft loses its end, and an answer that is still too long its
     own.
     """
-    policy, prompts, responses, known = bench.policy, bench.prompts["train"], bench.responses["train"], bench.gold_nlls
+    policy, prompts, responses, known = (
+        samples.policy,
+        samples.prompts["train"],
+        samples.responses["train"],
+        samples.gold_nlls,
+    )
 
     def charge(prompt: int, pick: int) -> float:
         if (prompt, pick) not in known:
@@ -330,16 +352,16 @@ def _rows_of(contexts_BD: FloatArray, method: RunConfig) -> FloatArray:
     return contexts_BD if method.training.granularity == "per_prompt" else contexts_BD.mean(axis=0, keepdims=True)
 
 
-def _num_scored(bench: Bench, split: str, rows: IntArray, weights_MK: FloatArray) -> int:
+def _num_scored(samples: ScoredSamples, split: str, rows: IntArray, weights_MK: FloatArray) -> int:
     weights_BK = np.broadcast_to(weights_MK, (len(rows), weights_MK.shape[1]))
     return sum(
-        int(np.count_nonzero(weights_K)) * len(bench.responses[split][int(row)])
+        int(np.count_nonzero(weights_K)) * len(samples.responses[split][int(row)])
         for row, weights_K in zip(rows, weights_BK, strict=True)
     )
 
 
 def _summarise(
-    bench: Bench,
+    samples: ScoredSamples,
     picked: FloatArray,
     seed: int,
     *,
@@ -347,16 +369,15 @@ def _summarise(
     scored: int = 0,
     without_choice: int = 0,
 ) -> MethodResult:
-    categories = np.array([prompt.category for prompt in bench.prompts["test"]])
-    draws = stream(seed, "evaluation", 1).integers(len(picked), size=(1000, len(picked)))
-    low, high = np.quantile(picked[draws].mean(axis=1), [0.025, 0.975])
+    categories = np.array([prompt.category for prompt in samples.prompts["test"]])
+    share = mean_share(picked, seed=seed, is_proportion=bool(np.isin(picked, (0.0, 1.0)).all()))
     return MethodResult(
-        value=float(picked.mean()),
-        interval=(float(low), float(high)),
+        value=share.value,
+        interval=(share.low, share.high),
         by_category={str(name): float(picked[categories == name].mean()) for name in np.unique(categories)},
         chosen=chosen or {},
         scored=scored,
         without_choice=without_choice,
-        asked=bench.asked(),
-        failed=dict(bench.failed),
+        asked=samples.asked(),
+        failed=dict(samples.failed),
     )

@@ -24,7 +24,7 @@ _ACTED_ON_TO_SCORE = (*_ACTED_ON, "rewards", "selector")
 
 
 @dataclass(frozen=True, slots=True)
-class Considered:
+class ArmView:
     """A reward model and what the selector thought of it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Turn:
         candidates: All replies sampled, `text` among them.
         picked: Which of them `text` is.
         scores: Score of each; NaN where there is none. Empty for a single candidate.
-        considered: The reward models; empty for a single candidate.
+        arms: The reward models; empty for a single candidate.
         notes: Reward models that could not be used, and why.
     """
 
@@ -59,7 +59,7 @@ class Turn:
     candidates: tuple[str, ...]
     picked: int
     scores: tuple[float, ...] = ()
-    considered: tuple[Considered, ...] = ()
+    arms: tuple[ArmView, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -171,10 +171,10 @@ class _Scorer:
         available_K = np.ones(len(self._pool.names), dtype=np.bool_)
         notes: list[str] = []
         scores_N = np.full(len(texts), np.nan)
-        considered: tuple[Considered, ...] = ()
+        arms: tuple[ArmView, ...] = ()
         while available_K.any():
             try:
-                weights_K, considered = self._choose(prompt, available_K)
+                weights_K, arms = self._choose(prompt, available_K)
             except ValueError:
                 if not notes:
                     raise
@@ -194,7 +194,7 @@ class _Scorer:
             candidates=tuple(texts),
             picked=picked,
             scores=tuple(scores_N.tolist()),
-            considered=considered,
+            arms=arms,
             notes=tuple(notes),
         )
 
@@ -202,22 +202,22 @@ class _Scorer:
         """Release the reward models."""
         self._pool.release_all()
 
-    def _choose(self, prompt: Prompt, available_K: BoolArray) -> tuple[FloatArray, tuple[Considered, ...]]:
+    def _choose(self, prompt: Prompt, available_K: BoolArray) -> tuple[FloatArray, tuple[ArmView, ...]]:
         names = self._pool.names
         if self._forced is not None:
             weights_K = np.eye(len(names))[self._forced]
             available_K &= weights_K > 0  # once it fails, none is left
-            return weights_K, (Considered(names[self._forced], 1.0, None, None),)
+            return weights_K, (ArmView(names[self._forced], 1.0, None, None),)
         self._contexts.load_state_dict(self._moments)  # what is said here must not move the contexts of later turns
         selection = self._selector.select(self._contexts(self._policy.embed([prompt])), available_K)
         self._selector.expire(selection.id)
-        return selection.weights_MK[0], _considered(names, selection)
+        return selection.weights_MK[0], _views(names, selection)
 
 
-def _considered(names: Sequence[str], selection: Selection) -> tuple[Considered, ...]:
+def _views(names: Sequence[str], selection: Selection) -> tuple[ArmView, ...]:
     columns = (selection.weights_MK[0], selection.probabilities_MK[0], selection.values_MK[0])
     return tuple(
-        Considered(name, float(weight), float(probability), float(value))
+        ArmView(name, float(weight), float(probability), float(value))
         for name, weight, probability, value in zip(names, *columns, strict=True)
     )
 

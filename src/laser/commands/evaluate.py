@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +19,10 @@ from laser.core.types import Prompt
 from laser.data.responses import Answered, load_responses, prompt_key, response_row
 from laser.evaluation.measure import Measured, change, measure
 from laser.evaluation.metrics import MetricName, check_gold
-from laser.lm.sources import fingerprint
 from laser.wiring import build_generator, build_splits
 from laser.wiring.fitting import fit_prompts
-from laser.wiring.trained import build_trained_policy, find_weights, read_run, weights_digest
+from laser.wiring.identity import answer_identity
+from laser.wiring.trained import build_trained_policy, read_run
 
 SplitName = Literal["dev", "test"]
 Note = Callable[[str], None]
@@ -272,7 +271,7 @@ def _num_seen(target: Target, prompts: Sequence[Prompt], config: RunConfig) -> i
 def _respond(
     target: Target, prompts: Sequence[Prompt], config: RunConfig, path: Path | None, note: Note
 ) -> list[Answered]:
-    identity = _identity(target, config)
+    identity = answer_identity(target.config, target.run, config)
     kept = _kept(path, identity, prompts) if path is not None else {}
     missing = [row for row, prompt in enumerate(prompts) if prompt.id not in kept]
     if not missing:
@@ -304,22 +303,6 @@ def _respond(
         if path is not None:
             _append(path, fresh)
     return [kept[prompt.id] for prompt in prompts]
-
-
-def _identity(target: Target, config: RunConfig) -> str:
-    """What a response depends on beside its prompt: weights and the way of asking, as 16 hexadecimal digits."""
-    policy = target.config.policy
-    section = config.evaluation
-    parts = [
-        fingerprint(policy.model, policy.revision),
-        weights_digest(find_weights(target.run)) if target.run is not None else None,
-        policy.system_prompt,
-        section.max_new_tokens or config.generation.max_new_tokens,
-        section.temperature,
-        config.seed if section.temperature > 0 else None,
-        policy.max_context if policy.overlong == "cut_middle" else None,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Answered]:

@@ -6,9 +6,10 @@ interruption loses one chunk at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,12 @@ from laser.wiring.fitting import fit_prompts
 CHUNK = 64
 """Prompts of one file of responses or scores."""
 
-RECORD = "config.json"
+RECORD, SOURCES = "config.json", "sources.json"
+"""Files of the folder: its configuration, and identities of what the configuration only names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ScoreCounts:
     """What one reward model was asked about.
 
     Attributes:
@@ -45,7 +47,7 @@ class Asked:
     too_long: int
 
 
-class Bench:
+class ScoredSamples:
     """Loads policy, prompts and pool; nothing is written before `sample`.
 
     Attributes:
@@ -110,14 +112,14 @@ class Bench:
         self.used.add((split, arm))
         return self._scores[split, arm]
 
-    def asked(self) -> dict[str, Asked]:
+    def asked(self) -> dict[str, ScoreCounts]:
         """What the reward models in `used` were asked about, by name."""
         found = {}
         for arm in sorted({arm for _, arm in self.used}):
             keys = sorted(key for key in self.used if key[1] == arm)
             flat = np.concatenate([row for key in keys for row in self._scores[key]])
             unscored, too_long = int(np.isnan(flat).sum()), sum(self._too_long[key] for key in keys)
-            found[self.pool.names[arm]] = Asked(len(flat), unscored, too_long)
+            found[self.pool.names[arm]] = ScoreCounts(len(flat), unscored, too_long)
         return found
 
     def _chunks(self, split: str) -> Iterator[tuple[int, int]]:
@@ -173,12 +175,31 @@ def check_owner(config: RunConfig, out: Path) -> None:
     Raises:
         LaserError: It is neither.
     """
-    stored = claimed_by(out, RECORD, besides={RECORD})
+    stored = claimed_by(out, RECORD, besides={RECORD, SOURCES})
     if stored is None:
         return
     difference = first_difference(parse_config(dict(stored), source=str(out / RECORD)), config)
     if difference is not None:
         raise ConfigError(f"{difference}; the responses in {out} are of another configuration, choose a new --out")
+
+
+def check_sources(out: Path, sources: Mapping[str, Any]) -> None:
+    """Make sure that what is kept in a folder was sampled and scored with these sources; changes nothing.
+
+    Args:
+        out: A folder that `check_owner` passed.
+        sources: See `laser.wiring.identity.scored_sources`.
+
+    Raises:
+        ConfigError: It was not; names what changed.
+    """
+    stored = read_json(out / SOURCES) if (out / SOURCES).is_file() and any(out.glob("responses-*")) else sources
+    changed = [name for name, value in sources.items() if stored.get(name) != value]
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)} changed since the responses in {out} were sampled and scored; restore them, or "
+            "choose a new --out"
+        )
 
 
 def _is_kept(stem: Path) -> bool:

@@ -145,7 +145,7 @@ def wilson_interval(num_right: float, num_total: float) -> tuple[float, float]:
     center = (share + z2 / (2 * num_total)) / (1 + z2 / num_total)
     variance = max(0.0, share * (1 - share) / num_total + z2 / (4 * num_total**2))
     half = _Z95 / (1 + z2 / num_total) * math.sqrt(variance)
-    return max(0.0, center - half), min(1.0, center + half)
+    return min(share, max(0.0, center - half)), max(share, min(1.0, center + half))  # rounding must not pass the share
 
 
 def bootstrap_rows(num_prompts: int, seed: int) -> Iterator[IntArray]:

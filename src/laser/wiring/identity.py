@@ -1,0 +1,97 @@
+"""Identities of kept results, derived from the resolved configuration and from what it only names.
+
+A field counts unless it is listed here as one that changes nothing: a field that is added later changes the identity
+until it is listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from laser.config import RunConfig
+from laser.core.types import Prompt
+from laser.lm.sources import fingerprint
+from laser.rewards.user_files import function_fingerprint
+from laser.wiring.rewards import reward_fingerprints
+from laser.wiring.trained import find_weights, weights_digest
+
+_WITHOUT_EFFECT = {
+    "policy": ("model", "revision", "trust_remote_code", "device", "shard", "lora.dropout"),
+    "generation": (
+        *("num_responses", "temperature", "top_p", "max_new_tokens"),  # evaluation has its own
+        *("factory", "max_batch_tokens"),
+        *(f"server.{name}" for name in ("url", "model", "adapter_folder", "logp_tolerance", "api_key_env")),
+        *(f"server.{name}" for name in ("timeout", "retries", "concurrency")),
+    ),
+}
+"""Fields that change no answer of an evaluation, or whose effect is in the identity under another name."""
+
+
+def answer_identity(policy: RunConfig, run: Path | None, asking: RunConfig) -> str:
+    """What an answer to a prompt depends on: weights and the way of asking, as 16 hexadecimal digits.
+
+    Args:
+        policy: The configuration of the policy that answers.
+        run: Its run directory; None: its untrained model.
+        asking: The configuration whose `evaluation` says how it is asked.
+    """
+    section = asking.evaluation
+    is_seeded = section.temperature > 0 or policy.generation.engine == "python"
+    parts = {
+        **{name: _without(policy.model_dump(mode="json")[name], names) for name, names in _WITHOUT_EFFECT.items()},
+        "sources": policy_sources(policy),
+        "weights": weights_digest(find_weights(run)) if run is not None else None,
+        "max_new_tokens": section.max_new_tokens or asking.generation.max_new_tokens,
+        "temperature": section.temperature,
+        "seed": asking.seed if is_seeded else None,
+    }
+    return _digest(parts)[:16]
+
+
+def policy_sources(config: RunConfig) -> dict[str, str | None]:
+    """Identities of the files that sample: the policy's base model and a custom generator."""
+    factory = config.generation.factory if config.generation.engine == "python" else None
+    return {
+        "policy": fingerprint(config.policy.model, config.policy.revision),
+        "generator": function_fingerprint(factory) if factory is not None else None,
+    }
+
+
+def scored_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -> dict[str, Any]:
+    """Identities of what scored responses depend on and the configuration only names.
+
+    Args:
+        config: The configuration.
+        prompts: The prompts by split.
+    """
+    return {
+        **policy_sources(config),
+        **{f"{split} prompts": _prompts_digest(rows) for split, rows in prompts.items()},
+        "reward models": reward_fingerprints(config),
+    }
+
+
+def _prompts_digest(prompts: Iterable[Prompt]) -> str:
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        row = (prompt.id, [dict(message) for message in prompt.messages], prompt.answer, dict(prompt.metadata))
+        digest.update(json.dumps(row, sort_keys=True, default=repr).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def _without(table: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """The table without the named fields; dots lead into tables."""
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if f"{prefix}{key}" not in names
+    }
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
