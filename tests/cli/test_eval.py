@@ -72,7 +72,7 @@ MISTAKES = [
     (["{r}", "--difficulty", "x.jsonl"], "add --judge"),
     (["{r}", "--split", "test"], "there are no test prompts; set split.test"),
     (["{r}", "--set", "evaluation.metric=bleu"], "evaluation.metric: input should be 'accuracy'"),
-    (["{r}", "--base", "--judge", "h:1"], "--judge h:1 is no file; write http://h:1"),
+    (["{r}", "--base", "--judge", "h:1"], "--judge h:1 is not a file; write http://h:1"),
     (["{r}", "--base", "--judge", "judge"], "configuration file judge does not exist"),
     (["{r}", "--base", "--judge", "http://h:1"], "'model' is missing"),
     (["{r}", "--judge", "http://h:1", "--judge-set", "model=j"], "compares two policies"),

@@ -103,11 +103,11 @@ def test_the_intercept_of_an_empty_model_is_the_log_odds():
     assert RIDGE > 0
 
 
-@pytest.mark.skipif(not ALPACA.is_dir(), reason="the verdicts of AlpacaEval are not beside the repository")
+@pytest.mark.skipif(not ALPACA.is_dir(), reason="the verdicts of AlpacaEval are not next to the repository")
 def test_on_the_published_verdicts_of_alpaca_eval():
     """gemma-2b-it against gpt4_1106_preview, GPT-4 turbo's weighted verdicts. The leaderboard of AlpacaEval 2 says
     3.402% raw, which must be met exactly, and 5.437% length-controlled, with the instruction difficulty and the gamed
-    baselines that we do without: it must lie in our interval."""
+    baselines that we do without: our interval must contain it."""
     rows = json.loads((ALPACA / "weighted_alpaca_eval_gpt4_turbo_annotations.json").read_text())
     preferences = np.array([row["preference"] - 1 for row in rows])
     extra = np.array([len(row["output_2"]) - len(row["output_1"]) for row in rows], dtype=float)

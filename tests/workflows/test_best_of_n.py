@@ -193,7 +193,7 @@ def test_responses_too_long_for_a_reward_model_are_counted(table, tmp_path):
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_an_interruption_between_chunks_changes_nothing(table, tmp_path, monkeypatch, silent):
-    """Three chunks of 4 prompts a split; the second run is stopped before the third, and goes on from there."""
+    """Three chunks of 4 prompts a split; the second run is stopped before the third, and continues from there."""
     monkeypatch.setattr(bench_module, "CHUNK", 4)
     judges, calls = tmp_path / "judges.py", tmp_path / "judges.py.calls"
     if silent:

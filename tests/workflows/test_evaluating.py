@@ -126,7 +126,7 @@ def test_a_row_cut_anywhere_is_sampled_again(project, tmp_path, cut):
     assert (tmp_path / "r.first.jsonl").read_text() == kept
 
 
-def test_an_interrupted_evaluation_goes_on(project, tmp_path):
+def test_an_interrupted_evaluation_continues(project, tmp_path):
     whole = evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
     lines = (tmp_path / "r.first.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "r.first.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
@@ -196,7 +196,7 @@ def test_what_cannot_be_evaluated(project, tmp_path):
         evaluate([project / "first"], overrides=["policy.lora.target_modules=['q_proj']"])
     with pytest.raises(ConfigError, match="did you mean 'split'"):
         evaluate([project / "first"], overrides=["splt.dev=3"])
-    with pytest.raises(ConfigError, match="there is nothing"):
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
         evaluate([])
 
 
@@ -223,7 +223,7 @@ def test_overrides_leave_the_rest(project):
 
 
 def test_every_field_of_policy_and_generation_is_in_the_identity_or_known_to_change_nothing():
-    """A field that somebody adds changes the identity of kept responses until it is listed."""
+    """A new field changes the identity of kept responses until it is listed."""
     from laser.config.schema import GenerationConfig, LoraConfig, PolicyConfig, ServerConfig
     from laser.wiring.identity import _WITHOUT_EFFECT
 

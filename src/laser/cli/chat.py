@@ -21,7 +21,7 @@ from laser.core.errors import LaserError
 if TYPE_CHECKING:
     from laser.commands.chat import Chat, Turn
 
-_HELP = "/reset begins a new conversation, /quit ends it"
+_HELP = "/reset starts a new conversation, /quit ends it"
 _SHOWN = 70  # characters of a reply in the table of scores
 _SEQUENCES = re.compile(
     "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x9c|\x1b\\\\)?"  # strings: titles, links
@@ -101,7 +101,7 @@ def chat(
 
 
 def _converse(chat: Chat, stream: _Stream, console: Console) -> None:
-    """Ask and answer until the user has enough; a mistake is told and the conversation goes on."""
+    """Converse until the user quits; errors are printed and the conversation continues."""
     import readline  # noqa: F401  # line editing and history for input()
 
     console.print(f"{_HELP}; Ctrl-C or Ctrl-D too")

@@ -44,7 +44,7 @@ def evaluate(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="JSON file of the results; responses are kept beside it.", show_default=False),
+        typer.Option(help="JSON file of the results; responses are kept next to it.", show_default=False),
     ] = None,
     judge: Annotated[
         str | None,
@@ -110,7 +110,7 @@ def _load_judge(source: str, overrides: list[str]) -> JudgeConfig:
     from laser.config.judge import load_judge
 
     if re.fullmatch(r"[\w.-]+:\d+(/\S*)?", source) and not Path(source).exists():
-        raise ConfigError(f"--judge {source} is no file; write http://{source} for a server there")
+        raise ConfigError(f"--judge {source} is not a file; write http://{source} for a server there")
     return load_judge(source, overrides)
 
 
@@ -169,7 +169,7 @@ def _print_win_rates(result: WinRates, console: Console) -> None:
 
 
 def _print_caveats(label: str, judged: Judged, console: Console) -> None:
-    """What a reader of the win rate must know beside it."""
+    """Print the caveats of a win rate."""
     one = judged.compared
     _line(
         console,

@@ -2,8 +2,8 @@
 
 Source: arXiv 2410.01735, Sec. 3.3 and Table 2. n responses are sampled once per prompt; the bandit is trained on the
 training prompts (the selected reward model picks the best response, the bandit is fed the scaled negative NLL), then
-selects for the test prompts without learning. Responses and scores lie in the folder, so that all methods share them
-and an interrupted comparison goes on where it stood.
+selects for the test prompts without learning. Responses and scores are kept in the folder: all methods share them, and
+an interrupted comparison continues.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class MethodResult:
         interval: 95% interval over prompts: Wilson's where each response is right or wrong, a bootstrap otherwise.
         by_category: Mean metric by category.
         chosen: Share of test prompts that each reward model picked for (an ensemble's by weight).
-        scored: Responses that reward models had to be asked about, training and test.
+        scored: Responses that reward models scored, training and test.
         without_choice: Test prompts of which no response has a finite score; they count with the mean metric of their
             responses, which is what one at random is worth.
-        asked: What each reward model that the method asked was shown, and how much of it got no score.
-        failed: Reward models that failed and take no part in the comparison, and why.
+        asked: Responses that each reward model of the method scored or could not score.
+        failed: Reward models that failed and are left out of the comparison, and why.
     """
 
     value: float
@@ -79,14 +79,14 @@ def best_of_n(
         config: Policy, prompts (training and test), pool and `generation.num_responses`.
         out: Folder of responses, scores and `results.json`.
         methods: By name, the configuration whose selector, feedback and context are used; see `standard_methods`.
-        note: Told what happens.
+        note: Receives progress messages.
 
     Returns:
         One result per method, and those of the best response of all ("oracle") and of one at random ("one sample"). A
         reward model that fails is left out of all methods, and so is the method that takes no other.
 
     Raises:
-        LaserError: Something cannot be used, no reward model is left, or `out` belongs to another configuration.
+        LaserError: A model or the data cannot be used, no reward model is left, or `out` holds other responses.
     """
     out = Path(out)
     check_owner(config, out)
@@ -169,13 +169,13 @@ def _router_of(config: RunConfig) -> str | None:
 def _compare(
     samples: ScoredSamples, methods: Mapping[str, RunConfig], metric: Metric, values: list[FloatArray]
 ) -> dict[str, MethodResult]:
-    """All methods with the same reward models: where one fails, all are done again without it, from kept scores."""
+    """Results of all methods with the same reward models; if one fails, all methods run again without it."""
     while True:
         num_failed, results = len(samples.failed), {}
         left = {name: method for name, method in methods.items() if not _needs(method, samples.failed)}
         if not samples.available_K.any() or (methods and not left):
             reasons = "; ".join(samples.failed.values())
-            raise RewardModelError(f"no reward model could be used: {reasons}; mend one and give the command again")
+            raise RewardModelError(f"no reward model could be used: {reasons}; fix one and run the command again")
         try:
             for name, method in left.items():
                 samples.note(f"method {name}")
@@ -187,7 +187,7 @@ def _compare(
 
 
 def _needs(method: RunConfig, failed: Mapping[str, str]) -> bool:
-    """Whether a method takes no other reward model than one that failed."""
+    """Whether a method uses only a reward model that failed."""
     return isinstance(method.selector, FixedSelector) and method.selector.arm in failed
 
 
@@ -269,7 +269,7 @@ def _rerank(
 
 
 def _charges(samples: ScoredSamples, method: RunConfig, metric: Metric) -> Callable[[int, int], float]:
-    """Loss of the response picked for a training prompt."""
+    """The loss of the response picked for a training prompt, as a function of both."""
     prompts, responses = samples.prompts["train"], samples.responses["train"]
     gold = _gold_nll(samples)
 
@@ -295,10 +295,9 @@ def _has_gold(prompt: Prompt) -> bool:
 
 
 def _gold_nll(samples: ScoredSamples) -> Callable[[int, int], float]:
-    """NLL per token of the gold answer, given the prompt and the response picked: what it is worth as a draft.
+    """NLL per token of the gold answer, given the prompt and the picked response as a draft, in nats.
 
-    Where the three do not fit the policy's context, the draft loses its end, and an answer that is still too long its
-    own.
+    Where the three do not fit the policy's context, the end of the draft is cut, then the end of the answer.
     """
     policy, prompts, responses, known = (
         samples.policy,
@@ -378,6 +377,6 @@ def _summarise(
         chosen=chosen or {},
         scored=scored,
         without_choice=without_choice,
-        asked=samples.asked(),
+        asked=samples.counts(),
         failed=dict(samples.failed),
     )

@@ -25,13 +25,13 @@ _ACTED_ON_TO_SCORE = (*_ACTED_ON, "rewards", "selector")
 
 @dataclass(frozen=True, slots=True)
 class ArmView:
-    """A reward model and what the selector thought of it.
+    """A reward model, as the selector judged it for one prompt.
 
     Attributes:
         name: Its name.
-        weight: Its say in the scores; 1 for the one a bandit chose.
-        probability: With which the selector chooses it for this prompt; None where it was not asked.
-        value: The selector's own value of it (LinUCB: the upper confidence bound of Eq. 1); None likewise.
+        weight: Its weight in the scores; 1 for the one that a bandit chose.
+        probability: Probability that the selector chooses it for this prompt; None if the user chose.
+        value: The selector's value of it (LinUCB: the upper confidence bound of Eq. 1); None if the user chose.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Turn:
     """One reply.
 
     Attributes:
-        text: What was replied.
+        text: The reply.
         finished: False if it was cut at the token limit.
         candidates: All replies sampled, `text` among them.
-        picked: Which of them `text` is.
+        picked: Index of `text` among them.
         scores: Score of each; NaN where there is none. Empty for a single candidate.
         arms: The reward models; empty for a single candidate.
         notes: Reward models that could not be used, and why.
@@ -73,7 +73,7 @@ class Chat:
             conversation, with what it learned in training and without learning more.
         overrides: Strings ``key=value`` laid over the run's configuration.
         trust: Act on the run's configuration although this user's laser has not signed it.
-        on_text: Told the reply so far while a single one is sampled in this process.
+        on_text: Receives the reply so far while a single one is sampled in this process.
 
     Raises:
         LaserError: The run cannot be used.
@@ -91,7 +91,7 @@ class Chat:
     ) -> None:
         run = Path(run)
         if reward_model is not None and best_of < 2:
-            raise ConfigError("a reward model picks among several replies; add --best-of 4, say")
+            raise ConfigError("a reward model picks among several replies; add --best-of 4 or more")
         stored = read_run(run, sections=_ACTED_ON_TO_SCORE if best_of > 1 else _ACTED_ON, trust=trust)
         self._config = with_overrides(stored, overrides)
         self._best_of = best_of
@@ -109,7 +109,7 @@ class Chat:
         """Answer the user's next message.
 
         Raises:
-            DataError: The conversation has become longer than the policy's context; `reset` begins a new one.
+            DataError: The conversation is longer than the policy's context; `reset` starts a new one.
             LaserError: A server or model failed. The conversation stays as it was before.
         """
         section = self._config.generation
@@ -131,7 +131,7 @@ class Chat:
         return turn
 
     def reset(self) -> None:
-        """Begin a new conversation."""
+        """Start a new conversation."""
         self._messages = []
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class _Scorer:
             except ValueError:
                 if not notes:
                     raise
-                break  # a fixed selector has nobody to turn to
+                break  # a fixed selector has no other reward model
             try:
                 scores_KN = self._pool.score_selection(weights_K[None], [prompt], [texts])[0]
             except RewardModelError as error:
@@ -208,7 +208,7 @@ class _Scorer:
             weights_K = np.eye(len(names))[self._forced]
             available_K &= weights_K > 0  # once it fails, none is left
             return weights_K, (ArmView(names[self._forced], 1.0, None, None),)
-        self._contexts.load_state_dict(self._moments)  # what is said here must not move the contexts of later turns
+        self._contexts.load_state_dict(self._moments)  # this turn must not change the contexts of later ones
         selection = self._selector.select(self._contexts(self._policy.embed([prompt])), available_K)
         self._selector.expire(selection.id)
         return selection.weights_MK[0], _views(names, selection)

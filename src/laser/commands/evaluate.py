@@ -57,10 +57,10 @@ class Answers:
 
     Attributes:
         config: The configuration of the first policy, which says what is asked and how.
-        prompts: What was asked.
+        prompts: The prompts.
         responses: One to each prompt, by policy.
         files: Where they are kept, by policy; empty if they are not.
-        seen: How many of the prompts were among a policy's training prompts; None where that cannot be told.
+        seen: How many of the prompts were among a policy's training prompts; None where that is unknown.
     """
 
     config: RunConfig
@@ -72,7 +72,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came out.
+    """Results of an evaluation.
 
     Attributes:
         metric: `evaluation.metric` of the first policy's configuration.
@@ -119,18 +119,18 @@ def evaluate(
 ) -> Evaluation:
     """Measure policies on held-out prompts with gold answers.
 
-    All are asked the prompts of the first, in the way its configuration says (`evaluation`: greedy unless a temperature
-    is set), each under its own system prompt.
+    All answer the prompts of the first, as its `evaluation` section says (greedy unless a temperature is set), each
+    under its own system prompt.
 
     Args:
         targets: A run directory, or several; TOML configurations stand for their untrained model.
         split: Prompts to ask: "dev" or "test".
         base: Also measure the model that the first run started from, and compare the others with it.
         overrides: Strings ``key=value`` laid over every configuration.
-        out: A JSON file for the results, which may hold earlier ones; every response is kept beside it, so that an
-            interrupted evaluation goes on where it stood and a judge can compare the responses later.
+        out: A JSON file for the results, which may hold earlier ones; every response is kept next to it, so that an
+            interrupted evaluation continues and a judge can compare the responses later.
         trust: Act on the configuration of a run although this user's laser has not signed it.
-        note: Told what happens.
+        note: Receives progress messages.
 
     Raises:
         LaserError: Something cannot be used, there are no such prompts, or they have no gold answers.
@@ -142,7 +142,7 @@ def evaluate(
 
 
 def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note) -> Evaluation:
-    """As `evaluate`, with policies and configurations that are at hand."""
+    """Measure policies whose configurations are already loaded; see `evaluate`."""
     section = targets[0].config.evaluation
     answers = answer_targets(targets, split=split, out=out, note=note, metric=section.metric)
     measured = {
@@ -167,17 +167,17 @@ def evaluate_targets(targets: Sequence[Target], *, split: SplitName, out: Path |
 def answer_targets(
     targets: Sequence[Target], *, split: SplitName, out: Path | None, note: Note, metric: MetricName | None = None
 ) -> Answers:
-    """Sample one response to each prompt from each policy, or take those that are kept beside `out`.
+    """Sample one response to each prompt from each policy, or take those that are kept next to `out`.
 
     Args:
         targets: The policies; the first's configuration says how all are asked.
         split: Prompts to ask.
         out: Where results are written, if anywhere.
-        note: Told what happens.
-        metric: What they will be measured by, if anything: its gold answers must be there before anybody is asked.
+        note: Receives progress messages.
+        metric: What they will be measured by, if any; gold answers are checked before anything is sampled.
 
     Raises:
-        LaserError: Something cannot be used, or the files beside `out` hold other responses.
+        LaserError: Something cannot be used, or the files next to `out` hold other responses.
     """
     config = targets[0].config
     splits = build_splits(config)
@@ -193,7 +193,7 @@ def answer_targets(
 
 
 def listed(targets: Targets) -> list[str | Path]:
-    """One target is a list of one, and not of letters."""
+    """The targets as a list; a single path is a list of one."""
     return [targets] if isinstance(targets, str | Path) else list(targets)
 
 
@@ -220,7 +220,7 @@ def resolve_targets(
         LaserError: One cannot be used.
     """
     if not paths:
-        raise ConfigError("there is nothing to evaluate; name a run directory or a configuration")
+        raise ConfigError("nothing to evaluate; name a run directory or a configuration")
     labels = unique_labels(paths) if labels is None else labels
     targets = [_target(Path(path), label, overrides, trust) for path, label in zip(paths, labels, strict=True)]
     if base and targets[0].run is not None:

@@ -1,4 +1,4 @@
-"""What the methods of a best-of-n comparison share: prompts, responses, contexts and scores, kept in one folder.
+"""Prompts, responses, contexts and scores that the methods of a best-of-n comparison share, kept in one folder.
 
 Responses and scores are kept in chunks of prompts, each written whole under its final name or not at all, so that an
 interruption loses one chunk at most.
@@ -17,6 +17,7 @@ from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError
+from laser.core.files import read_json
 from laser.core.outputs import claimed_by
 from laser.core.seeding import stream_seed
 from laser.core.state import load_state, save_state
@@ -34,12 +35,12 @@ RECORD, SOURCES = "config.json", "sources.json"
 
 @dataclass(frozen=True, slots=True)
 class ScoreCounts:
-    """What one reward model was asked about.
+    """How many responses one reward model scored.
 
     Attributes:
         responses: Responses shown to it.
-        unscored: Those it gave no finite score for.
-        too_long: Those that did not fit its window behind their whole prompt.
+        unscored: Responses without a finite score.
+        too_long: Responses that did not fit its window after their whole prompt.
     """
 
     responses: int
@@ -51,17 +52,17 @@ class ScoredSamples:
     """Loads policy, prompts and pool; nothing is written before `sample`.
 
     Attributes:
-        failed: Reward models that failed, and why; they are not asked again.
-        used: The (split, arm) whose scores were asked for; whoever wants to know clears it first.
+        failed: Reward models that failed, and why; they are not called again.
+        used: The (split, arm) whose scores were read since a caller last cleared it.
         gold_nlls: NLL of the gold answer after a response to a training prompt, by the index of both, where known.
 
     Args:
         config: Policy, prompts with a training and a test split, pool.
         out: Folder to keep responses and scores in.
-        note: Told what happens.
+        note: Receives progress messages.
 
     Raises:
-        LaserError: Something cannot be loaded, or there are no prompts.
+        LaserError: A model or the data cannot be loaded, or there are no prompts.
     """
 
     def __init__(self, config: RunConfig, out: Path, note: Callable[[str], None]) -> None:
@@ -101,7 +102,7 @@ class ScoredSamples:
         """Scores of all responses of a split by one reward model, from the folder if they are there.
 
         Raises:
-            RewardModelError: It fails; from then on it is in `failed`.
+            RewardModelError: It fails; it is in `failed` afterwards.
         """
         if (split, arm) not in self._scores:
             chunks = [self._scored(split, arm, begin, end) for begin, end in self._chunks(split)]
@@ -112,8 +113,8 @@ class ScoredSamples:
         self.used.add((split, arm))
         return self._scores[split, arm]
 
-    def asked(self) -> dict[str, ScoreCounts]:
-        """What the reward models in `used` were asked about, by name."""
+    def counts(self) -> dict[str, ScoreCounts]:
+        """Counts of the reward models in `used`, by name."""
         found = {}
         for arm in sorted({arm for _, arm in self.used}):
             keys = sorted(key for key in self.used if key[1] == arm)
@@ -133,7 +134,7 @@ class ScoredSamples:
         if not _is_kept(stem):
             self.note(f"scoring {split} prompts {begin} to {end} of {len(self.prompts[split])} with {name}")
             texts = [[response.text for response in row] for row in self.responses[split][begin:end]]
-            self.pool.load_state_dict(self._unused_pool)  # every chunk is asked alike, whatever came before it
+            self.pool.load_state_dict(self._unused_pool)  # every chunk is scored alike, whatever came before it
             before = self.pool.usage()[name]["too_long"]
             try:
                 scores = np.concatenate(self.pool.score(arm, self.prompts[split][begin:end], texts))
@@ -170,17 +171,17 @@ class ScoredSamples:
 
 
 def check_owner(config: RunConfig, out: Path) -> None:
-    """Make sure that a folder is free or this comparison's; changes nothing. One without responses is free to everyone.
+    """Make sure that a folder is free or of this comparison; changes nothing. A folder without responses is free.
 
     Raises:
-        LaserError: It is neither.
+        LaserError: It belongs to another configuration or holds something else.
     """
     stored = claimed_by(out, RECORD, besides={RECORD, SOURCES})
     if stored is None:
         return
     difference = first_difference(parse_config(dict(stored), source=str(out / RECORD)), config)
     if difference is not None:
-        raise ConfigError(f"{difference}; the responses in {out} are of another configuration, choose a new --out")
+        raise ConfigError(f"{difference}; the responses in {out} belong to another configuration, choose a new --out")
 
 
 def check_sources(out: Path, sources: Mapping[str, Any]) -> None:

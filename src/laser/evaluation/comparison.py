@@ -20,7 +20,7 @@ class Compared:
     Attributes:
         num_prompts: Prompts with both responses.
         num_judged: Prompts with a verdict in both orders, or with identical responses; all numbers below are of these.
-        num_identical: Prompts with identical responses: ties that no judge is asked about.
+        num_identical: Prompts with identical responses: ties without a request.
         wins: Prompts on which ours is preferred, the mean of both orders above one half.
         ties: Prompts at exactly one half.
         losses: The rest.
@@ -29,8 +29,8 @@ class Compared:
         length_controlled: The win rate at equal length; None where the effect of length cannot be seen.
         mean_length: Characters of our responses.
         baseline_length: Characters of the baseline's.
-        first_shown: How much the judge preferred what it was shown first; 0.5 is no bias of position. None if it
-            judged nothing.
+        first_shown: Mean preference for the response shown first; 0.5 means no position bias. None if the judge gave no
+            verdict.
         num_inconsistent: Prompts on which it preferred one response in one order and the other in the other.
         num_one_sided: Prompts left out because only one order has a verdict.
     """
@@ -64,11 +64,11 @@ def compare(
     difficulty_N: FloatArray | None = None,
     seed: int,
 ) -> Compared | None:
-    """Summarise verdicts.
+    """Win rates and counts from verdicts.
 
     Args:
-        shown_N2: How much what was shown first is preferred, in [0, 1]: ours shown first, then the baseline's shown
-            first. NaN where there is no verdict; what stands for identical texts is not read.
+        shown_N2: Preference for the response shown first, in [0, 1]: with ours first, then with the baseline's first.
+            NaN where there is no verdict; entries of identical texts are not read.
         texts: Our responses.
         baseline_texts: The baseline's.
         categories: Of the prompts.

@@ -18,7 +18,7 @@ Metric = Callable[[Prompt, str], float]
 """Value of a response in [0, 1]."""
 
 ORACLE, ONE_SAMPLE = "oracle", "one sample"
-"""Rows beside the methods of a best-of-n comparison: the best response of all, and one at random."""
+"""Reference rows of a best-of-n comparison: the best response of all, and one at random."""
 
 
 def make_metric(name: MetricName, answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> Metric:

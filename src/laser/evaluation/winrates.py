@@ -11,7 +11,7 @@ Deviations: (1) gamma_x, how hard a prompt is for models against the baseline, c
 on the same prompts; without them the term is left out. (2) One comparison is fitted at a time, as their released code
 does, but with a small ridge on phi and psi in place of an L1 penalty chosen by cross-validation, and without
 annotations of the baseline made verbose and concise on purpose: where one side is longer on almost every prompt, length
-and quality cannot be told apart, and `LengthControl.extrapolated` says so. (3) Preferences are means over both orders.
+and quality cannot be separated, and `LengthControl.extrapolated` says so. (3) Preferences are means over both orders.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LengthControl:
     Attributes:
         win_rate: At equal length; 95% bootstrap interval over prompts.
         theta: Log-odds of winning at equal length, and at difficulty 0.
-        phi: Effect of length: what the log-odds gain from being longer by far.
+        phi: Effect of length: gain in log-odds of a response that is much longer.
         psi: Effect of the prompt's difficulty; None without that term.
         extrapolated: One side is longer on 95% of the prompts or more, so equal length was hardly seen.
     """
