@@ -189,7 +189,7 @@ def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path,
     assert "held-out accuracy" in out
     assert "mixed-numbers: best for" in out
     assert (tmp_path / "router" / "classifier.safetensors").is_file()
-    with pytest.raises(RunDirectoryError, match="choose a new folder"):
+    with pytest.raises(RunDirectoryError, match="is not empty; choose another --out"):
         train_classifier(lab / "pairs.jsonl", tmp_path / "router", tmp_path / "run.toml")
     with pytest.raises(DataError, match="has no 'chosen' response"):
         train_classifier(lab / "train.jsonl", tmp_path / "other", tmp_path / "run.toml")
