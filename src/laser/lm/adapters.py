@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         ModelError: The adapter is damaged, of another model, or of a kind that cannot be merged.
     """
     try:
-        adapted = PeftModel.from_pretrained(model, str(adapter))
+        with warnings.catch_warnings():  # missing weights are an error below
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, str(adapter))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

@@ -153,7 +153,8 @@ def _spells_special_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids of the special tokens."""
-    return set(map(int, tokenizer.convert_tokens_to_ids(sorted(_control_tokens(tokenizer)))))
+    vocabulary = tokenizer.get_vocab()
+    return {int(vocabulary[token]) for token in _control_tokens(tokenizer) if token in vocabulary}
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:

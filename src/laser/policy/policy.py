@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -323,6 +324,11 @@ def _inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
             torch.manual_seed(seed)
             peft = get_peft_model(model, lora)
             peft.add_adapter("reference", lora)
+    except re.error as error:
+        raise ModelError(
+            f"policy.lora.target_modules = {lora.target_modules!r} is not a regular expression ({error}); "
+            "correct it, or set 'all-linear'"
+        ) from error
     except ValueError as error:
         linear = sorted(
             {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
