@@ -10,7 +10,7 @@ import numpy as np
 from laser.extend import FloatArray, NoWeights, Prompt
 
 
-class BigramRM(NoWeights):  # nothing lies on a device, so there is nothing to move in `park` and `unpark`
+class BigramRM(NoWeights):  # nothing is on a device, so `park` and `unpark` have nothing to move
     def __init__(self, corpus: str) -> None:
         self._pairs = Counter(pairwise(corpus))
         self._firsts = Counter(corpus)
@@ -29,4 +29,4 @@ class BigramRM(NoWeights):  # nothing lies on a device, so there is nothing to m
 
 
 def make() -> BigramRM:
-    return BigramRM(Path(__file__).read_text(encoding="utf-8"))  # a corpus of your own goes here
+    return BigramRM(Path(__file__).read_text(encoding="utf-8"))  # put your corpus here

@@ -95,7 +95,7 @@ def test_a_tokenizer_that_gives_ids_beyond_the_embedding_is_refused():
     tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]})
     check_vocabulary(tokenizer, config, "m")  # neither a text nor the template can give it
     tokenizer.chat_template = TEMPLATE.replace("<|im_start|>", "<image>")
-    with pytest.raises(ModelError, match="the tokenizer of m .*'<image>'.* resize_token_embeddings"):
+    with pytest.raises(ModelError, match=r"the tokenizer of m .*'<image>'.*resize_token_embeddings"):
         check_vocabulary(tokenizer, config, "m")
     tokenizer.chat_template = TEMPLATE
     tokenizer.add_tokens(["word"])
@@ -165,7 +165,7 @@ def test_an_adapter_of_another_model_is_an_error(base, tmp_path):
     with pytest.raises(ModelError, match="does not fit its base"):
         load_causal_lm(str(tmp_path / "adapter"), **CPU)
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="has no adapter_model.safetensors"):
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         load_causal_lm(str(tmp_path / "adapter"), **CPU)
 
 
