@@ -238,7 +238,7 @@ def test_selectors_come_without_torch_until_a_network_is_made():
 
 def test_neural_ucb_learns_what_is_not_linear():
     generator = np.random.default_rng(0)
-    selector = NeuralUCB(2, 2, hidden=(32, 16), alpha=0.1, train_steps=30)
+    selector = NeuralUCB(2, 2, hidden=(32, 16), alpha=1.0, train_steps=30)
     right = []
     for _ in range(400):
         c = generator.choice([-1.0, 1.0], size=2)

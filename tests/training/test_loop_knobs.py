@@ -33,7 +33,7 @@ DIFFERENT = {
 
 def run(folder, name, **changes):
     """Train with some fields changed, given by dotted path; returns the run's folder."""
-    table = make_table(folder, "vowels", "short", **SMALL)
+    table = {**make_table(folder, "vowels", "short", **SMALL), "seed": 5}
     for path, value in changes.items():
         section, _, key = path.rpartition(".")
         (table.setdefault(section, {}) if section else table)[key] = value
