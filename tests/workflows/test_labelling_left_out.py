@@ -73,10 +73,13 @@ def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redo
     whole = label(config, tmp_path / "whole")
     assert whole.failed.keys() == {"down"}
     label(config, tmp_path / "again")
-    for path in sorted((tmp_path / "again").glob(".part-*.json"))[6 - redone :]:
+    for path in sorted((tmp_path / "again").glob(".part-??????.json"))[6 - redone :]:
         path.unlink()
     again = label(config, tmp_path / "again")
     assert parts(tmp_path / "again") == parts(tmp_path / "whole")
+    for report in (again, whole):
+        for counts in report.usage.values():
+            del counts["loads"]  # a job that resumes loads again what was resident
     assert (again.left_out, again.usage, again.failed) == (whole.left_out, whole.usage, whole.failed)
 
 
@@ -85,7 +88,9 @@ def test_no_pair_at_all_is_an_error_that_says_why(tmp_path):
     with pytest.raises(RewardModelError, match=r"6 prompts gave no pair.*silent: \d+ of \d+ responses without"):
         label(config, tmp_path / "pairs")
     assert summary(tmp_path / "pairs")["pairs"] == 0
-    (tmp_path / "scores.py").write_text("def silent(prompts, responses):\n    return [len(text) for text in responses]")
+    (tmp_path / "scores.py").write_text(
+        "def silent(prompts, responses):\n    return [sum(map(ord, text)) for text in responses]"
+    )
     assert label(config, tmp_path / "pairs").num_pairs > 0
 
 
