@@ -189,3 +189,44 @@ def test_a_relative_adapter_folder_starts_at_the_configurations_folder(tmp_path,
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_config(minimal).generation.server.adapter_folder == str(tmp_path / given)
+
+
+OTHER_SELECTOR = """
+[policy]
+model = "some/model"
+[data]
+type = "hub"
+name = "some/prompts"
+[selector]
+type = "linucb"
+alpha = 0.3
+ridge = 2.0
+[[rewards.models]]
+name = "a"
+type = "loglik"
+model = "some/a"
+"""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_type_replaces_the_section_and_keeps_what_was_set_for_it(tmp_path, order):
+    (tmp_path / "run.toml").write_text(OTHER_SELECTOR)
+    assert load_config(tmp_path / "run.toml", ["selector.type=random"]).selector.type == "random"
+    changed = load_config(tmp_path / "run.toml", ["selector.type=thompson", "selector.ridge=3"][::order]).selector
+    assert (changed.type, changed.ridge) == ("thompson", 3.0)
+    same = load_config(tmp_path / "run.toml", ["selector.type=linucb"]).selector
+    assert (same.alpha, same.ridge) == (0.3, 2.0)
+
+
+def test_an_error_names_what_caused_it(tmp_path):
+    (tmp_path / "run.toml").write_text(OTHER_SELECTOR)
+    with pytest.raises(ConfigError, match=r"^--set: unknown key 'selector\.alfa'"):
+        load_config(tmp_path / "run.toml", ["selector.alfa=1"])
+    (tmp_path / "run.toml").write_text(OTHER_SELECTOR.replace("ridge", "rigde"))
+    with pytest.raises(ConfigError, match=r"run\.toml: unknown key"):
+        load_config(tmp_path / "run.toml", ["seed=1"])
+
+
+def test_a_byte_order_mark_is_not_content(tmp_path):
+    (tmp_path / "run.toml").write_text(OTHER_SELECTOR, encoding="utf-8-sig")
+    assert load_config(tmp_path / "run.toml").selector.ridge == 2.0

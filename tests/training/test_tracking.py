@@ -174,7 +174,8 @@ EVALUATION = {"batches": 6, "accuracy": 0.5, "by_category": {"x": 0.25}}
 
 def test_numbers_of_a_batch():
     """Rewards 0 and 1 of three (one unknown): mean 0.5. Arm b has two of three rows."""
-    record = {**RECORD, "bandit_signals": np.array([np.nan])}
+    moments = {"a": {"mean": 2.0, "std": 0.5}, "b": {"mean": -1.0, "std": None}}
+    record = {**RECORD, "bandit_signals": np.array([np.nan]), "distributions": {"score_moments": moments}}
     assert dict(batch_numbers(record, ["a", "b"])) == {
         "train/loss": 1.5,
         "train/loss_nll": 0.5,
@@ -186,6 +187,9 @@ def test_numbers_of_a_batch():
         "chosen/b": pytest.approx(2 / 3),
         "probability/a": 0.5,
         "probability/b": 0.5,
+        "rewards/a/mean": 2.0,
+        "rewards/a/std": 0.5,
+        "rewards/b/mean": -1.0,
         "asked/a": 4,
         "asked/b": 8,
         "dropped/ties": 1,

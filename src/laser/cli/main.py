@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -28,6 +33,8 @@ from laser.cli import (
 from laser.cli import eval as eval_command
 from laser.core.errors import LaserError
 from laser.parallel.ranks import tells
+
+_OUTPUT_ERRORS = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT}
 
 app = typer.Typer(
     name="laser",
@@ -78,26 +85,58 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line: errors the user can mend are one sentence and exit code 2."""
+    """Run the command line: an error that the user can fix is one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    _prepare_streams()
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _cannot_print(error)
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Characters that the encoding of an output lacks are shown as escapes; a closed output takes everything."""
+    if sys.stdout is None:  # its descriptor must not become that of another file
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run() -> int | str | None:
+    """The exit code of the command."""
     try:
         app()
+    except SystemExit as ended:
+        return ended.code
     except LaserError as error:
-        from laser.cli.terminal import say
-
-        if tells(error):
-            say(f"laser: error: {error}", error=True)
-        sys.exit(2)
-    except OSError as error:  # of a path given on the command line, in whatever command
-        if error.filename is None:
-            raise
-        from laser.cli.terminal import say
-
-        say(f"laser: error: cannot use {error.filename} ({error.strerror}); choose another path", error=True)
-        sys.exit(2)
+        return _refuse(str(error)) if tells(error) else 2
+    except OSError as error:  # of a path given on the command line, or of standard output
+        if error.filename is not None:
+            return _refuse(f"cannot use {error.filename} ({error.strerror}); choose another path")
+        if error.errno in _OUTPUT_ERRORS:
+            return _cannot_print(error)
+        raise
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
+
+
+def _cannot_print(error: OSError) -> int:
+    with suppress(OSError):  # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _refuse(f"cannot write the output ({error.strerror}); free space, or send it elsewhere")
+
+
+def _refuse(sentence: str) -> int:
+    from laser.cli.terminal import say
+
+    with suppress(OSError):  # standard error may be closed or full too
+        say(f"laser: error: {sentence}", error=True)
+    return 2
 
 
 if __name__ == "__main__":

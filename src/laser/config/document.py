@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -60,10 +61,23 @@ def _nested_title(path: str, model: type[BaseModel], num_members: int) -> str:
 def _type(annotation: Any, inner: list[type[BaseModel]]) -> str:
     if inner:
         return "section" if len(inner) == 1 else "one of the sections below, by `type`"
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    for long, short in (("typing.", ""), ("Annotated[int, FieldInfo(", "int ("), ("NoneType", "None")):
-        text = text.replace(long, short)
-    return _escape(text.partition(" (annotation")[0]) if "FieldInfo" not in text else "integer"
+    return _escape(_type_name(annotation))
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as Python writes it, without constraints: `int | None`, `list[str]`, `"a" | "b"`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, arguments))
+    if origin is typing.Literal:
+        return " | ".join(f'"{value}"' if isinstance(value, str) else repr(value) for value in arguments)
+    if origin is tuple:
+        return f"list[{_type_name(arguments[0])}]"
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type_name, arguments))}]"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
 
 
 def _default(value: Any, is_section: bool) -> str:

@@ -28,6 +28,7 @@ RUN_REFERENCE = "{run:"
 
 _SHOWN = 200  # characters of a wrong value in a message
 _SELECTOR_PATHS = {"path", "run", "prior"}
+_DEFAULT_TYPES = {"selector": "linucb", "feedback": "quantile"}
 _MODEL_KEYS = ("model", "reference", "tokenizer")
 
 
@@ -52,9 +53,14 @@ def load_config(path: str | Path | None = None, overrides: Overrides = ()) -> Ru
     """
     path = Path(path) if path is not None else demo_config_path()
     table = read_toml(path)
-    for override in override_strings(overrides):
-        apply_override(table, override)
-    return parse_config(table, base_dir=path.parent, source=str(path))
+    given = override_strings(overrides)
+    apply_overrides(table, given)
+    try:
+        return parse_config(table, base_dir=path.parent, source="--set" if given else str(path))
+    except ConfigError:
+        if given:
+            parse_config(read_toml(path), base_dir=path.parent, source=str(path))  # names the file where it is wrong
+        raise
 
 
 def override_strings(overrides: Overrides) -> list[str]:
@@ -75,8 +81,7 @@ def with_overrides(config: RunConfig, overrides: Overrides) -> RunConfig:
     if not overrides:
         return config
     table = config.model_dump(mode="json")
-    for override in override_strings(overrides):
-        apply_override(table, override)
+    apply_overrides(table, override_strings(overrides))
     return parse_config(table, source="--set")
 
 
@@ -124,6 +129,37 @@ def read_toml(path: Path) -> Table:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
+def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
+    """Set values, ``key.path=value``, in a nested dict.
+
+    A section that gets another type loses its other fields, as in a suite; what the overrides set in it stays.
+
+    Raises:
+        ConfigError: An override names no place in the table.
+    """
+    for override in overrides:
+        _clear_other_type(table, override)
+    for override in overrides:
+        apply_override(table, override)
+
+
+def _clear_other_type(table: Table, override: str) -> None:
+    key, _, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if last != "type":
+        return
+    node: Any = table
+    for part in parents:
+        node = _descend(node, part, override)
+    if not isinstance(node, dict):
+        return
+    old = node.get("type", _DEFAULT_TYPES.get(".".join(parents)))
+    if old is not None and old != (_toml_value(text.strip()) or "none"):
+        kept = {name: node[name] for name in ("name",) if name in node and "models" in parents}
+        node.clear()
+        node.update(kept)
+
+
 def apply_override(table: Table, override: str) -> None:
     """Set one value, ``key.path=value``, in a nested dict. Raises ConfigError where it names no place in it."""
     key, separator, text = override.partition("=")
@@ -164,7 +200,7 @@ def _toml_value(text: str) -> Any:
 
 def _default_types(table: Table) -> None:
     """A selector section without a type means LinUCB, feedback without one quantiles; other unions have no default."""
-    for section, default in (("selector", "linucb"), ("feedback", "quantile")):
+    for section, default in _DEFAULT_TYPES.items():
         if isinstance(table.get(section), dict):
             table[section] = {"type": default, **table[section]}
 

@@ -121,9 +121,10 @@ def describe_scores(
         names: Names by arm.
 
     Returns:
-        ``scores`` of each reward model that gave any; ``margins``, chosen minus rejected score, of the pairs of each
-        reward model that was chosen alone (several together have the name null); ``logp_margins``, chosen minus
-        rejected log-prob of the policy that sampled them, in nats, or null.
+        ``scores`` of each reward model that gave any; ``score_moments``, their mean and sample standard deviation
+        (null for one score), in the reward model's unit; ``margins``, chosen minus rejected score, of the pairs
+        of each reward model that was chosen alone (several together have the name null); ``logp_margins``,
+        chosen minus rejected log-prob of the policy that sampled them, in nats, or null.
     """
     by_arm = [np.concatenate([scores_KN[arm] for scores_KN in scores_BKN]) for arm in range(len(names))]
     margins: dict[str | None, list[float]] = {}
@@ -132,8 +133,14 @@ def describe_scores(
         arm = int(selection.arms_M[row])
         name = names[arm] if selection.weights_MK[row, arm] == 1.0 else None
         margins.setdefault(name, []).append(pair.chosen_score - pair.rejected_score)
+    finite = {name: values[np.isfinite(values)] for name, values in zip(names, by_arm, strict=True)}
     return {
-        "scores": _named((name, values[np.isfinite(values)]) for name, values in zip(names, by_arm, strict=True)),
+        "scores": _named(finite.items()),
+        "score_moments": {
+            name: {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else None}
+            for name, values in finite.items()
+            if len(values)
+        },
         "margins": _named((name, np.array(values)) for name, values in margins.items()),
         "logp_margins": _deciles(np.array([_logp_margin(pair, responses) for pair in pairs])),
     }

@@ -119,6 +119,7 @@ def batch_numbers(record: Record, names: Sequence[str]) -> Iterator[tuple[str, f
         "bandit/signal": _mean(record["bandit_signals"]),
         **_of_each("chosen", names, np.mean(selection["weights"], axis=0)),
         **_of_each("probability", names, np.mean(selection["probabilities"], axis=0)),
+        **_rewards(record.get("distributions", {}).get("score_moments", {})),
         **{f"asked/{name}": count for name, count in record["scored"].items()},
         **{f"dropped/{name}": count for name, count in record["dropped"].items()},
         **{f"tokens/{name}": count for name, count in record["tokens"].items()},
@@ -131,6 +132,11 @@ def evaluation_numbers(record: Record) -> Iterator[tuple[str, float]]:
     """Numbers of a dev check by name; `record` is its line of evaluations.jsonl."""
     of_category = {f"dev/{name}": value for name, value in record["by_category"].items()}
     return _finite({"dev/metric": record["accuracy"], **of_category})
+
+
+def _rewards(moments: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean and standard deviation of the scores of each reward model, under the names that TRL uses."""
+    return {f"rewards/{name}/{key}": value for name, both in moments.items() for key, value in both.items()}
 
 
 def _of_each(title: str, names: Sequence[str], values_K: Any) -> dict[str, float]:
