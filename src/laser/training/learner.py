@@ -26,6 +26,7 @@ from laser.training.used_responses import (
     UsedResponses,
     collect,
     group_by_prompt,
+    mean_over_pairs,
     micro_batches,
     split_by_prompt,
 )
@@ -349,11 +350,6 @@ class Learner:
         policy = self._logps(used.prompt_ids, moved, "policy")
         reference = self._logps(used.prompt_ids, moved, self._reference)
         return (policy - reference).mean().clamp(min=0)
-
-
-def mean_over_pairs(losses_B: FloatArray, pairs: Sequence[Pair]) -> float:
-    """Mean over pairs of the losses of their prompts; NaN without pairs."""
-    return float(np.mean([losses_B[pair.prompt] for pair in pairs])) if pairs else float("nan")
 
 
 def _pair_logps(

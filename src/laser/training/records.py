@@ -10,8 +10,9 @@ import numpy as np
 
 from laser.core.types import Batch, FloatArray, Pair, Prompt, Responses, Selection
 from laser.rewards.overlap import Overlap
-from laser.training.learner import LearnResult, mean_over_pairs
+from laser.training.learner import LearnResult
 from laser.training.pairs import Candidates, OrientedPairs
+from laser.training.used_responses import mean_over_pairs
 
 TEXT_LENGTH = 600  # characters of a text that a record keeps
 _QUANTILES = np.linspace(0, 1, 11)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laser.core.types import Pair, Responses
+from laser.core.types import FloatArray, Pair, Responses
 
 TokenIds = Sequence[int]
 
@@ -79,3 +79,8 @@ def micro_batches(
         num_tokens += needed
     if micro:
         yield micro
+
+
+def mean_over_pairs(losses_B: FloatArray, pairs: Sequence[Pair]) -> float:
+    """Mean over pairs of the losses of their prompts; NaN without pairs."""
+    return float(np.mean([losses_B[pair.prompt] for pair in pairs])) if pairs else float("nan")
