@@ -76,7 +76,7 @@ def test_rewards_are_in_the_unit_interval_and_fall_with_the_loss(losses, low, hi
 
 
 def test_each_quantile_is_the_one_asked_for():
-    """History -9 .. 0: the quarter is at -6.75, the half at -4.5; L = 5 lies (-5 + 6.75) / 2.25 of the way."""
+    """History -9 .. 0: the quarter is at -6.75, the half at -4.5; L = 5 is at (-5 + 6.75) / 2.25 of the way."""
     feedback = QuantileFeedback(low=0.25, high=0.5)
     scale(feedback, *range(10))
     assert scale(feedback, 5.0) == pytest.approx([1.75 / 2.25])

@@ -104,7 +104,7 @@ def test_the_regression_of_the_doubly_robust_estimate_takes_variance_away():
 
 @pytest.mark.parametrize("name", ["exp3", "epsilon-greedy", "random"])
 def test_matching_draws_are_independent_of_the_log(name):
-    """A selector that draws with the log's seed would match far more rows of its own log than the propensities say."""
+    """A selector that draws with the log's seed would match far more rows of the same log than the propensities say."""
     logged = make_log(MAKERS[name](0), environment_of(0))
     found = replay(MAKERS[name](REPLAY_SEED), logged)
     if name == "random":

@@ -120,7 +120,7 @@ def test_a_state_of_another_version_is_told_as_one_whatever_else_it_holds(name):
         (lambda: LinearThompson(K, D, scale=0), "scale"),
         (lambda: LinearThompson(K, D, prior_KD=np.ones((K, D + 1))), "prior"),
         (lambda: ForgettingLinUCB(K, D, gamma=0), "gamma"),
-        (lambda: ForgettingLinUCB(K, D, gamma=1.0), "gamma"),  # it would remember all observations for ever
+        (lambda: ForgettingLinUCB(K, D, gamma=1.0), "gamma"),  # it would never forget
         (lambda: NeuralUCB(K, D, memory=0), "memory"),
         (lambda: NeuralUCB(K, D, hidden=()), "hidden"),
         (lambda: Sequential(K, []), "order"),

@@ -95,7 +95,7 @@ def test_a_suite_extends_another_and_starts_from_a_run_file(tmp_path):
     assert list(suite.methods) == ["laser", "random", "third"]
     config = make_cells(suite, tmp_path)[0].config
     assert (config.policy.model, config.training.iterations, config.training.batch_size) == ("org/other", 5, 2)
-    assert config.rewards.models[0].function == f"{tmp_path}/runs/scores.py:good"  # beside the file that names it
+    assert config.rewards.models[0].function == f"{tmp_path}/runs/scores.py:good"  # next to the file that names it
     (tmp_path / "first.toml").write_text('extends = "second.toml"\n')
     with pytest.raises(ConfigError, match="extends itself"):
         load_suite(tmp_path / "second.toml")

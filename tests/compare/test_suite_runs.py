@@ -79,7 +79,7 @@ def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
     assert not (laser / "adapter").exists()  # keep = "results"
     assert list((laser / "checkpoints").glob("*/selector.*"))
 
-    # A method is mended: what is finished stays as it is, the rest is run, the cold start after what it needs.
+    # A method is fixed: finished cells stay, the others run, the cold start after the run it needs.
     stamp = (laser / "summary.json").stat().st_mtime_ns
     table["methods"]["broken"] = {"selector": {"type": "linucb", "forced_pulls": 1}}
     write_suite(path, table)

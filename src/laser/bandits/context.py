@@ -29,7 +29,7 @@ class ContextPreparer:
         normalization: "none"; "l2", unit length; "standardize", each feature by its running mean and standard deviation
             over all rows seen, those of the current call included; "unit", standardised, then of unit length, then
             with a constant 1 as one more feature: alpha and the ridge mean the same at every width, and the level
-            of an arm has a feature of its own instead of the direction all hidden states share.
+            of an arm has a separate feature instead of the direction that all hidden states share.
         scale: Factor on the result.
         projection: Project to this many features by a seeded Gaussian matrix, keeping norms on average; None: no
             projection.

@@ -98,5 +98,5 @@ def grown_capacity(count: int) -> int:
 def _is_single(rows: np.ndarray) -> bool:
     if rows.dtype == np.float32:
         return True
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, hence unequal
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and so unequal
         return np.array_equal(rows.astype(np.float32), rows)

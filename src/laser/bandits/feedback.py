@@ -16,9 +16,9 @@ class QuantileFeedback:
         r = 0 if -L(t) < q_lo;  1 if -L(t) > q_hi;  else (-L(t) - q_lo) / (q_hi - q_lo).
 
     Source: arXiv 2410.01735, Sec. A.2. Decisions where it is silent: r = 0.5 with fewer than two entries, or if q_lo
-    = q_hi = -L(t); quantiles interpolate linearly; a row that made no pair gets 0 and leaves no entry, because a
-    reward model that orders nothing is worth nothing and, unpunished, would be chosen again for ever. Deviation: an
-    optional window.
+    = q_hi = -L(t); quantiles interpolate linearly; a row without a pair gets 0 and leaves no entry: a reward
+    model that orders nothing is worth nothing, and with any other bandit reward might be chosen forever. Deviation:
+    an optional window.
 
     Args:
         low: Lower quantile.

@@ -156,7 +156,7 @@ class DualRidge:
         return arm
 
     def _solve(self, right: FloatArray) -> FloatArray:
-        """L^-1 right. Rows of L packed one behind the other are columns of L' packed, as BLAS wants them."""
+        """Return L^-1 right. Rows of L packed one after another are the packed columns of L', the layout of BLAS."""
         n = len(right)
         solution: FloatArray = blas.dtpsv(n, self._factor[: n * (n + 1) // 2], right, trans=1)
         return solution

@@ -13,7 +13,7 @@ from laser.bandits.linear import ArmModel, DualRidge, Estimate, PrimalRidge
 from laser.core.seeding import stream
 from laser.core.types import FloatArray, StateDict
 
-_FEW = 64  # features below which all arms lie in one array, in primal form
+_FEW = 64  # features below which one array stores all arms, in primal form
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a finished run's policy is worth on test prompts: a metric, or a judge's preference to the reference's run."""
+"""Measures the policy of a finished run on test prompts: by a metric, or by its win rate against the reference's."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _BEFORE = "before"
 
 
 def measure(config: RunConfig, run: Path, label: str, measurement: Measurement, note: Note) -> dict[str, Any]:
-    """Measure a finished run; responses and verdicts are kept in its directory, so that an interrupted one goes on.
+    """Measure a finished run; an interrupted measurement continues from the responses and verdicts in its directory.
 
     Args:
-        config: What it was trained with.
+        config: The configuration it was trained with.
         run: Its directory.
-        label: What files call its policy.
-        measurement: What is measured.
-        note: Told what happens.
+        label: Name of its policy in files.
+        measurement: What to measure.
+        note: Receives a line about each step.
 
     Returns:
         ``value`` in [0, 1]; ``before``, that of the untrained policy, or None; and the details.
 
     Raises:
-        LaserError: It cannot be measured.
+        LaserError: The measurement failed.
     """
     targets = [Target(label, measurement.config, config, run)]
     if measurement.base:
@@ -50,7 +50,7 @@ def measure(config: RunConfig, run: Path, label: str, measurement: Measurement, 
 def _judged(
     reference: Path, others: dict[str, Path], measurement: Measurement, out: Path, note: Note
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Win rate of each other policy against the reference, and the record of the verdicts."""
+    """Return each policy's win rate against the reference, and the record of the verdicts."""
     if not others:
         return {}, {}
     judge = JudgeConfig.model_validate(measurement.judge)
@@ -59,17 +59,17 @@ def _judged(
     for name, judged in zip(others, result.judged.values(), strict=True):
         controlled = judged.compared.length_controlled
         if measurement.length_controlled and controlled is None:
-            raise DataError("the effect of length cannot be seen in these responses; set metric = 'win_rate'")
+            raise DataError("these responses do not show the effect of length; set metric = 'win_rate'")
         share = controlled.win_rate if measurement.length_controlled and controlled else judged.compared.win_rate
         values[name] = share.value
     return values, result.as_record()
 
 
 def _responses_of(measurement: Measurement) -> Path:
-    """The responses that the reference's run gave to the same prompts."""
+    """Return the file of the reference's responses to the same prompts."""
     assert measurement.against is not None
     stem, method = Path(measurement.answers).stem, measurement.against.parent.name
     path = measurement.against / f"{stem}.{method}.jsonl"
     if not path.is_file():
-        raise DataError(f"{measurement.against} holds no responses to the test prompts; run the reference's cell first")
+        raise DataError(f"{measurement.against} has no responses to the test prompts; run the reference's cell first")
     return path

@@ -1,4 +1,4 @@
-"""Configuration of selectors, feedback and signals: how a reward model is chosen and what the choice earns."""
+"""Configuration of selectors, feedback and signals: how a reward model is chosen and which bandit reward it gets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class NeuralUCBSelector(Section):
     train_steps: PositiveInt = Field(20, description="Adam steps after each selection.")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     memory: PositiveInt = Field(
-        2000, description="Latest observations that an arm remembers; where they are full, the oldest eighth goes."
+        2000, description="Observations that an arm remembers; when it is full, the oldest eighth is forgotten."
     )
     forced_pulls: ForcedPulls = 0
 
@@ -119,7 +119,7 @@ class SequentialSelector(Section):
 
     type: Literal["sequential"] = "sequential"
     order: tuple[str, ...] | None = Field(None, min_length=1, description="Names in their order; None: the pool's.")
-    switch: Literal["batch", "iteration"] = Field("batch", description="When the next one's turn comes.")
+    switch: Literal["batch", "iteration"] = Field("batch", description="How often the next one is taken.")
 
 
 class ClassifierSelector(Section):
@@ -150,7 +150,7 @@ class OnlineEnsembleSelector(Section):
 
 
 class PythonSelector(Section):
-    """A selector of one's own, from a Python factory ``(num_arms, dim, seed) -> Selector``."""
+    """A custom selector from a Python factory ``(num_arms, dim, seed) -> Selector``."""
 
     type: Literal["python"] = "python"
     factory: Factory
@@ -198,7 +198,7 @@ class ZScoreFeedback(Section):
 
 
 class PythonFeedback(Section):
-    """A feedback of one's own, from a Python factory ``() -> Feedback``."""
+    """Custom feedback from a Python factory ``() -> Feedback``."""
 
     type: Literal["python"] = "python"
     factory: Factory
@@ -259,7 +259,7 @@ class DevGainSignal(Section):
 
 
 class PythonSignal(Section):
-    """A signal of one's own, from a Python factory ``(pool) -> Signal``."""
+    """A custom signal from a Python factory ``(pool) -> Signal``."""
 
     type: Literal["python"] = "python"
     factory: Factory
