@@ -16,7 +16,7 @@ from laser.analysis.report import write_report
 from laser.core.errors import ConfigError, LaserError, RunDirectoryError
 from laser.core.types import Response
 from laser.training import signature
-from laser.training.checkpoint import Cursor, load_checkpoint, newest_checkpoint, save_checkpoint
+from laser.training.checkpoint import Cursor, _own_digest, load_checkpoint, newest_checkpoint, save_checkpoint
 from laser.training.pending import PendingResponses
 from laser.wiring import build_contexts
 from laser.wiring.selection import build_selector
@@ -359,3 +359,27 @@ class TestKey:
         code = "from laser.training.signature import sign; print(sign({}, {}))"
         processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(4)]
         assert len({process.communicate(timeout=60)[0] for process in processes}) == 1
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", [1], {"a": 1}, True])
+@pytest.mark.parametrize(
+    "place", ["run.json:reward_models", "run.json:signature", "config.json:policy", "config.json:seed"]
+)
+def test_values_of_other_types_are_a_sentence(killed, tmp_path, place, value):
+    shutil.copytree(killed / "run", tmp_path / "run")
+    name, key = place.split(":")
+    content = json.loads((tmp_path / "run" / name).read_text())
+    (tmp_path / "run" / name).write_text(json.dumps({**content, key: value}))
+    with pytest.raises(LaserError):
+        laser.resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("cursor", [None, 3, [], {"iteration": "0"}, {"iteration": 0, "step": [1]}, {"unknown": 1}])
+def test_a_forged_manifest_with_other_types_is_a_sentence(tmp_path, cursor):
+    folder = make_checkpoints(tmp_path / "c")
+    path = folder / "00000-000002" / "manifest.json"
+    manifest = {**json.loads(path.read_text()), "cursor": cursor}
+    del manifest["manifest_sha256"]
+    path.write_text(json.dumps({**manifest, "manifest_sha256": _own_digest(manifest)}))
+    with pytest.raises(RunDirectoryError, match=r"cursor in .* is invalid"):
+        load(folder)

@@ -210,6 +210,8 @@ def _check_ours(run: RunDirectory) -> None:
 def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
     """Names of reward models that have changed since the run started. Arm k must stay the same reward model."""
     stored = run.provenance.get("reward_models", {})
+    if not isinstance(stored, dict):
+        raise RunDirectoryError(f"{run.path / 'run.json'} is damaged (reward_models is not an object); restore it")
     return [name for name, fingerprint in reward_fingerprints(config).items() if stored.get(name) != fingerprint]
 
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
+
 from laser.core.errors import RunDirectoryError
 from laser.core.files import file_digest, is_folder, make_folder, read_json, replacing_folder, write_json, writing
 from laser.core.state import load_state, save_state
@@ -170,7 +172,10 @@ def _intact_manifest(path: Path, parts: Iterable[str], *, all_files: bool = True
             f"{path} has checkpoint format {manifest.get('format')}, this version reads {FORMAT}; continue the run "
             "with the version that began it (run.json names it)"
         )
-    return manifest if whole and _files_fit(path, manifest.get("sha256", {}), tuple(parts), all_files) else None
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict) or any("/" in name for name in digests):
+        return None
+    return manifest if whole and _files_fit(path, digests, tuple(parts), all_files) else None
 
 
 def _files_fit(path: Path, digests: Mapping[str, str], parts: Sequence[str], all_files: bool) -> bool:
@@ -180,10 +185,12 @@ def _files_fit(path: Path, digests: Mapping[str, str], parts: Sequence[str], all
 
 
 def _cursor(path: Path, manifest: Mapping[str, Any]) -> Cursor:
+    cursor = manifest.get("cursor")
     try:
-        return Cursor(**manifest["cursor"])
-    except (KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path} says no moment of a run ({error}); start a new run") from error
+        Cursor(**cursor)  # type: ignore[arg-type]  # an unknown name is a TypeError, as is anything but an object
+        return TypeAdapter(Cursor).validate_json(json.dumps(cursor), strict=True)
+    except (TypeError, ValueError) as error:  # of which ValidationError is one
+        raise RunDirectoryError(f"the cursor in {path / 'manifest.json'} is invalid; start a new run") from error
 
 
 def _restore(path: Path, parts: Mapping[str, Stateful]) -> None:
