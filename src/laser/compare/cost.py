@@ -1,4 +1,4 @@
-"""What runs will take: batches, responses and questions to reward models, and time by the pace of finished runs."""
+"""The cost of runs ahead: batches, responses and RM calls, and time by the pace of finished runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ENSEMBLES = ("ensemble", "online_ensemble")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Upper bounds; a run may converge before, and equal responses make fewer pairs.
+    """Upper bounds: a run may converge earlier, and equal responses make fewer pairs.
 
     Attributes:
         batches: Batches of all iterations.
         responses: Responses sampled.
-        calls: Responses that reward models are asked about, once per reward model.
+        calls: Responses scored, once per reward model.
     """
 
     batches: int
@@ -31,7 +31,7 @@ class Cost:
 
 
 def estimate_cost(config: RunConfig) -> Cost | None:
-    """Bounds of a training run; None where the number of prompts is not in the configuration."""
+    """Return bounds of a training run; None if the configuration does not give the number of prompts."""
     training, num = config.training, config.generation.num_responses
     batches = training.batches_per_iteration
     if batches is None:
@@ -46,7 +46,7 @@ def estimate_cost(config: RunConfig) -> Cost | None:
 
 
 def estimate_best_of_n(config: RunConfig) -> Cost | None:
-    """Bounds of a best-of-n comparison, whose methods share all scores."""
+    """Return bounds of a best-of-n comparison, whose methods share all scores."""
     if config.split.train is None:
         return None
     responses = (config.split.train + config.split.test) * config.generation.num_responses
@@ -55,7 +55,7 @@ def estimate_best_of_n(config: RunConfig) -> Cost | None:
 
 
 def seconds_left(cells: Sequence[Cell], out: Path) -> dict[Key, float]:
-    """Time that unfinished training runs still need, by the pace of finished ones.
+    """Estimate the seconds that unfinished training runs still need, by the pace of finished ones.
 
     Args:
         cells: The cells.

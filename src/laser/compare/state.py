@@ -1,4 +1,4 @@
-"""Where the cells of a suite stand, and the suite's own directory."""
+"""The state of a suite's cells, and the suite's directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUITE, METHODS = "suite.json", "methods.json"
 
 
 class State(StrEnum):
-    """Of a cell."""
+    """The state of a cell."""
 
     finished = "finished"
     interrupted = "interrupted"
@@ -33,14 +33,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A cell's state, with a sentence where there is more to say: why it failed, or how its run differs."""
+    """A cell's state, with the reason if it failed or its run differs."""
 
     state: State
     reason: str = ""
 
 
 def standing(cell: Cell, out: Path) -> Standing:
-    """Look at a cell's directory; changes nothing."""
+    """Return the state of a cell from its directory; changes nothing."""
     folder = cell.key.folder(out)
     if not is_run(folder):
         return _unfinished(cell.key, out, State.missing)
@@ -65,14 +65,14 @@ def _is_finished(cell: Cell, folder: Path) -> bool:
 
 
 def is_measured(folder: Path, measurement: Measurement) -> bool:
-    """Whether a run directory holds a measurement."""
+    """Whether a run directory has a measurement."""
     path = folder / measurement.file
     record = read_json(path) if path.is_file() else {}
     return "value" in record and (not measurement.base or record.get("before") is not None)
 
 
 def methods_record(cell: Cell) -> dict[str, Any]:
-    """What identifies the methods of a best-of-n cell."""
+    """Return the record that identifies the methods of a best-of-n cell."""
     return {name: config.model_dump(mode="json") for name, config in cell.methods.items()}
 
 
@@ -82,34 +82,34 @@ def _unfinished(key: Key, out: Path, otherwise: State) -> Standing:
 
 
 def failure_note(key: Key, out: Path) -> Path:
-    """The file that says why a cell's last attempt failed."""
+    """Return the file with the reason of a cell's last failure."""
     folder = key.folder(out)
     return folder.with_name(f"{folder.name}.failed")
 
 
 def log_file(key: Key, out: Path) -> Path:
-    """What a cell's process printed."""
+    """Return the file with the output of a cell's process."""
     folder = key.folder(out)
     return folder.with_name(f"{folder.name}.log")
 
 
 def write_failure(key: Key, out: Path, reason: str) -> None:
-    """Keep why a cell failed, for tables that are made later."""
+    """Write the reason of a cell's failure, for later tables."""
     atomic_write(failure_note(key, out), f"{reason}\n".encode())
 
 
 def claim(suite: SuiteConfig, out: Path) -> None:
-    """Make or check the suite's directory, and record the suite in it.
+    """Create or check the suite's directory, and write the suite into it.
 
     Raises:
-        RunDirectoryError: The directory is another suite's, holds other files, or cannot be written.
+        RunDirectoryError: The directory belongs to another suite, has other files, or cannot be written.
     """
     check_owner(suite, out)
     outputs.claim(out, SUITE, suite.model_dump(mode="json"))
 
 
 def check_owner(suite: SuiteConfig, out: Path) -> None:
-    """Make sure that a directory is free or the suite's own; changes nothing.
+    """Check that a directory is free or belongs to the suite; changes nothing.
 
     Raises:
         RunDirectoryError: It is not.
