@@ -1,4 +1,4 @@
-"""Every example of docs/extend.md runs as it stands, with tiny models, and does what the page says."""
+"""Every example of docs/extend.md runs unchanged, with tiny models, and does what the page says."""
 
 import re
 import tomllib

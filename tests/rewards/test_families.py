@@ -113,7 +113,7 @@ def test_a_head_read_at_a_reward_token(tmp_path):
         return values[0, (ids[0] == tokenizer.cls_token_id).nonzero()[-1].item(), 0]
 
     compare(scorer(source, reward_token="<|cls|>"), literal)
-    with pytest.raises(RewardModelError, match=r"'<\|reward\|>' is no token"):
+    with pytest.raises(RewardModelError, match=r"'<\|reward\|>' is not a token"):
         scorer(source, reward_token="<|reward|>")
 
 
@@ -232,7 +232,7 @@ def test_the_logit_of_one_token_and_the_log_odds_of_two(tmp_path):
     compare(two, log_odds)
     with pytest.raises(RewardModelError, match="set label to it"):
         scorer(source, family="token_logit")
-    with pytest.raises(RewardModelError, match="'Yes' is no token"):
+    with pytest.raises(RewardModelError, match="'Yes' is not a token"):
         scorer(source, family="token_logit", label="Yes")
 
 
@@ -447,8 +447,8 @@ def test_what_can_be_known_without_weights_is_told_before_a_run(tmp_path):
         (section_of.ClassifierReward(name="rm", model=several), "2 outputs; set label to one of good, bad"),
         (section_of.ClassifierReward(name="rm", model=several, label="meh"), "no label 'meh'"),
         (section_of.ClassifierReward(name="rm", model=lm, family="token_logit"), "set label to it"),
-        (section_of.ClassifierReward(name="rm", model=several, label="good", reward_token="??"), "is no token"),
-        (section_of.PairwiseReward(name="rm", model=lm, answers=("A", "??")), "is no token"),
+        (section_of.ClassifierReward(name="rm", model=several, label="good", reward_token="??"), "is not a token"),
+        (section_of.PairwiseReward(name="rm", model=lm, answers=("A", "??")), "is not a token"),
     ]
     for folder in ("lm", "several"):
         (tmp_path / folder / "model.safetensors").write_bytes(b"")

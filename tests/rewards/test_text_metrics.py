@@ -358,7 +358,7 @@ def test_cheap_metrics_from_configuration(tmp_path, options, expected):
     ("options", "words"),
     [
         ({"metric": "format"}, "metric = 'format' needs pattern"),
-        ({"metric": "format", "pattern": "("}, "is no regular expression"),
+        ({"metric": "format", "pattern": "("}, "is not a regular expression"),
         ({"metric": "language"}, "needs language"),
         ({"metric": "hallucination"}, "needs model"),
         ({"metric": "perplexity_chain"}, "needs model"),

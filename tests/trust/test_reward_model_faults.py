@@ -1,4 +1,4 @@
-"""Reward models that hang, die and come back, swallow memory, or return nonsense: the run goes on without them."""
+"""Reward models that hang, die and come back, swallow memory, or return nonsense: the run continues without them."""
 
 import asyncio
 import json

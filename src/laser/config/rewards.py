@@ -87,7 +87,7 @@ _SLOT = re.compile(r"\{prompt\}|\{response\}")
 
 
 class ClassifierReward(ModelRewardBase):
-    """A model with a score for a conversation: a sequence classifier, or a family with a head of its own."""
+    """A model with a score for a conversation: a sequence classifier, or a family with a custom head."""
 
     type: Literal["classifier"] = "classifier"
     family: Literal["auto", "standard", "value_head", "gated", "token_logit", "python"] = Field(
@@ -216,9 +216,11 @@ class TextMetricReward(WeightsRewardBase):
     prefer: Literal["longer", "shorter", "target"] = Field("longer", description="Which length is better.")
     target: PositiveInt | None = Field(None, description="Best length, for prefer = 'target'.")
     pattern: str | None = Field(None, description="Regular expression that format looks for, such as 'Final answer:'.")
-    expect: Literal["present", "absent"] = Field("present", description="Whether format wants the pattern there.")
+    expect: Literal["present", "absent"] = Field(
+        "present", description="Whether format requires the pattern or its absence."
+    )
     ngram: PositiveInt = Field(3, description="Words of an n-gram of distinct_ngrams.")
-    language: str | None = Field(None, description="ISO 639 code of the language that language wants, such as 'en'.")
+    language: str | None = Field(None, description="ISO 639 code of the required language, such as 'en'.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -236,7 +238,7 @@ class TextMetricReward(WeightsRewardBase):
         try:
             re.compile(self.pattern or "")
         except re.error as error:
-            raise ValueError(f"{self.name}: pattern {self.pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"{self.name}: pattern {self.pattern!r} is not a regular expression ({error})") from error
         return self
 
 
@@ -273,7 +275,7 @@ class FunctionReward(RewardModelBase):
 
 
 class PythonReward(RewardModelBase):
-    """A reward model of one's own with weights or state, from a Python factory ``() -> RewardModel``."""
+    """A custom reward model with weights or state, from a Python factory ``() -> RewardModel``."""
 
     type: Literal["python"] = "python"
     factory: Factory

@@ -40,9 +40,9 @@ def base_of(adapter: Path) -> tuple[str, str | None]:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(f"{adapter / _CONFIG} has no base_model_name_or_path; set it to the model of the adapter")
-    beside = [folder / base for folder in (adapter.parent, adapter)]
+    near = [folder / base for folder in (adapter.parent, adapter)]
     if not Path(base).exists():
-        base = next((str(folder) for folder in beside if folder.is_dir()), base)
+        base = next((str(folder) for folder in near if folder.is_dir()), base)
     return base, config.get("revision")
 
 

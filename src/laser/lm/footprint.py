@@ -1,7 +1,7 @@
 """Bytes of one token in a causal LM, and how many tokens a device takes at once where the configuration does not say.
 
 A GPU is slow with few tokens at a time: launching a layer's kernels takes as long as their work. So chunks and
-micro-batches there are as large as a share of its memory beside the policy's weights holds; where that is still too
+micro-batches there are as large as a share of its memory next to the policy's weights holds; where that is still too
 much they are halved (`laser.parallel.memory`). On a CPU, whose passes gain nothing beyond a few thousand tokens, they
 are of a fixed size.
 """
@@ -32,11 +32,11 @@ class Footprint:
     kept: int
 
     def sampling_tokens(self, room: float) -> int:
-        """Tokens of a chunk of sampling on a device with so many bytes beside the weights; 0: not known."""
+        """Tokens of a chunk of sampling on a device with this many bytes free of weights; 0: not known."""
         return max(SAMPLED, int(_SHARE * room / max(self.cached, 1)))
 
     def training_tokens(self, room: float) -> int:
-        """Tokens of a micro-batch on a device with so many bytes beside the weights; 0: not known."""
+        """Tokens of a micro-batch on a device with this many bytes free of weights; 0: not known."""
         return max(TRAINED, int(_SHARE * room / max(self.kept, 1)))
 
 
@@ -94,5 +94,5 @@ def device_memory(device: torch.device) -> int:
 
 
 def room_on(device: torch.device) -> int:
-    """Bytes that a device has beside what this process holds there; 0 where that does not matter."""
+    """Bytes that a device has in addition to what this process holds there; 0 where that does not matter."""
     return device_memory(device) - torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

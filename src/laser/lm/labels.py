@@ -16,7 +16,7 @@ from laser.parallel.memory import Budget
 class PromptLabels:
     """Gives each text the classifier's most probable label.
 
-    A text beyond the classifier's window is cut at its end: a request begins with what it wants.
+    A text beyond the classifier's window is cut at its end: a request states its topic first.
 
     Source: arXiv 2410.01735, A.1, footnote 5 (valpy/prompt-classification).
 

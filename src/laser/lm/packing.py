@@ -3,7 +3,7 @@
 A row is ``[prompt | r1 | r2 | ... | rn]``. Every response starts at position len(prompt) and attends to the prompt and,
 causally, to itself; a 4D attention mask keeps responses apart. The last token of a response predicts nothing that is
 asked for, so it is not in the row. Where a model does not honour a 4D mask, or a text is longer than the window of some
-of its layers, which such a mask would override, each response gets a row of its own.
+of its layers, which such a mask would override, each response gets its row.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def pack(
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Group rows of similar length: indices, longest first, so that rows x longest stays within the budget.
 
-    A row longer than the budget is a group of its own.
+    A row longer than the budget is a group by itself.
     """
     chunk: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

@@ -213,8 +213,8 @@ def load_model_config(
 def fingerprint(source: str, revision: str | None = None) -> str:
     """Identity of the weights behind a source, for telling whether a resumed run finds the same.
 
-    A local folder is told by the names, sizes and safetensors headers of its files and by its small files whole; a
-    hub id by its name and revision. Reads kilobytes, not weights.
+    A local folder is identified by the names, sizes and safetensors headers of its files and by its small files
+    whole, an adapter by itself and its base, a hub id by its name and revision. Reads kilobytes, not weights.
     """
     if source.startswith(PACKAGE_PREFIX):
         source = str(_in_package(source))
@@ -244,7 +244,7 @@ def _folder_digest(path: Path) -> str:
 def fetch(source: str, revision: str | None = None) -> None:
     """Read the weights behind a source into the page cache, so that loading them does not wait for the disk.
 
-    Safe beside anything else: it touches files only. What is not on this machine is left alone.
+    Safe in a thread: it only reads files, and only files on this machine.
     """
     try:
         adapter = adapter_of(source)

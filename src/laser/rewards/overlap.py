@@ -63,7 +63,7 @@ class Overlap:
     def add(
         self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], scores: Sequence[FloatArray]
     ) -> None:
-        """Keep one model's scores; NaN is no opinion."""
+        """Keep one model's scores; NaN means no opinion."""
         for prompt, texts, given in zip(prompts, responses, scores, strict=True):
             self._prompts[prompt.id] = prompt
             rows = self._rows.setdefault(prompt.id, {})

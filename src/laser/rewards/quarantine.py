@@ -1,4 +1,4 @@
-"""Which reward models may be asked: one that keeps failing is left out, and tried again after a while."""
+"""Which reward models may be used: one that keeps failing is left out, and tried again after a while."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Quarantine:
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`; raises ValueError if it is of another pool.
 
-        Where nobody was left, the run had stopped: it is resumed because something was mended, so all are on trial.
+        Where no reward model was left, the run had stopped and is resumed after a fix, so all are on trial.
         """
         if len(state["failures"]) != len(self._failures):
             raise ValueError(f"it is of {len(state['failures'])} reward models, the pool has {len(self._failures)}")

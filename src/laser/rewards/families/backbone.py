@@ -1,4 +1,4 @@
-"""The part that families with heads of their own share: a backbone of transformers and the head's tensors."""
+"""The common part of families with custom heads: a backbone of transformers and the head's tensors."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class PairModel(Protocol):
         ...
 
     def fits(self, prompt: str, text: str) -> bool:
-        """Whether a response fits beside another of its length."""
+        """Whether a response fits next to another of its length."""
         ...
 
     def log_odds(self, rows: Sequence[Row]) -> Tensor:
@@ -97,7 +97,7 @@ class PairModel(Protocol):
 
 
 Load = Callable[[Checkpoint, Outputs | None], FamilyModel]
-"""Loads a family's checkpoint; given the outputs that the user wants added up, None for the only one."""
+"""Loads a family's checkpoint; takes the outputs to add up, None for the only one."""
 
 
 def padded(rows: Sequence[Row], pad_id: int, device: torch.device) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ class StandardClassifier:
         return added_up(self._model(**inputs).logits.float(), self._names, self._outputs)
 
     def _unused_at_the_end(self, rows: Sequence[Row]) -> int:
-        """A token id that ends no row; the model is told that it is the pad token."""
+        """A token id that ends no row, set as the pad token of the model."""
         last = {row.ids[-1] for row in rows}
         pad_id = next(candidate for candidate in range(len(last) + 1) if candidate not in last)
         self._model.config.get_text_config().pad_token_id = pad_id

@@ -20,7 +20,7 @@ def token_of(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
         return int(vocabulary[text])
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise RewardModelError(f"{text!r} is no token of {tokenizer.name_or_path or 'the model'}; name one that is")
+        raise RewardModelError(f"{text!r} is not a token of {tokenizer.name_or_path or 'the model'}; name one that is")
     return int(ids[0])
 
 

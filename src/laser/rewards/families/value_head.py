@@ -1,4 +1,4 @@
-"""A backbone with a head of its own on the last token: linear, or layers with ReLU between.
+"""A backbone with a custom head on the last token: linear, or layers with ReLU between.
 
 Meant for UltraRM and Eurus-RM (`regression_head`), GRM sftreg and TRL's value heads (`v_head.summary`), Athene-RM
 (`v_head`, at its CLS token), INF-ORM and Qwen2.5-Math-RM (`score` of two layers), Beaver (`score_head`). Layouts:
@@ -65,7 +65,7 @@ class ValueHeadModel:
 
 
 def load_value_head(checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
-    """Load a backbone and the head beside it.
+    """Load a backbone and its head.
 
     Raises:
         ModelError: There is no head under a known name.

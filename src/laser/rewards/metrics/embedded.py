@@ -63,13 +63,13 @@ class RoscoeRM(Weighted):
         texts = [prompt.text for prompt in prompts] + [text for row in responses for text in row] + references
         embeddings = self._encoder.embed(piece for text in set(texts) for piece in self._pieces(text))
         chains = {text: self._chain(text, embeddings) for text in set(texts)}
-        beside = [
+        others_B = [
             [chains[prompt.text], *([chains[reference]] if self._needs_reference else [])]
             for prompt, reference in zip(prompts, references, strict=True)
         ]
         return [
             np.array([self._score([chains[text], *others]) for text in row], dtype=float)
-            for others, row in zip(beside, responses, strict=True)
+            for others, row in zip(others_B, responses, strict=True)
         ]
 
     def take_too_long(self) -> int:

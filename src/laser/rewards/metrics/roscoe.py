@@ -1,7 +1,7 @@
 """The ROSCOE suite as equations on embeddings (Golovneva et al., arXiv 2212.07919, Tables 2 to 5).
 
 Symbols: hypothesis h of N steps h_i (the response), source s of T sentences s_t (the prompt), reference r of K steps
-r_t (a gold chain), M_i tokens in step h_i. Every score lies in [0, 1] and higher is better. Rows of matrices are unit
+r_t (a gold chain), M_i tokens in step h_i. Every score is in [0, 1] and higher is better. Rows of matrices are unit
 vectors, so that a product is a cosine.
 """
 
