@@ -72,9 +72,9 @@ def test_gold_answers_and_messages_are_sent():
     ("reply", "words"),
     [
         ({"scores": [1]}, "1 scores for 3"),
-        ({"points": [1, 2, 3]}, "holds no scores"),
-        ([1, 2, 3], "holds no scores"),
-        ({"scores": None}, "holds no scores"),
+        ({"points": [1, 2, 3]}, "has no scores"),
+        ([1, 2, 3], "has no scores"),
+        ({"scores": None}, "has no scores"),
         ({"scores": ["good", 1, 2]}, "'good' for a score"),
         ({"scores": [True, 1, 2]}, "True for a score"),
     ],

@@ -64,7 +64,7 @@ def test_a_slow_server_and_no_server():
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ServerError, match="is the server running"):
         Endpoint(url, retries=0).post("/x", {})
-    with pytest.raises(ServerError, match="no address"):
+    with pytest.raises(ServerError, match="not the address"):
         Endpoint("localhost:8000")
 
 

@@ -103,8 +103,8 @@ def win_rates(
         base: Take the model that the first run started from as the baseline.
         overrides: Strings ``key=value`` laid over the configurations of runs.
         difficulty: A JSON Lines file with `id` and `difficulty` of each prompt, for the regression on length.
-        out: A JSON file for the results, which may hold earlier ones; responses, verdicts and replies are kept beside
-            it.
+        out: A JSON file for the results, which may hold earlier ones; responses, verdicts and replies are kept next
+            to it.
         trust: Act on the configuration of a run although this user's laser has not signed it.
         note: Told what happens.
 
@@ -260,7 +260,7 @@ def _load_difficulty(path: Path) -> dict[str, float]:
         try:
             found[str(row["id"])] = float(row["difficulty"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where} needs an id and a number as difficulty; mend the line") from error
+            raise DataError(f"{where} needs an id and a number as difficulty; fix the line") from error
     return found
 
 

@@ -63,5 +63,5 @@ class ChatSection(Section):
             if name in ("logprobs", "top_logprobs"):
                 raise ValueError(f"extra_body cannot have {name!r}; set use_logprobs")
             if name in ("max_tokens", "max_completion_tokens", "temperature", "reasoning_effort"):
-                raise ValueError(f"extra_body cannot have {name!r}, which is a field of its own; set that")
+                raise ValueError(f"extra_body cannot have {name!r}; set the field {name} instead")
         return self

@@ -9,8 +9,8 @@ def check_address(url: str) -> str:
     """Return a server's address if it may be written down.
 
     Raises:
-        ValueError: It is no address, or has a place for a secret: a user name, password, query or fragment. The message
-            does not repeat it.
+        ValueError: It is not an address, or has a place for a secret: a user name, password, query or fragment. The
+            message does not repeat it.
     """
     try:
         parts = urlsplit(url)
@@ -19,7 +19,7 @@ def check_address(url: str) -> str:
         named = False
     if not url.startswith(("http://", "https://")) or not named or not url.isprintable() or " " in url:
         shown = repr(url) if "@" not in url and "?" not in url else "it"
-        raise ValueError(f"{shown} is no address of a server; write http://host:port")
+        raise ValueError(f"{shown} is not the address of a server; write http://host:port")
     if "@" in parts.netloc or "?" in url or "#" in url:
         raise ValueError(
             f"the address of the server {parts.hostname} has a user name, password or query in it; put the key into an "

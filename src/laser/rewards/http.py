@@ -1,4 +1,4 @@
-"""Reward models behind HTTP: a reward server of one's own, OpenRLHF's, or vLLM's classification and pooling."""
+"""Reward models behind HTTP: your own reward server, OpenRLHF's, or vLLM's classification and pooling."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _Item = tuple[Prompt, str]
 
 @dataclass(frozen=True, slots=True)
 class _Contract:
-    """How one kind of server is spoken to.
+    """The requests and replies of one kind of server.
 
     Attributes:
         path: Appended to the address.
         single: One response per request.
         request: Makes the payload for some responses.
-        scores: Finds their scores in the reply; raises one of `MALFORMED` if they are not there.
+        scores: Finds their scores in the reply; raises one of `MALFORMED` if there are none.
     """
 
     path: str
@@ -39,19 +39,19 @@ class _Contract:
 class HttpRM(NoWeights):
     """Scores with a reward server.
 
-    The contract of ``scores``, for a server of one's own: POST ``{"model", "prompts", "responses"}``, where
+    The contract of ``scores``, for your own server: POST ``{"model", "prompts", "responses"}``, where
     `prompts[i]` is the list of chat messages that `responses[i]` answers; the reply is ``{"scores": [...]}``, one
     number each, null where there is none.
 
     Args:
         endpoint: The server.
-        format: Which contract it keeps.
-        path: Where it listens, if not at the contract's usual path.
+        format: Its contract.
+        path: Path on the server, if not the contract's usual one.
         model: Model name sent along; vLLM needs the one it serves.
         max_batch: Responses per request, for contracts that take several.
 
     Raises:
-        RewardModelError: The path has a query, where a key could hide, or is none.
+        RewardModelError: The path is invalid, or has a query, where a key could hide.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HttpRM(NoWeights):
         """Score responses; see `RewardModel.score`.
 
         Raises:
-            ServerError: The server cannot be reached, refuses, or answers no JSON.
+            ServerError: The server cannot be reached, refuses, or answers something else than JSON.
             RewardModelError: Its reply does not keep the contract.
         """
         items = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
@@ -96,7 +96,7 @@ class HttpRM(NoWeights):
             given = list(self._contract.scores(reply))
         except MALFORMED as error:
             raise RewardModelError(
-                f"{self._endpoint.url}{self._path} answered {shown(reply)}, which holds no scores; check `format`"
+                f"{self._endpoint.url}{self._path} answered {shown(reply)}, which has no scores; check `format`"
             ) from error
         if len(given) != expected:
             raise RewardModelError(

@@ -1,7 +1,7 @@
 """Reading a judge's reply: what the model says after its thoughts, and in it a rating or a verdict.
 
 Both judges read by the same rules. JSON, double brackets, tags, a labeled value ("Rating: 7/10", "the better response
-is B"), a line of its own and a plain sentence are looked for in this order; the first of these forms that occurs
+is B"), a separate line and a plain sentence are looked for in this order; the first of these forms that occurs
 decides. Values that contradict each other, ranges, other scales and values off the scale cannot be read: such a reply
 has no rating and no verdict.
 """

@@ -36,7 +36,7 @@ class ServedLogLikelihoodRM(NoWeights):
         """Score responses; see `RewardModel.score`. NaN for an empty response and for one beyond the context.
 
         Raises:
-            ServerError: The server cannot be reached, refuses, or answers no JSON.
+            ServerError: The server cannot be reached, refuses, or answers something else than JSON.
             RewardModelError: Its reply has no prompt log-probs, or those of other tokens.
         """
         prompt_ids, response_ids = self._encoder.encode(prompts, responses)
@@ -64,7 +64,7 @@ class ServedLogLikelihoodRM(NoWeights):
         return {
             "model": self._model,
             "prompt": list(ids),
-            "max_tokens": 1,  # the server insists on sampling something
+            "max_tokens": 1,  # the server requires at least one sampled token
             "temperature": 0,
             "prompt_logprobs": 0,
             "add_special_tokens": False,

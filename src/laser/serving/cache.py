@@ -109,7 +109,7 @@ class CachedEndpoint:
         self._execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, json.dumps(reply))
 
     def _execute(self, statement: str, *values: str) -> list[Any]:
-        """Rows that a statement gives, in a transaction of its own; none where the file fails."""
+        """Rows that a statement gives, in one transaction; none where the file fails."""
         with self._lock:
             if self._database is None:
                 return []
