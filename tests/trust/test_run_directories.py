@@ -383,3 +383,15 @@ def test_a_forged_manifest_with_other_types_is_a_sentence(tmp_path, cursor):
     path.write_text(json.dumps({**manifest, "manifest_sha256": _own_digest(manifest)}))
     with pytest.raises(RunDirectoryError, match=r"cursor in .* is invalid"):
         load(folder)
+
+
+def test_a_reward_function_may_change_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moving.py").write_text(
+        "import os\n\ndef score(prompts, responses):\n    os.chdir('/')\n    return [len(x) + 0.0 for x in responses]\n"
+    )
+    table = make_table(tmp_path, training={"iterations": 1, "batches_per_iteration": 2}, split={"dev": 0})
+    table["rewards"]["models"] = [{"type": "function", "name": "moving", "function": f"{tmp_path}/moving.py:score"}]
+    result = laser.train(table, "run")
+    assert result.path == tmp_path / "run"
+    assert (tmp_path / "run" / "summary.json").is_file()

@@ -73,6 +73,7 @@ def train(
         print_plan(parsed or load_config(), console, machine or "here", devices or 1)
         return
     where = resume or out or _fresh_out(config)
+    beginning = where.absolute() / "config.json"  # code of users may change the working directory
     progress = make_progress(console) if is_main() else Quiet()
     stopper = Stopper()
     try:
@@ -95,7 +96,7 @@ def train(
     except (KeyboardInterrupt, StoppedError) as stopped:
         progress.close()
         how = "stopped, all saved" if isinstance(stopped, StoppedError) else "interrupted"
-        begun = (where / "config.json").exists()
+        begun = beginning.exists()
         cure = f"continue with: laser train --resume {where}" if begun else "nothing was written"
         if is_main():
             say(f"laser: {how}; {cure}", error=True)

@@ -46,7 +46,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, lock: BinaryIO | None) -> None:
-        self.path = path
+        self.path = path.absolute()  # code of users may change the working directory
         self.writes = lock is not None
         self._lock = lock
         self._hashes: dict[str, _Hash] = {}
