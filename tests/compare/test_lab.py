@@ -169,7 +169,7 @@ def test_a_frozen_selector_is_the_other_runs_and_does_not_learn(lab, tmp_path):
 def test_a_classifier_of_another_pool_is_refused(lab, tmp_path):
     config = lab_table(lab, "classifier")
     config["rewards"]["models"] = config["rewards"]["models"][:2]
-    with pytest.raises(ConfigError, match="train it again"):
+    with pytest.raises(ConfigError, match="Train it again"):
         train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no classifier"):
         train(merged(config, {"selector": {"path": str(tmp_path)}}), tmp_path / "run")
