@@ -217,7 +217,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path):
         tracking.batch({**record, "step": step})
     assert list(good.told) == [4, 5, 6]
     assert list(bad.told) == [4, 5]
-    assert notes.notes == ["tracker recorder failed (no route); the run goes on without it"]
+    assert notes.notes == ["tracker recorder failed (no route); the run continues without it"]
     tracking.finish()
     assert (good.finished, bad.finished) == (True, False)
     again = Recorder()

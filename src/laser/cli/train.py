@@ -165,7 +165,7 @@ def _print_result(result: RunResult, console: Console) -> None:
 
 
 def _next_step(result: RunResult) -> str:
-    """The one command to run next: after the demo a run of one's own, after that the model itself."""
+    """The one command to run next: `laser init` after the demo, `laser chat` after any other run."""
     from laser.analysis.records import read_config
 
     if read_config(result.path)["data"]["type"] == "embedded":

@@ -273,7 +273,7 @@ def _join(base_dir: Path, value: Any) -> Any:
 
 
 def _join_existing(base_dir: Path, value: Any) -> Any:
-    """A model name is a path only if something lies there; otherwise it is a hub id and stays as it is."""
+    """A model name is a path only if it exists; otherwise it is a hub id and stays unchanged."""
     if not isinstance(value, str) or value.startswith("package:"):
         return value
     path = base_dir / _expanded(value)
@@ -284,7 +284,7 @@ def _join_existing(base_dir: Path, value: Any) -> Any:
 def _expanded(value: str) -> Path:
     try:
         return Path(value).expanduser()
-    except RuntimeError:  # ~name of somebody who has no home here
+    except RuntimeError:  # ~name of a user without a home here
         return Path(value)
 
 
@@ -367,7 +367,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def union_members(annotation: Any) -> list[type[BaseModel]]:
-    """The models of a union (through Annotated), or nothing if it is no union of models."""
+    """The models of a union (through Annotated), or nothing for another annotation."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

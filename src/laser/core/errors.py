@@ -6,7 +6,7 @@ exits with code 2; a library caller catches ``LaserError`` or one of its leaves.
 
 
 class LaserError(Exception):
-    """Base of every error that the user, not the code, can mend."""
+    """Base of every error that the user can fix."""
 
 
 class ConfigError(LaserError):
@@ -38,7 +38,7 @@ class RunDirectoryError(LaserError):
 
 
 class TrainingError(LaserError):
-    """Training cannot go on; the state up to the last checkpoint is on disk."""
+    """Training cannot continue; the state up to the last checkpoint is on disk."""
 
 
 def diverged(what: str) -> TrainingError:

@@ -68,7 +68,7 @@ def open_regular(path: Path, mode: Literal["rb", "ab", "r+b"] = "rb", *, follow:
 
 
 def check_regular(path: Path) -> None:
-    """Make sure that a library may open a file: there is one, and it is no link.
+    """Make sure that a library may open a file: it exists and is not a link.
 
     Raises:
         OSError: It is missing, a link, or not a regular file.

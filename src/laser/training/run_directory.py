@@ -142,7 +142,7 @@ class RunDirectory:
         self._hash(name).update(line)
 
     def truncate(self, name: str, num_records: int, digest: str | None = None) -> None:
-        """Keep the first records of ``name.jsonl``: what lies beyond the checkpoint is done again.
+        """Keep the first records of ``name.jsonl``: the run repeats what follows the checkpoint.
 
         Args:
             name: Which file.

@@ -36,7 +36,7 @@ def is_ours(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
 
 
 def powers(config: Mapping[str, Any]) -> list[str]:
-    """What a configuration makes laser do beyond computing: clauses for whoever must decide to trust it."""
+    """What a configuration makes laser do beyond computing: clauses for the user who decides whether to trust it."""
     found = dict.fromkeys(_powers(config))
     return list(found)
 

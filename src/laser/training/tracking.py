@@ -35,7 +35,7 @@ class Tracking:
 
     A batch's step is the number of batches done with it. The step is noted in the run directory before it is reported:
     a resumed run, which does the batches after its checkpoint again to the same numbers, reports none of them twice. A
-    tracker that fails is left out with a word; the run goes on.
+    tracker that fails is left out with a note, and the run continues.
 
     Args:
         inner: Told everything.
@@ -95,7 +95,7 @@ class Tracking:
         try:
             work()
         except Exception as error:  # of a library or its network, whatever it is; training is worth more
-            self._inner.note(f"tracker {tracker.name} failed ({error}); the run goes on without it")
+            self._inner.note(f"tracker {tracker.name} failed ({error}); the run continues without it")
             return False
         return True
 
