@@ -1,7 +1,7 @@
-"""Kill, damage, starve, fuzz and soak: docs/reliability.md, with real counts.
+"""Kill, damage, starve, fuzz and soak laser, and write docs/reliability.md with the counts.
 
-Runs the tests of trust with ten times the inputs of the test suite, kills real runs 50 times and trains 5,000 batches
-in a row. Results are kept per part, so that a part can be run again alone; the page is written from all of them.
+Runs the trust tests with ten times the inputs of the test suite, kills real runs 50 times and trains 5,000
+consecutive batches. Results are kept per part, so that one part can run again alone; the page is written from all.
 
     python benchmarks/reliability.py [--only kills] [--only soak] [--only tests] [--kills 50] [--batches 5000]
 """
@@ -39,7 +39,7 @@ Result = dict[str, Any]
 
 
 def run_kills(number: int) -> Result:
-    """SIGKILL `number` times, ten times a run."""
+    """Send SIGKILL `number` times, ten times a run."""
     from kills import kill_chains
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def run_kills(number: int) -> Result:
 
 
 def run_soak(batches: int) -> Result:
-    """Train `batches` batches in a row."""
+    """Train `batches` consecutive batches."""
     from soak import soak
 
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def run_soak(batches: int) -> Result:
 
 
 def run_tests(effort: int) -> Result:
-    """Run the tests of trust with `effort` times their inputs; outcomes by test, and how many inputs there were."""
+    """Outcomes of the trust tests by name, and how many inputs they tried, with `effort` times the usual number."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         outcomes, counts = Path(folder) / "outcomes.xml", Path(folder) / "counts.json"
@@ -83,11 +83,11 @@ PARTS: dict[str, Callable[[argparse.Namespace], Result]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, told by tests.
+    """A row of the table, which reports on some tests.
 
     Attributes:
-        what: What was done.
-        tests: Beginnings of the names of the tests that do it.
+        what: What the tests do.
+        tests: Beginnings of their names.
         outcome: What they assert.
         counted: Names of counted inputs; empty: the number of tests.
     """
@@ -100,74 +100,78 @@ class Row:
 
 INTERRUPTED = (
     Row(
-        "SIGKILL at the start of a named phase, by turns of sampling per batch and per iteration",
+        "SIGKILL at the start of a named phase, with sampling per batch and per iteration",
         ("test_run::test_killed_at_any_phase",),
         "2 x 11 phases: equal losses, arms, dev checks and adapter",
     ),
     Row(
-        "SIGKILL in a run whose bandit, signal, feedback and contexts all remember something",
+        "SIGKILL in a run whose bandit, signal, feedback and contexts all have state",
         ("test_run::test_everything_that_remembers",),
         "equal losses, arms and adapter",
     ),
     Row(
         "SIGINT, SIGTERM to `laser train`",
         ("test_cli::test_an_interrupted_run",),
-        "the batch is finished and saved, a sentence, exit code 130 or 143",
+        "the run finishes and saves the batch, prints a message and exits with 130 or 143",
     ),
     Row(
-        "Disk full, at a random size of a real file system",
+        "A real file system that fills up at a random size",
         ("test_disk::test_a_full_disk",),
-        "a sentence, no half checkpoint left, earlier ones intact, equal once there is room",
+        "an error message; no partial checkpoint, earlier ones intact; equal once there is space",
         ("full disks",),
     ),
-    Row("No file may grow beyond a limit", ("test_disk::test_files_that",), "a sentence, equal once there is room"),
-    Row("Folder of checkpoints becomes read-only", ("test_disk::test_a_folder",), "a sentence, equal once it is fixed"),
-    Row("Two processes on one run directory", ("test_run::test_a_second_process",), "the second is refused"),
+    Row("A limit on the size of files", ("test_disk::test_files_that",), "an error message; equal once there is space"),
+    Row(
+        "The checkpoint folder becomes read-only",
+        ("test_disk::test_a_folder",),
+        "an error message; equal once it is fixed",
+    ),
+    Row("Two processes on one run directory", ("test_run::test_a_second_process",), "laser refuses the second"),
 )
 DAMAGED = (
     Row(
-        "Files of a checkpoint: bits flipped, cut off, zeroed",
+        "Files of a checkpoint: flipped bits, truncated, zeroed",
         ("test_run_directories::test_every_file_of_a_checkpoint",),
-        "never loaded: the checkpoint before is used, and the run says so",
+        "never loaded: the run uses the previous checkpoint and says so",
         ("damaged checkpoints",),
     ),
     Row(
-        "Pending responses, the same way",
+        "Pending responses, damaged in the same ways",
         ("test_run_directories::test_pending",),
-        "sampled again where that is the same, else refused",
+        "sampled again if that gives the same responses, otherwise refused",
         ("damaged pending responses",),
     ),
     Row(
-        "Any other file of a run directory",
+        "Any other file of a run directory, damaged",
         ("test_run_directories::test_damage_anywhere", "test_run_directories::test_records_that_changed"),
-        "refused with a sentence, or the result is equal",
+        "refused with an error message, or an equal result",
         ("damaged run directories",),
     ),
     Row(
-        "Checkpoints missing, all damaged, or of another version",
+        "Missing checkpoints, only damaged ones, or another version",
         (
             "test_run_directories::test_missing",
             "test_run_directories::test_another_version",
             "test_run_directories::test_a_later",
         ),
-        "a sentence; later damaged ones never push out new ones",
+        "an error message; damaged later checkpoints never displace new ones",
     ),
 )
 REWARD_MODELS = (
     Row(
-        "Seeded schedules of faults: raises, wrong length, words, NaN, infinity, nothing, hangs",
+        "Seeded schedules of faults: exceptions, wrong lengths, words, NaN, infinity, None, hangs",
         ("test_faults::test_with_one_healthy",),
-        "every run ends, its failing reward models in quarantine",
+        "every run finishes, with its failing reward models in quarantine",
     ),
     Row(
         "No reward model left",
         ("test_faults::test_with_none_left",),
-        "the run stops with a sentence and continues once they are fixed",
+        "the run stops with an error message and continues once they are fixed",
     ),
     Row(
-        "A server dies, hangs, comes back",
+        "A server that dies, hangs and comes back",
         ("test_reward_model_faults::test_a_server_that_dies",),
-        "left out, tried again, used again",
+        "excluded, tried again, used again",
     ),
     Row(
         "Functions that hang, run out of memory, exit, or return something that is not a score",
@@ -177,36 +181,36 @@ REWARD_MODELS = (
             "test_reward_model_faults::test_a_function_that_hangs",
             "test_reward_model_faults::test_numbers_beyond",
         ),
-        "a failure of theirs, never a score; one thread at most is held",
+        "counted as a failure, never a score; at most one thread stays occupied",
     ),
 )
 INPUTS = (
     Row(
         "Configurations: random tables, overrides, files, and odd values in every kind of field",
         ("test_config_fuzz::",),
-        "a configuration or one sentence",
+        "a configuration or a one-sentence error",
         ("configuration tables", "configuration overrides", "configuration files", "configuration values"),
     ),
     Row(
-        "Prompt files: random rows, broken UTF-8, cut lines, 100,000 brackets, halves of characters",
+        "Prompt files: random rows, broken UTF-8, truncated lines, 100,000 brackets, lone surrogates",
         ("test_prompts_fuzz::test_any_file", "test_prompts_fuzz::test_what_cannot"),
-        "prompts or a sentence that names the line",
+        "prompts, or an error that names the line",
         ("prompt files",),
     ),
     Row(
         "Conversations that spell control tokens, and every control token of SmolLM2",
         ("test_prompts_fuzz::",),
-        "they stay text, for the policy and for reward models",
+        "plain text for the policy and for reward models",
         ("conversations", "control tokens of SmolLM2"),
     ),
     Row(
-        "Replies of reward servers, judges and vLLM: random JSON near what is agreed on",
+        "Replies of reward servers, judges and vLLM: random JSON close to the contract",
         ("test_replies::test_no_reply",),
-        "scores, responses or a sentence",
+        "scores, responses or an error message",
         ("replies of reward servers", "replies of sampling servers"),
     ),
     Row(
-        "Replies that drip, never end, unpack to too much, redirect, or are not JSON",
+        "Replies that drip, never end, decompress to too much, redirect, or are not JSON",
         (
             "test_replies::test_a_reply_that",
             "test_replies::test_an_endless",
@@ -214,12 +218,12 @@ INPUTS = (
             "test_replies::test_redirects",
             "test_endpoint::",
         ),
-        "bounded time and memory, a sentence",
+        "bounded time and memory, an error message",
     ),
 )
 SECURITY = (
     Row(
-        "Run directories of a stranger: resumed, reported, replayed, their bandit frozen",
+        "Run directories from a stranger: resumed, reported, replayed, used as a frozen bandit",
         (
             "test_run_directories::test_resuming_a_strangers",
             "test_run_directories::test_reading_a_strangers",
@@ -227,10 +231,10 @@ SECURITY = (
             "test_run_directories::test_an_edited",
             "test_run_directories.TestKey",
         ),
-        "nothing is executed unless the user vouches for it",
+        "no code of theirs runs unless the user vouches for it",
     ),
     Row(
-        "A key in the environment, servers that repeat it",
+        "A key in the environment, and servers that echo it",
         (
             "test_secrets::",
             "test_replies::test_a_key",
@@ -238,13 +242,13 @@ SECURITY = (
             "test_config_fuzz::test_a_key",
             "test_config_fuzz::test_an_address",
         ),
-        "in no file of the run, no report, no line of output",
+        "absent from every file of the run, the report and the output",
     ),
-    Row("Control sequences on their way to the terminal", ("test_terminal::",), "none arrives"),
+    Row("Control sequences in text that is printed", ("test_terminal::",), "none reaches the terminal"),
     Row(
-        "What the code may do, and what the interpreter sees it do in a run, its resumption and its report",
+        "Forbidden calls, in the source and as the interpreter reports them in a run, its resumption and its report",
         ("test_code::",),
-        "no pickle, no evaluated text, no program started, servers on 127.0.0.1",
+        "no pickle, no evaluated text, no started program; servers listen on 127.0.0.1",
     ),
 )
 GROUPS = (
@@ -289,36 +293,37 @@ def soak_section(soak: Result) -> list[str]:
     return [
         "## A long run",
         "",
-        f"{soak['batches']:,} batches in a row of a tiny language model, with the preset `recommended`, dev checks and "
-        f"checkpoints, in {soak['seconds'] / 60:.0f} minutes ({per_batch:.0f} ms a batch, checkpoints and checks "
-        "included).",
+        f"{soak['batches']:,} consecutive batches of a tiny language model took {soak['seconds'] / 60:.0f} minutes, "
+        f"with the preset `recommended`: {per_batch:.0f} ms a batch, including dev checks and checkpoints.",
         "",
-        "| what | seen |",
+        "| measure | value |",
         "|---|---|",
-        f"| resident memory after each tenth (MiB) | {memory} |",
+        f"| resident memory after each tenth, MiB | {memory} |",
         f"| growth over the second half, per 1,000 batches | {soak['slope'] / 2**20:.2f} MiB |",
-        f"| open files, least and most | {soak['handles'][0]}, {soak['handles'][1]} |",
-        f"| threads, fewest in the second and in the last tenth | {soak['threads'][0]}, {soak['threads'][1]} |",
+        f"| open files, minimum and maximum | {soak['handles'][0]}, {soak['handles'][1]} |",
+        f"| threads, minimum in the second and in the last tenth | {soak['threads'][0]}, {soak['threads'][1]} |",
         f"| median time of a batch, last fifth over second fifth | {soak['ratio']:.2f} |",
-        f"| `steps.jsonl` | {'every record whole and in order' if soak['intact'] else '**damaged**'} |",
+        f"| `steps.jsonl` | {'every record intact and in order' if soak['intact'] else '**damaged**'} |",
         "",
-        "What grows with the number of batches by design: `steps.jsonl`, the losses that full-history quantiles need "
-        "(8 bytes each), and, until an arm has seen as many contexts as they have features, its contexts.",
+        "By design, three things grow with the number of batches.",
+        "They are `steps.jsonl`, the losses for full-history quantiles (8 bytes each), and the contexts of an arm "
+        "until it has seen as many as a context has features.",
     ]
 
 
 def page(results: dict[str, Result]) -> str:
-    """docs/reliability.md."""
+    """The text of docs/reliability.md."""
     lines = [
         "# Reliability",
         "",
-        "What was done to laser, how often, and what came of it. Made by `make reliability`; the test suite does the "
-        "same with fewer inputs. The threat model is in SECURITY.md, next to the README.",
+        "These tests interrupt, damage and attack laser.",
+        "`make reliability` runs them and writes this page; the test suite runs the same tests with fewer inputs.",
+        "SECURITY.md, next to the README, has the threat model.",
         "",
         *(_made(name, results[name]) for name in PARTS if name in results),
     ]
     for title, rows in GROUPS:
-        lines += ["", f"## {title}", "", "| what | how many | outcome |", "|---|---|---|"]
+        lines += ["", f"## {title}", "", "| test | number | outcome |", "|---|---|---|"]
         if title == "Interrupted" and "kills" in results:
             lines.append(kills_line(results["kills"]))
         if "tests" in results:
