@@ -5,13 +5,9 @@ Only safetensors and GGUF weights are read, never pickles. Loaded models are fro
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 import os
-import shutil
-import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,17 +26,13 @@ from transformers import (
 
 from laser.core.errors import ModelError
 from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
+from laser.lm.gguf import LOADING, converted, gguf_digest
 from laser.lm.sharding import load_spread
 from laser.parallel.memory import is_out_of_memory
 from laser.parallel.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
 _READ = 2**24  # bytes at a time
-_CONVERSION = "v1"  # part of the cache key: a change in how a GGUF is converted must not find old folders
-
-
-# from_pretrained builds models on the meta device by patching torch for the whole process: one thread at a time.
-_LOADING = threading.RLock()
 
 
 def choose_device(name: str) -> torch.device:
@@ -86,7 +78,7 @@ def resolve(source: str, *, needs_weights: bool = True) -> str:
         source = str(_in_package(source))
     path = Path(source)
     if path.suffix == ".gguf":
-        return str(_converted(path))
+        return str(converted(path))
     if path.is_dir():
         _check_folder(path, needs_weights)
         return str(path)
@@ -220,7 +212,7 @@ def fingerprint(source: str, revision: str | None = None) -> str:
         source = str(_in_package(source))
     path = Path(source)
     if path.suffix == ".gguf" and path.is_file():
-        return f"gguf:{_gguf_digest(path)}"
+        return f"gguf:{gguf_digest(path)}"
     if not path.is_dir():
         return f"hub:{source}@{revision or 'main'}"
     adapter = adapter_of(source)
@@ -311,7 +303,7 @@ def _load(load: Callable[..., Any], source: str, wanted: str, *, needs_weights: 
 
 def _load_from(load: Callable[..., Any], path: str, source: str, wanted: str, **options: Any) -> Any:
     try:
-        with _LOADING:
+        with LOADING:
             return load(path, **{name: value for name, value in options.items() if value})
     except Exception as error:  # tokenizers and remote code raise anything
         if is_out_of_memory(error):
@@ -365,71 +357,3 @@ def _in_package(source: str) -> Path:
 
 def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("LASER_CACHE")
-    if home:
-        return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laser"
-
-
-def _gguf_digest(path: Path) -> str:
-    """Tell a GGUF by its size, first megabyte (metadata, tensor table) and last megabyte."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        digest = hashlib.sha256(f"{_CONVERSION}:{size}".encode() + stream.read(2**20))
-        stream.seek(max(0, size - 2**20))
-        digest.update(stream.read())
-    return digest.hexdigest()[:16]
-
-
-def _converted(path: Path) -> Path:
-    """The converted folder of a GGUF, made if need be under a temporary name and renamed."""
-    if not path.is_file():
-        raise ModelError(f"model file {path} does not exist; check the path")
-    target = _cache_folder() / "models" / f"{path.stem}-{_gguf_digest(path)}"
-    if (target / "config.json").is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-    except OSError as error:
-        raise ModelError(
-            f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder"
-        ) from error
-    try:
-        with _LOADING:
-            _convert(path, temporary)
-        temporary.rename(target)
-    except OSError:
-        if not (target / "config.json").is_file():  # otherwise another process finished first
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
-
-
-def _convert(path: Path, folder: Path) -> None:
-    """Dequantise a GGUF to float32 and save it as safetensors.
-
-    ``save_pretrained`` refuses a model that was loaded from a GGUF, so the weights move into a model built from a copy
-    of the configuration without its quantisation entry.
-    """
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except ImportError as error:
-        raise ModelError(
-            f"reading {path.name} needs the package gguf; install it with: pip install 'laser-rm[demo]'"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot read {path} as a GGUF model ({error}); check the file") from error
-    config = copy.deepcopy(loaded.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config = loaded.generation_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
