@@ -32,7 +32,7 @@ TESTS = (
     "tests/trust",
     "tests/training/test_run.py",
     "tests/training/test_faults.py",
-    "tests/cli/test_cli.py::test_an_interrupted_run_says_how_to_go_on",
+    "tests/cli/test_cli.py::test_an_interrupted_run_says_how_to_continue",
     "tests/serving",
 )
 Result = dict[str, Any]

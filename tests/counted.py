@@ -23,6 +23,6 @@ def count(what, number=1):
 
 
 def write_counts():
-    """Write the counts of this process, if somebody wants them."""
+    """Write the counts of this process if `LASER_COUNTS` is set."""
     if "LASER_COUNTS" in os.environ:
         Path(os.environ["LASER_COUNTS"]).write_text(json.dumps(_COUNTS))

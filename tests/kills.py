@@ -46,7 +46,7 @@ class Announcer(Silent):
 
 
 def work(table, out, board):
-    """Begin a run, or go on with it: the body of a process that may be killed at any instant."""
+    """Begin or resume a run: the body of a process that may be killed at any instant."""
     progress = Announcer(board)
     if (Path(out) / "config.json").exists():
         laser.resume(out, progress=progress)
@@ -88,7 +88,7 @@ class Forks:
         )
 
     def start(self, table, out, board):
-        """Begin or go on with a run; its process id."""
+        """The process id of a run that this begins or resumes."""
         Path(board).unlink(missing_ok=True)
         self._server.stdin.write(json.dumps([table, str(out), str(board)]) + "\n")
         self._server.stdin.flush()
@@ -186,7 +186,7 @@ def _durations(forks, table, out, board):
 
 
 def _run_and_kill(forks, table, out, board, phase, occurrence, instant):
-    """Go on with a run and kill it some time into a phase; returns the phase that was under way, None if it ended."""
+    """Resume a run and kill it some time into a phase; returns the phase that was under way, None if the run ended."""
     pid, last = forks.start(table, out, board), None
     while _alive(pid) and occurrence > 0:
         read = _read(board)

@@ -27,7 +27,7 @@ class Server:
                     self.most_busy = max(self.most_busy, self.busy)
                 try:
                     given = answer(handler.path, payload, number)
-                finally:  # before the reply is sent: whoever reads it may ask again at once
+                finally:  # before the reply is sent: its reader may send the next request at once
                     with lock:
                         self.busy -= 1
                 handler.send(given)

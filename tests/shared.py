@@ -1,4 +1,4 @@
-"""The real data beside the repository, where they are."""
+"""The real data next to the repository, where they exist."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PAPER = Path(__file__).parents[2] / "shared" / "paper" / "laser.txt"
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets do not lie in ../shared/data")
-needs_paper = pytest.mark.skipif(not PAPER.is_file(), reason="the text of the paper does not lie in ../shared/paper")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not in ../shared/data")
+needs_paper = pytest.mark.skipif(not PAPER.is_file(), reason="the text of the paper is not in ../shared/paper")
 
 FOLDERS = {
     "gsm8k": "gsm8k",

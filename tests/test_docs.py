@@ -243,7 +243,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 
 
 def test_the_start_page_runs(tmp_path, monkeypatch):
-    """Its three files as they stand, with a random Llama for SmolLM2."""
+    """Its three files unchanged, with a random Llama for SmolLM2."""
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "tiny", scale=0.15)
     files = {title: content for _, title, content in fences("docs/start.md") if title}
@@ -259,7 +259,7 @@ def test_the_start_page_runs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def example_server():
-    """The server of docs/servers.md as a process of its own."""
+    """The server of docs/servers.md in a separate process."""
     command = [sys.executable, str(ROOT / "examples" / "reward_server.py"), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process.stdout.readline().split()[-1]

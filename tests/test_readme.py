@@ -44,7 +44,7 @@ def test_the_example_runs_with_tiny_models(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+def test_the_example_runs_unchanged(tmp_path, monkeypatch, capsys):
     pytest.importorskip("gguf", reason="gguf is not installed; run make test")
     prepare(tmp_path, monkeypatch)
     code = (

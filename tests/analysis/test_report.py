@@ -235,7 +235,7 @@ BENCH = {
 }
 
 
-def test_numbers_of_rewardbench_are_shown_beside(tmp_path):
+def test_numbers_of_rewardbench_are_shown_alongside(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps(BENCH))
     tree = Tree(page_of(write_run(tmp_path / "run", typical(4)), bench=tmp_path / "bench.json"))
     assert "Accuracy on labelled pairs" in tree.text
@@ -281,7 +281,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path, name):
     write_report(run, tmp_path / "page.html")
 
 
-def test_a_place_that_cannot_be_written_is_told_with_its_option(tmp_path):
+def test_an_unwritable_place_is_reported_with_its_option(tmp_path):
     run = write_run(tmp_path / "run", typical(2))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match=r"file \(there is a file of that name\); choose another --png"):

@@ -157,7 +157,7 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
     assert {"results-maths.png", "accuracy-against-time-maths.png", "utilization-maths.png"} <= names
 
 
-def test_a_suite_without_run_directories_of_its_own_has_its_table(suite):
+def test_a_suite_without_its_run_directories_has_its_table(suite):
     """As a best-of-n suite: cells that are not training runs."""
     made = read_suite(suite).results
     shutil.rmtree(suite / "maths")

@@ -179,7 +179,7 @@ def test_words_name_the_useful_one_and_how_sure_that_is(tmp_path):
     assert "The run is not finished." in said
 
 
-def test_words_say_when_nothing_can_be_told(tmp_path):
+def test_words_say_when_nothing_can_be_concluded(tmp_path):
     said = words(tmp_path, [step(n, chosen=n % 2, reward=0.1 * (n % 5)) for n in range(20)], [evaluation(0, 20)] * 2)
     assert "not distinguishable from no change" in said
     assert "For maths, no reward model is distinguishable from the others by its bandit rewards." in said

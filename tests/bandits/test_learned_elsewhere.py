@@ -140,18 +140,18 @@ class TestRouter:
             selector_of(routed)
 
     @pytest.mark.parametrize("content", ["{}", "{", "[]", '{"names": "abc", "dim": "x"}'])
-    def test_a_damaged_description_is_told_with_the_cure(self, routed, folder, content):
+    def test_a_damaged_description_is_reported_with_the_cure(self, routed, folder, content):
         (folder / "router" / "router.json").write_text(content)
         with pytest.raises(ConfigError, match="another version or is damaged; train it again with laser train-class"):
             selector_of(routed)
 
-    def test_another_version_is_told_with_the_cure(self, routed, folder):
+    def test_another_version_is_reported_with_the_cure(self, routed, folder):
         rewritten(folder / "router" / "router.json", version=99)
         with pytest.raises(ConfigError, match="was made by another version or is damaged"):
             selector_of(routed)
 
     @pytest.mark.parametrize("content", ["{}", "{"])
-    def test_damaged_weights_are_told_with_the_cure(self, routed, folder, content):
+    def test_damaged_weights_are_reported_with_the_cure(self, routed, folder, content):
         for name in ("classifier", "prior"):
             (folder / "router" / f"{name}.json").write_text(content)
             (folder / "router" / f"{name}.safetensors").write_bytes(b"no weights")

@@ -311,7 +311,7 @@ def test_every_knob_changes_the_values(name):
     assert not np.allclose(first, second)
 
 
-def test_ties_go_on_where_they_were_after_a_round_trip():
+def test_ties_continue_where_they_were_after_a_round_trip():
     bandit, again = LinUCB(4, 3, seed=1), LinUCB(4, 3, seed=2)
     bandit.select(np.zeros((5, 3)))
     again.load_state_dict(bandit.state_dict())

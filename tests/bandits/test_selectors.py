@@ -104,7 +104,7 @@ def test_states_of_other_pools_are_refused(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_state_of_another_version_is_told_as_one_whatever_else_it_holds(name):
+def test_a_state_of_another_version_is_reported_as_one_whatever_else_it_holds(name):
     state = {**MAKERS[name]().state_dict(), "version": 99, "num_arms": K + 1}
     with pytest.raises(StateVersionError, match="has version 99 and this laser reads version 1; use the laser that"):
         MAKERS[name]().load_state_dict(state)

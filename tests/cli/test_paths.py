@@ -77,7 +77,7 @@ def test_folders_that_may_not_be_entered_are_named(tmp_path, monkeypatch):
         RunDirectory.reopen(tmp_path / "closed" / "run")
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_models_are_loaded(tmp_path, monkeypatch):
+def test_a_read_only_folder_is_reported_before_models_are_loaded(tmp_path, monkeypatch):
     table = make_table(tmp_path, "vowels")
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and access(path, mode))

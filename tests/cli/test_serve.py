@@ -78,7 +78,7 @@ def test_a_port_that_is_none_is_refused(config, monkeypatch, capsys, port):
     assert "--port" in err
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys):
+def test_a_missing_device_is_reported_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_devices(["auto", "cpu", "cuda:0"])
     (tmp_path / "suite.toml").write_text(SUITE)

@@ -63,7 +63,7 @@ def test_simulations_do_not_overwrite_each_other(tmp_path, monkeypatch):
     assert (folder / "regret.json").read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_is_told_before_the_simulation(tmp_path, monkeypatch):
+def test_an_impossible_folder_is_reported_before_the_simulation(tmp_path, monkeypatch):
     monkeypatch.setattr("laser.commands.simulate.compare", lambda *_: pytest.fail("simulated first"))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="is a file; choose a folder"):
@@ -138,7 +138,7 @@ def test_damaged_lines_are_left_out_and_named(run, capsys):
 
 
 @pytest.mark.parametrize("content", ["{nonsense\n", '{"a": 1}\n', "[]\n", step(7, 1.0, CONTEXT)])
-def test_a_file_of_nothing_else_is_told_as_damaged(run, content):
+def test_a_file_of_nothing_else_is_reported_as_damaged(run, content):
     (run / "steps.jsonl").write_text(content)
     with pytest.raises(RunDirectoryError, match=r"steps\.jsonl line 1 is damaged .*; restore the file"):
         simulate(run=run, selectors=["random"])

@@ -42,7 +42,7 @@ def test_every_suite_is_valid_and_shows_a_plan_without_its_models(path, tmp_path
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_every_base_is_a_run_of_its_own(path):
+def test_every_base_is_a_complete_run(path):
     assert load_config(path).rewards.models
 
 

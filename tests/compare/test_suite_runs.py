@@ -56,7 +56,7 @@ SUITE = {
 
 
 @pytest.mark.slow
-def test_a_suite_runs_fails_in_part_and_goes_on(tmp_path, capfd):
+def test_a_suite_runs_fails_in_part_and_continues(tmp_path, capfd):
     table = {**SUITE, "base": base(tmp_path, split={"train": 12, "dev": 4, "test": 4})}
     path, out = write_suite(tmp_path / "suite.toml", table), tmp_path / "out"
     assert exit_code(path, out, dry_run=True) == 0

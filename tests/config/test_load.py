@@ -90,7 +90,7 @@ def test_a_local_model_folder_becomes_absolute_and_a_hub_id_stays(minimal):
     assert config.rewards.models[0].model == "org/first"
 
 
-def test_recommended_preset_lies_under_what_the_user_writes(minimal):
+def test_the_users_values_override_the_recommended_preset(minimal):
     config = load_config(minimal, ["preset=recommended", "selector.alpha=0.3"])
     assert (config.selector.alpha, config.selector.ridge) == (0.3, 0.05)
     assert (config.feedback.window, config.signal.type, config.context.normalization) == (50, "probe", "unit")

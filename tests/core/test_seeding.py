@@ -7,7 +7,7 @@ import pytest
 from laser.core.seeding import STREAMS, stream, stream_seed
 
 
-def test_every_seed_name_and_coordinates_have_a_stream_of_their_own():
+def test_every_seed_name_and_coordinates_have_a_separate_stream():
     """Also where one list of coordinates is another with zeros behind it."""
     coordinates = [numbers for length in range(4) for numbers in product((0, 1, 2**32 - 1), repeat=length)]
     addresses = list(product((0, 1, 2**32, 2**63 - 1), STREAMS, coordinates))

@@ -47,7 +47,7 @@ COUNTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_row_is_read_and_has_an_id_of_its_own(name):
+def test_every_row_is_read_and_has_a_unique_id(name):
     loaded = load(name)
     assert {role: len(pool) for role, pool in loaded.pools.items()} == COUNTS[name]
     assert len({prompt.id for prompt in loaded.prompts}) == len(loaded.prompts)

@@ -41,7 +41,7 @@ def test_one_file_takes_the_role_of_its_name(tmp_path):
     assert list(read("gsm8k", lines(tmp_path / "mine.jsonl", rows)).pools) == ["train"]
 
 
-def test_ids_do_not_depend_on_where_the_folder_lies(tmp_path):
+def test_ids_do_not_depend_on_where_the_folder_is(tmp_path):
     row = {"problem": "q", "solution": r"\boxed{1}", "level": "Level 1", "type": "Algebra"}
     for place in ("here", "there/below"):
         for name in ("train/algebra/1", "test/algebra/1", "test/geometry/1"):

@@ -118,7 +118,7 @@ def test_mathematics_without_a_final_answer_needs_a_box():
     assert parse_answer(prompt("math", "2"), "Thus 2.", "final_answer") is None
 
 
-def test_mathematics_that_goes_on_for_pages_is_not_read():
+def test_mathematics_that_continues_for_pages_is_not_read():
     assert parse_answer(prompt("math", "2"), f"Final answer: {'1+' * 300}1", "final_answer") is None
 
 

@@ -172,7 +172,7 @@ def test_the_device_holds_one_reward_model_whatever_the_pool(max_parked):
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 0.02)])
-def test_a_whole_run_on_the_device_goes_on_where_it_stopped(tmp_path, precision, tolerance):
+def test_a_whole_run_on_the_device_continues_where_it_stopped(tmp_path, precision, tolerance):
     """Kernels of a GPU add in any order when they train, so the same up to rounding.
 
     In bfloat16 that rounding changes some of the tokens that are sampled after the first iteration; sampling itself is

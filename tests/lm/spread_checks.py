@@ -123,15 +123,15 @@ def check_failures(ranks):
 
     def fail():
         if ranks.rank == ranks.size - 1:
-            failing.append(TrainingError("this one cannot go on"))
+            failing.append(TrainingError("this rank cannot continue"))
         return gradients(model, [tokens(1)])
 
     try:
         each(ranks, fail)
     except TrainingError as error:
-        assert str(error) == "this one cannot go on"  # noqa: PT017
+        assert str(error) == "this rank cannot continue"  # noqa: PT017
     else:
-        raise AssertionError("nobody was told")
+        raise AssertionError("no error was raised")
 
     def try_again():
         if ranks.rank == 0:
@@ -171,7 +171,7 @@ def check_loading(ranks, folder):
     except ModelError as error:
         assert "missing does not exist" in str(error)  # noqa: PT017
     else:
-        raise AssertionError("nobody was told")
+        raise AssertionError("no error was raised")
 
 
 def main():

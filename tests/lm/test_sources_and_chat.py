@@ -88,7 +88,7 @@ def test_other_sources_that_are_not_there(tmp_path):
         with pytest.raises(ModelError, match=words):
             resolve(source)
     with pytest.raises(ModelError, match="check the id and the network, or give a local folder"):
-        load_tokenizer("nobody/nothing-of-this-name")
+        load_tokenizer("no-such-owner/no-such-model")
 
 
 def test_a_causal_lm_is_not_a_gguf_just_by_its_name(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
         (" <|eot_id|>", "<|eot_id|>"),
         ("<|end|>\n{% if loop.last %}{{ eos_token }}{% endif %}", "<|end|>"),
         ("{{ eos_token }}", "<|im_end|>"),
-        ("\n", "<|im_end|>"),  # the template ends turns with nothing of its own: EOS
+        ("\n", "<|im_end|>"),  # the template ends turns with no token: EOS
     ],
 )
 def test_the_end_of_a_turn_is_what_the_template_puts_behind_the_answer(behind, token):

@@ -253,7 +253,7 @@ def save_classifier(folder, *, num_labels=1, labels=None, pad_token_id=4):
 
 @pytest.mark.parametrize("pad_token_id", [4, 3, None])
 def test_a_decoder_classifier_is_read_where_transformers_reads_it_alone(tmp_path, pad_token_id):
-    """Pad a token of its own; pad = end of turn, where the token before the end is read; no pad token at all."""
+    """A separate pad token; pad = end of turn, where the token before the end is read; no pad token at all."""
     source = save_classifier(tmp_path / "rm", pad_token_id=pad_token_id)
     reference = AutoModelForSequenceClassification.from_pretrained(source).eval()
     assert reference.config.pad_token_id == pad_token_id
@@ -347,12 +347,12 @@ def test_a_language_model_compares_by_its_answers(tmp_path):
         np.mean([(log_odds("2+2=", a, b) - log_odds("2+2=", b, a)) / 2 for b in texts if b != a]) for a in texts
     ]
     scores = rm.score(PROMPTS[:1], [[*texts, "x" * 100]])[0]
-    np.testing.assert_allclose(scores, [*expected, np.nan], atol=1e-4)  # the long one fits beside no equal
+    np.testing.assert_allclose(scores, [*expected, np.nan], atol=1e-4)  # the long one fits into no pair
     assert rm.take_too_long() == 1
 
 
 def test_the_default_question_is_the_model_cards():
-    """RLHFlow's card renders the context with a template of its own and puts it into the question."""
+    """RLHFlow's card renders the context with a special template and puts it into the question."""
     from laser.rewards.families.pair_lm import QUESTION
 
     tokenizer = make_tokenizer(
@@ -430,7 +430,7 @@ def test_missing_weights_are_named(tmp_path):
         ("LlamaForCausalLM", "is a language model .*type = 'loglik'"),
     ],
 )
-def test_unknown_architectures_are_told_before_loading(tmp_path, architecture, words):
+def test_unknown_architectures_are_reported_before_loading(tmp_path, architecture, words):
     source = save_checkpoint(tmp_path / "rm", llama_backbone(), {}, architecture)
     with pytest.raises(RewardModelError, match=f"reward model 'rm': .*{words}"):
         check_reward_model(section_of.ClassifierReward(name="rm", model=source))
@@ -439,7 +439,7 @@ def test_unknown_architectures_are_told_before_loading(tmp_path, architecture, w
             check_reward_model(section_of.PairwiseReward(name="rm", model=source))
 
 
-def test_what_can_be_known_without_weights_is_told_before_a_run(tmp_path):
+def test_what_can_be_known_without_weights_is_reported_before_a_run(tmp_path):
     """The weights are gone; the sentences come all the same."""
     lm, _ = save_lm(tmp_path / "lm")
     several = save_classifier(tmp_path / "several", num_labels=2, labels=["good", "bad"])
@@ -471,7 +471,7 @@ def test_the_configuration_names_every_family():
 
 
 def test_no_code_of_a_checkpoint_runs(tmp_path):
-    """config.json may point to code beside it; it is not imported."""
+    """config.json may point to code in its folder; that code is not imported."""
     head = random_tensors({"v_head.weight": (1, HIDDEN)})
     config = {"auto_map": {"AutoModel": "modeling.Evil", "AutoModelForSequenceClassification": "modeling.Evil"}}
     source = save_checkpoint(tmp_path / "rm", llama_backbone(), head, "GRewardModel", config=config)

@@ -118,7 +118,7 @@ def test_a_reply_that_is_no_completion_is_asked_for_again(tmp_path):
         assert len(server.asked) == 2
 
 
-def test_a_server_that_is_gone_is_not_asked_for_ever():
+def test_requests_to_a_dead_server_end():
     verdicts, _, asked = ask(lambda *_: 402, questions(40), max_failures=4)
     problems = [one.problem for one in verdicts]
     assert len(asked) < 12

@@ -82,7 +82,7 @@ def test_worked_tokens():
     h, s = chain(0, 60, tokens=[[0, 90], [45, 45]]), chain(0, 180, tokens=[[0], [180]])
     quarter = (1 + math.cos(math.radians(45))) / 2
     assert roscoe.faithfulness_token(h, s) == pytest.approx((1 + 0.75 + 1 + 0.5 + 2 * quarter) / 6)
-    assert roscoe.repetition_token(h, s) == pytest.approx(1 - quarter)  # both of step 2 lie 45 from step 1's nearest
+    assert roscoe.repetition_token(h, s) == pytest.approx(1 - quarter)  # both of step 2 are 45 from step 1's nearest
 
 
 def twin(name, h, s, r):
@@ -136,7 +136,7 @@ def chains(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(chains(), chains(), chains())
-def test_the_fast_code_equals_the_literal_one_and_lies_in_the_unit_interval(h, s, r):
+def test_the_fast_code_equals_the_literal_one_and_stays_in_the_unit_interval(h, s, r):
     for name in ALL:
         score = ALL[name](h, s) if name in UNSUPERVISED else ALL[name](h, s, r)
         assert score == pytest.approx(twin(name, h, s, r), abs=1e-9), name
@@ -169,7 +169,7 @@ def test_orders_and_identities(h, s, random):
         ("One. Two! Three?", ["One.", "Two!", "Three?"]),
         ("Dr. May has 3.5 apples. He eats 1. Two remain.", ["Dr. May has 3.5 apples.", "He eats 1.", "Two remain."]),
         ("1. Add.\n2) Halve.\n- Done\n\n***\n", ["Add.", "Halve.", "Done"]),
-        ('He said "no." She left. (Why?) Nobody knows', ['He said "no."', "She left.", "(Why?)", "Nobody knows"]),
+        ('He said "no." She left. (Why?) No one knows', ['He said "no."', "She left.", "(Why?)", "No one knows"]),
         ("It is e.g. this. $5 remain.", ["It is e.g. this.", "$5 remain."]),
         ("16 - 3 = 13\nFinal answer: 13", ["16 - 3 = 13", "Final answer: 13"]),
         (" \n ... \n", []),

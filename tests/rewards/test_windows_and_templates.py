@@ -77,7 +77,7 @@ LENGTHS = st.lists(st.integers(0, 30), max_size=8)
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 40), LENGTHS, st.integers(1, 50))
 def test_what_fits(prompt, responses, limit):
-    """Nothing scored exceeds the window, a prompt keeps a token, and whoever fits whole is not affected by skipping."""
+    """Nothing scored exceeds the window, a prompt keeps a token, and skipping does not affect what fits whole."""
     whole = [length > 0 and prompt + length <= limit for length in responses]
     skip = fit(prompt, responses, limit, "skip")
     assert (skip.cut, list(skip.scored)) == (0, whole)

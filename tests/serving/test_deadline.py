@@ -18,7 +18,7 @@ TIMEOUT = 0.5
 
 @contextmanager
 def raw_server(behave):
-    """`behave(connection)` is called with each connection, in a thread of its own."""
+    """Calls `behave(connection)` with each connection, each in a separate thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():

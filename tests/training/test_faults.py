@@ -65,7 +65,7 @@ def test_with_one_healthy_reward_model_every_schedule_ends(tmp_path, seed):
         assert record["pairs"] == 0 or chosen <= usage.keys()
 
 
-def test_with_none_left_the_run_stops_and_resumes_once_it_is_mended(tmp_path):
+def test_with_none_left_the_run_stops_and_resumes_once_it_is_fixed(tmp_path):
     table = faulty_table(tmp_path, 0, "first", "second", rate=1.1)
     flag = tmp_path / "fixed"
     check = f"    import os\n    if os.path.exists({str(flag)!r}): return list(range(len(responses)))\n    draw ="
@@ -95,7 +95,7 @@ def test_a_diverged_policy_stops_the_run_before_its_weights_are_saved(tmp_path):
 
 @pytest.mark.parametrize("rate", [1e12, 1e18])
 @pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
-def test_a_policy_that_diverges_later_is_told_apart_too(tmp_path, rate, sampling):
+def test_a_policy_that_diverges_later_is_distinguished_too(tmp_path, rate, sampling):
     """Weights of this size are finite; what a forward or backward pass makes of them is not."""
     table = make_table(tmp_path, "vowels", training={"learning_rate": rate, "sampling": sampling})
     with pytest.raises(TrainingError, match=r"start a new run with a lower training\.learning_rate"):

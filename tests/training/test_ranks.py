@@ -60,7 +60,7 @@ def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tmp_path
 
 
 @pytest.mark.slow
-def test_an_error_is_told_once_and_all_processes_end(tmp_path):
+def test_an_error_is_reported_once_and_all_processes_end(tmp_path):
     (tmp_path / "broken.py").write_text("def broken(prompts, responses):\n    raise RuntimeError('down')\n")
     table = make_table(tmp_path, rewards={"max_failures": 1})
     table["rewards"] = {

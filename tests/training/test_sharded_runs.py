@@ -62,7 +62,7 @@ def test_accelerate_launch_on_cpus_does_what_one_process_does(one_process):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told_and_one_process_resumes(one_process):
+def test_a_process_that_dies_is_reported_and_one_process_resumes(one_process):
     out = one_process / "died"
     process = launch(2, "train", one_process / "run.toml", "--out", out)
     records = out / "steps.jsonl"

@@ -1,4 +1,4 @@
-"""Trackers: what they are told, once, and nothing that is secret."""
+"""Trackers receive every batch once, and no secrets."""
 
 import importlib.util
 import json
@@ -58,7 +58,7 @@ def test_tensorboard_has_every_batch_once_after_a_kill_and_no_key(tmp_path, monk
 
 def records_of(data, block=2**15, header=7):
     """Records of a LevelDB log, the format of an offline run: blocks of pieces, each behind checksum, length, kind."""
-    place, record = header, b""  # the file begins with a header of its own
+    place, record = header, b""  # the file begins with a header
     while place + header <= len(data):
         if block - place % block < header:  # no room for another piece: padding
             place += block - place % block
@@ -89,7 +89,7 @@ def read_mlflow(folder):
 
     client = MlflowClient()
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert len(runs) == 1, "the resumed run goes on in the tracker's"
+    assert len(runs) == 1, "the resumed run continues the tracker's"
     return [(metric.step, metric.value) for metric in client.get_metric_history(runs[0].info.run_id, "train/pairs")]
 
 
@@ -106,7 +106,7 @@ def read_trackio(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "read"), [("wandb", read_wandb), ("mlflow", read_mlflow), ("trackio", read_trackio)])
 def test_the_real_tracker_has_every_batch_once_after_an_interruption(tmp_path, monkeypatch, name, read):
-    """Each in its mode without a network; they are no dependencies: pip install wandb mlflow trackio."""
+    """Each in its offline mode; they are not dependencies: pip install wandb mlflow trackio."""
     folder = tmp_path / "told"
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -208,12 +208,12 @@ class Notes(Silent):
         self.notes.append(message)
 
 
-def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path):
+def test_a_tracker_that_fails_is_left_out_and_the_others_continue(tmp_path):
     notes, good, bad = Notes(), Recorder(), Recorder(fails_at=6)
     record = {**RECORD, "bandit_signals": []}
     tracking = Tracking(notes, [bad, good], tmp_path / "marks.json", ["a", "b"])
     tracking.started(iterations=2, batches_per_iteration=3, iteration=1, step=0)
-    for step in (0, 1, 2, 2):  # the last batch is told again
+    for step in (0, 1, 2, 2):  # the last batch is sent again
         tracking.batch({**record, "step": step})
     assert list(good.told) == [4, 5, 6]
     assert list(bad.told) == [4, 5]
@@ -229,6 +229,6 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path):
     assert json.loads((tmp_path / "marks.json").read_text()) == {"batches": 6}
 
 
-def test_a_configuration_is_told_by_path_without_names_of_keys():
+def test_a_configuration_is_sent_by_path_without_names_of_keys():
     config = {"a": {"b": 1, "c": None}, "models": [{"name": "x", "api_key_env": "KEY", "url": "u"}, 3]}
     assert flatten(config) == {"a.b": 1, "models.x.name": "x", "models.x.url": "u", "models.1": 3}

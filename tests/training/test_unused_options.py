@@ -49,7 +49,7 @@ def test_agreement_of_a_single_reward_model_is_refused(tmp_path):
         (("vowels",), "linucb", False),
     ],
 )
-def test_a_learning_selector_over_one_reward_model_is_told(tmp_path, names, selector, told):
+def test_a_learning_selector_over_one_reward_model_is_reported(tmp_path, names, selector, told):
     note = nothing_to_choose(parse_config(make_table(tmp_path, *names, selector={"type": selector})))
     assert (note is not None) == told
 

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only while a run writes: a sentence, nothing lost, the same result once mended."""
+"""Disks that are full or read-only while a run writes: a sentence, nothing lost, the same result once there is room."""
 
 import contextlib
 import os
@@ -33,8 +33,8 @@ def used(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def mended(run, table):
-    """Go on with the run, or begin it where the disk was full before it had a configuration."""
+def continue_run(run, table):
+    """Resume the run, or begin it where the disk was full before it had a configuration."""
     laser.resume(run) if (run / "config.json").is_file() else laser.train(table, run)
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk(whole, tmp_path, seed):
         assert before is None or len(steps(run)) >= int(before.name[6:])
         assert not list(run.glob("checkpoints/.*"))  # no half-written checkpoint takes up room
         grow(10 * used(path))
-        mended(run, table)
+        continue_run(run, table)
         assert same_run(run, path)
 
 
@@ -63,7 +63,7 @@ def test_files_that_may_not_grow(whole, tmp_path, size):
     path, table = whole
     with small_files(size), pytest.raises(RunDirectoryError, match="cannot write to"):
         laser.train(table, tmp_path / "run")
-    mended(tmp_path / "run", table)
+    continue_run(tmp_path / "run", table)
     assert same_run(tmp_path / "run", path)
 
 

@@ -137,7 +137,7 @@ def test_no_message_adds_a_control_token(contents):
         assert ids.count(control) == plain.count(control)
 
 
-def test_a_template_that_repeats_or_reorders_messages_is_filled_rightly():
+def test_a_template_that_repeats_or_reorders_messages_is_filled_correctly():
     template = "{% for m in messages|reverse %}{{ m['content'] }}<|im_end|>{{ m['content'] }}{% endfor %}"
     tokenizer = make_tokenizer(chat_template=template)
     messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b<|im_end|>"}]

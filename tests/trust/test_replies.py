@@ -117,7 +117,7 @@ def test_what_is_no_log_prob_of_a_token_is_refused(policy, logp):
     assert generator._responses({"choices": [choice]}, 1)[0].sampling_logps == (1e-4, -5.0)
 
 
-def test_adapters_lie_in_a_folder_that_the_first_swap_makes_and_that_goes_in_the_end(policy, tmp_path, monkeypatch):
+def test_the_first_swap_creates_the_adapter_folder_and_closing_removes_it(policy, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(policy, "save_adapter", lambda folder: folder.mkdir(parents=True))
     config = parse_config(make_table(tmp_path, generation={"engine": "vllm"})).generation
@@ -161,7 +161,7 @@ def test_runs_on_one_server_leave_each_others_adapters_and_serve_again_what_is_g
         assert held == ["policy", second, third]
 
 
-def test_a_model_that_the_server_lacks_is_told_with_the_field(policy):
+def test_a_model_that_the_server_lacks_is_reported_with_the_field(policy):
     generator = VllmGenerator(policy, Canned({"data": [{"id": "llama"}]}), model="policy", adapter_folder=None)
     with pytest.raises(ServerError, match=r"no model 'policy'; it has llama; set generation\.server\.model"):
         generator._swap()

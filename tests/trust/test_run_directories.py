@@ -187,7 +187,7 @@ def killed(tmp_path_factory):
     return folder
 
 
-def test_a_stopped_run_goes_on_to_the_same_result(killed, tmp_path):
+def test_a_stopped_run_continues_to_the_same_result(killed, tmp_path):
     shutil.copytree(killed / "run", tmp_path / "run")
     laser.resume(tmp_path / "run")
     assert essence(tmp_path / "run") == essence(killed / "whole")
@@ -198,7 +198,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(killed, tmp_path):
 def test_damage_anywhere_in_a_run_directory_is_a_sentence_or_harmless(killed, tmp_path):
     rng, outcomes = random.Random(2), {"refused": 0, "same": 0}
     for file in files_of(killed / "run"):
-        if file.name == ".lock" or file.parent.parent.name == "checkpoints":  # those have tests of their own
+        if file.name == ".lock" or file.parent.parent.name == "checkpoints":  # other tests cover those
             continue
         for _ in range(times(2)):
             count("damaged run directories")
@@ -253,7 +253,7 @@ def foreign(tmp_path):
 
     key = signature._state_folder() / "signing-key"
     kept = key.read_bytes() if key.exists() else None
-    key.unlink(missing_ok=True)  # the stranger has a key of their own
+    key.unlink(missing_ok=True)  # the stranger has a different key
     with pytest.raises(laser.core.errors.StoppedError):
         laser.train(table, tmp_path / "run", stop=stop)
     key.unlink()

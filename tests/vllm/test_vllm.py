@@ -272,7 +272,7 @@ def test_served_log_likelihood_equals_ours(base, plain_server):
 
 
 def test_a_judge_on_a_real_server(plain_server, tmp_path):
-    """A random LM is no judge, but its probabilities are read as any other's."""
+    """A random LM is not a judge, but its probabilities are read like any other's."""
     server = plain_server
     rm = JudgeRM(CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite"), model="policy", scale=(0, 9))
     scores = rm.score(PROMPTS, RESPONSES)
@@ -309,7 +309,7 @@ def test_a_pairwise_judge_on_a_real_server(plain_server, tmp_path):
 
 
 def test_a_served_classifier_equals_ours(tmp_path):
-    """With a padding token of its own: transformers reads the last token that is no padding, vLLM the last one."""
+    """With a separate padding token: transformers reads the last token that is not padding, vLLM the last one."""
     folder = save(tmp_path / "classifier", LlamaForSequenceClassification, num_labels=1, pad_token_id=0)
     port = free_port()
     arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "rm"]

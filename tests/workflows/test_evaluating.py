@@ -108,7 +108,7 @@ ROW = '{"id": "1", "prompt": "say", "response": "mine"}'
 @pytest.mark.parametrize(
     "content", ["mine", ROW, f"{ROW}\n{ROW.replace('1', '2')}", f"{ROW}\nmine", f'{ROW}\n{{"id": "2", "pro']
 )
-def test_a_users_file_beside_the_results_stays_whole(project, tmp_path, content):
+def test_a_users_file_next_to_the_results_stays_whole(project, tmp_path, content):
     """The last line of a file need not end in a newline to be the user's."""
     (tmp_path / "r.first.jsonl").write_text(content)
     with pytest.raises(LaserError, match=r"r\.first\.jsonl"):

@@ -39,7 +39,7 @@ def test_a_data_set_in_the_standard_format(config, tmp_path):
         assert row["reward_model"] in ("likelihood", "vowels", "short")
 
 
-def test_an_interrupted_job_goes_on_to_the_same_rows(config, tmp_path):
+def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
     label(config, tmp_path / "whole")
     label(config, tmp_path / "again")
     sorted((tmp_path / "again").glob("part-*.jsonl"))[-1].unlink()

@@ -53,7 +53,7 @@ def test_everything_left_out_is_counted(tmp_path):
     assert any("prompts cut that way" in line and "pairs of equal score" in line for line in report.sentences())
 
 
-def test_a_reward_model_that_raises_is_named_and_the_others_go_on(tmp_path):
+def test_a_reward_model_that_raises_is_named_and_the_others_continue(tmp_path):
     table = with_models(tmp_path, "vowels", "down", selector={"type": "sequential"})
     report = label(parse_config(table), tmp_path / "pairs")
     assert report.num_pairs == report.chosen["vowels"] > 0

@@ -8,7 +8,7 @@ import warnings
 from laser.core.errors import DataWarning
 
 ENVIRONMENT = {
-    # Threads that wait sleep instead of spinning: beside another busy process, spinning makes torch many times slower.
+    # Waiting threads sleep: spinning makes torch many times slower when another process is busy.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -34,7 +34,7 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals inside the block, those that the process was told to ignore excepted."""
+        """Handle the signals inside the block, except those that the process ignores (`nohup`)."""
         kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(kind) is not signal.SIG_IGN]
         before = {kind: signal.signal(kind, self._handle) for kind in kinds}
         try:

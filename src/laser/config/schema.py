@@ -106,7 +106,7 @@ class GenerationConfig(Section):
         None,
         description="Budget of one generation chunk, in tokens whose keys and values are held: those of a prompt once "
         "(models with sliding windows: for every response) and of its responses; halved where memory runs out. "
-        "null: 16,384, or on a GPU what three tenths of its memory beside the policy hold.",
+        "null: 16,384, or on a GPU what fits into three tenths of the memory that the policy leaves free.",
     )
     engine: Literal["transformers", "vllm", "python"] = Field(
         "transformers",
@@ -268,7 +268,7 @@ class TrainingConfig(Section):
     max_batch_tokens: PositiveInt | None = Field(
         None,
         description="Budget of one training micro-batch, in tokens; halved where memory runs out. null: 4,096, or on a "
-        "GPU what three tenths of its memory beside the policy hold.",
+        "GPU what fits into three tenths of the memory that the policy leaves free.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     convergence_threshold: float = Field(

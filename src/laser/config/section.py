@@ -17,7 +17,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _none_where_it_is_a_choice(cls, data: Any) -> Any:
-        """On the command line ``none`` is no value; where "none" is one of a field's choices, it means that."""
+        """The data, with "none" where the command line's ``none`` (no value) means one of a field's choices."""
         if not isinstance(data, dict):
             return data
         chosen = {

@@ -1,12 +1,12 @@
 """A model whose layers are held by several processes between them and gathered one at a time.
 
 Every process keeps an equal share of the bytes of each layer. Before a layer computes, forward or backward, its
-weights are gathered, and the next layer's are already on their way; then they are let go. The base weights are frozen,
+weights are gathered, and the next layer's are already on their way; then they are freed. The base weights are frozen,
 so nothing has to be reduced: gradients, optimizer and adapters know nothing of this. Embeddings, head and the last
 norm stay whole on every process: each decoding step needs them, and `laser.lm.logps` reads the head's weight.
 
 FSDP2 (`torch.distributed.fsdp.fully_shard`) gathers layers alike, but its processes must make the same passes in the
-same order, which processes with prompts of their own do not; see `laser.parallel.meeting`.
+same order, which processes with different prompts do not; see `laser.parallel.meeting`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class _Unit:
         meeting.send(self._whole)
         self.share = self._whole[meeting.rank * each : (meeting.rank + 1) * each].clone()
         for (weight, found), begin in zip(places.items(), begins, strict=True):
-            # .data: views with a version counter of their own. Autograd keeps views of weights for the backward pass
+            # .data: views with a separate version counter. Autograd keeps views of weights for the backward pass
             # and must not take it for a change when the same bytes are gathered again.
             view = self._whole.data[begin : begin + weight.nbytes].view(weight.dtype).view(weight.shape)
             _replace(found, view)
@@ -203,7 +203,7 @@ class _Unit:
             self.is_whole = True
 
     def rest(self) -> None:
-        """Let go of everything but the share."""
+        """Free everything but the share."""
         self.wait()
         self.is_whole = False
         self._whole.untyped_storage().resize_(0)
