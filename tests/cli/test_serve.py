@@ -84,9 +84,9 @@ def test_a_missing_device_is_reported_before_anything_is_written(tmp_path, monke
     (tmp_path / "suite.toml").write_text(SUITE)
     command = ("compare", tmp_path / "suite.toml", "--out", tmp_path / "out")
     code, err = run(monkeypatch, capsys, *command, "--devices", "cuda:1")
-    assert (code, err.count("device 'cuda:1' is not there; there is cpu, cuda:0")) == (2, 1), err
+    assert (code, err.count("device 'cuda:1' does not exist on this machine; choose among cpu, cuda:0")) == (2, 1), err
     code, err = run(monkeypatch, capsys, *command, "--devices", "gpu7")
-    assert (code, "'gpu7' is no device; choose auto, cpu, mps or cuda:N" in err) == (2, True), err
+    assert (code, "'gpu7' is not a device; choose auto, cpu, mps or cuda:N" in err) == (2, True), err
     assert not (tmp_path / "out").exists()
 
 
