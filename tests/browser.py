@@ -27,7 +27,7 @@ FAINT_TEXT = """() => {
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
     if (!node.data.trim() || !element.checkVisibility() || element.closest("script, style, noscript")) continue;
-    if (element.closest("[id*='-cell-']")) continue;  // on a coloured cell, not on the page
+    if (element.closest("[id*='-cell-']")) continue;  // on a colored cell, not on the page
     const style = getComputedStyle(element), below = behind(element);
     const ink = over(parse(element.closest("svg") ? style.fill : style.color), below);
     const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);

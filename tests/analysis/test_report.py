@@ -238,7 +238,7 @@ BENCH = {
 def test_numbers_of_rewardbench_are_shown_alongside(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps(BENCH))
     tree = Tree(page_of(write_run(tmp_path / "run", typical(4)), bench=tmp_path / "bench.json"))
-    assert "Accuracy on labelled pairs" in tree.text
+    assert "Accuracy on labeled pairs" in tree.text
     assert "62.5%" in tree.text
     assert "ugly could not be used: no such model" in tree.text
 

@@ -98,8 +98,8 @@ def test_discounting_equals_the_published_recursion(dim):
 
 
 def test_adaptive_forgetting_trusts_the_gamma_that_predicts_best():
-    """Rewards that stay favour the longest memory; rewards that flip every 60 rounds favour the shortest."""
-    favourites = []
+    """Rewards that stay favor the longest memory; rewards that flip every 60 rounds favor the shortest."""
+    favorites = []
     for period in (10**9, 60):
         selector = ForgettingLinUCB(2, 3, rule="adaptive", alpha=0.5)
         generator = np.random.default_rng(0)
@@ -108,8 +108,8 @@ def test_adaptive_forgetting_trusts_the_gamma_that_predicts_best():
             sign = 1 if (step // period) % 2 == 0 else -1
             context = selector._open._open[selection.id].contexts_MD[0]
             selector.update(selection.id, np.array([0.5 + 0.3 * sign * np.tanh(context[0])]))
-        favourites.append(EXPERTS[int(selector._log_weights_G.argmax())])
-    assert favourites[0] > favourites[1] == min(EXPERTS)
+        favorites.append(EXPERTS[int(selector._log_weights_G.argmax())])
+    assert favorites[0] > favorites[1] == min(EXPERTS)
 
 
 def test_decay_makes_the_choices_of_paretobandit():

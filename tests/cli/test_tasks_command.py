@@ -93,7 +93,7 @@ def test_prompts_are_exported_once_each(run, tmp_path):
     assert len(out.read_text().splitlines()) == 3
     code, _, err = run("tasks", "export", "alpaca_eval", "--path", path, "--out", out, "--pairs")
     assert (code, err.count("\n")) == (2, 1)
-    assert "no labelled pairs in these files" in err
+    assert "no labeled pairs in these files" in err
 
 
 @pytest.mark.parametrize(

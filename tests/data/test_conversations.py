@@ -1,4 +1,4 @@
-"""Conversations in the forms of trainers, as prompts and as labelled responses; what is not understood is refused."""
+"""Conversations in the forms of trainers, as prompts and as labeled responses; what is not understood is refused."""
 
 import json
 import re

@@ -109,7 +109,7 @@ def test_the_text_of_an_option_counts_as_its_letter():
 
 @pytest.mark.slow
 def test_mathematics_of_math500_is_told_apart():
-    """Neighbouring problems have different answers, unless they are written alike."""
+    """Neighboring problems have different answers, unless they are written alike."""
     prompts = load("math500").prompts[:120]
     is_right = answer_check("final_answer")
     pairs = [(one, two) for one, two in itertools.pairwise(prompts) if one.answer != two.answer]

@@ -313,5 +313,5 @@ def test_half_a_surrogate_pair_is_left_out_and_counted(tmp_path):
 
 def test_a_task_without_pairs_says_so(tmp_path):
     path = lines(tmp_path / "train.jsonl", [{"question": "a", "answer": "#### 1"}])
-    with pytest.raises(DataError, match="task gsm8k has no labelled pairs"):
+    with pytest.raises(DataError, match="task gsm8k has no labeled pairs"):
         load_task_preferences(TASKS["gsm8k"], Selection(path=path))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laser.evaluation.candidates import Labelled, macro_f1, share_of_best, ties_score
+from laser.evaluation.candidates import Labeled, macro_f1, share_of_best, ties_score
 
 
 def literal_stats(samples):
@@ -31,8 +31,8 @@ def literal_score(references, tied):
     return 0.30 * tied_accuracy + 0.30 * ref_accuracy + 0.20 * preferred + 0.20 * hard + 0.01 * float(np.mean(margins))
 
 
-def labelled(samples):
-    return Labelled(*(np.array([score for ok, score in samples if ok == kind], dtype=float) for kind in (True, False)))
+def labeled(samples):
+    return Labeled(*(np.array([score for ok, score in samples if ok == kind], dtype=float) for kind in (True, False)))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -47,13 +47,13 @@ def test_ties_are_scored_as_rewardbench_2_scores_them(seed):
 
     references = {str(number): draw(1, 2) for number in range(8)}
     tied = {str(number): draw(int(rng.integers(2, 4)), 3) for number in range(9)}
-    ours = ties_score(*({name: labelled(samples) for name, samples in of.items()} for of in (references, tied)))
+    ours = ties_score(*({name: labeled(samples) for name, samples in of.items()} for of in (references, tied)))
     assert ours == pytest.approx(literal_score(references, tied))
 
 
 def test_an_unscored_response_makes_a_tied_prompt_wrong():
-    scored, half = Labelled(np.array([3.0, 4.0]), np.array([1.0])), Labelled(np.array([3.0, np.nan]), np.array([1.0]))
-    reference = {"0": Labelled(np.array([3.0]), np.array([1.0]))}
+    scored, half = Labeled(np.array([3.0, 4.0]), np.array([1.0])), Labeled(np.array([3.0, np.nan]), np.array([1.0]))
+    reference = {"0": Labeled(np.array([3.0]), np.array([1.0]))}
     assert ties_score(reference, {"0": scored}) > 0.99
     assert ties_score(reference, {"0": half}) == pytest.approx(0.3)
     assert share_of_best(half) == 0
@@ -71,7 +71,7 @@ def test_an_unscored_response_makes_a_tied_prompt_wrong():
     ],
 )
 def test_the_share_of_the_best_that_is_correct(correct, incorrect, share):
-    assert share_of_best(Labelled(np.array(correct, float), np.array(incorrect, float))) == pytest.approx(share)
+    assert share_of_best(Labeled(np.array(correct, float), np.array(incorrect, float))) == pytest.approx(share)
 
 
 def test_agreement_without_a_common_verdict_is_not_a_number():

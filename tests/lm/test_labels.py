@@ -1,4 +1,4 @@
-"""Prompts labelled by a sequence classifier."""
+"""Prompts labeled by a sequence classifier."""
 
 import pytest
 import torch

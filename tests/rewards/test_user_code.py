@@ -110,7 +110,7 @@ def test_an_exit_while_a_file_is_imported_is_an_error(tmp_path):
         load_function(f"{tmp_path}/leaves.py:f")
 
 
-def test_files_may_import_neighbours_of_the_same_name_in_two_folders(tmp_path):
+def test_files_may_import_neighbors_of_the_same_name_in_two_folders(tmp_path):
     code = (
         "from helpers import size\ndef f(prompts, responses):\n"
         "    import late\n    return [size + late.more] * len(responses)\n"

@@ -1,4 +1,4 @@
-"""Offline labelling and benchmarks of reward models, on tiny real models."""
+"""Offline labeling and benchmarks of reward models, on tiny real models."""
 
 import json
 

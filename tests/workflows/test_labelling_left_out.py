@@ -111,7 +111,7 @@ def test_the_command_says_what_was_left_out(tmp_path, capsys):
     table = with_models(tmp_path, "vowels", "silent", "down", selector={"type": "sequential"})
     cli.label(write_suite(tmp_path / "run.toml", table), [], tmp_path / "pairs")
     shown = capsys.readouterr().out
-    assert "labelling: 3 batches" in shown
+    assert "labeling: 3 batches" in shown
     assert "batch 3 of 3" in shown
     assert "training:" not in shown
     assert "left out: silent: " in shown

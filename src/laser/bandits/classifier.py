@@ -15,7 +15,7 @@ HIDDEN = (2048, 1024)
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledQueries:
+class LabeledQueries:
     """Queries labeled with the best reward model for them.
 
     Attributes:
@@ -29,7 +29,7 @@ class LabelledQueries:
     num_unlabelled: int
 
 
-def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> LabelledQueries:
+def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> LabeledQueries:
     """Apply the paper's labeling rule.
 
     Args:
@@ -46,7 +46,7 @@ def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> Labe
             "the preference pairs have fewer than two labels: one reward model is the best on all of them, or none "
             "orders any correctly; use pairs on which the reward models differ"
         )
-    return LabelledQueries(embeddings_ND[right_N], labels.astype(np.int64), int((~right_N).sum()))
+    return LabeledQueries(embeddings_ND[right_N], labels.astype(np.int64), int((~right_N).sum()))
 
 
 class QueryClassifier:
@@ -67,7 +67,7 @@ class QueryClassifier:
         self._network = MLP((dim, *hidden, num_arms), stream(seed, "bandit", 0))
         self._mean_D, self._deviation_D = np.zeros(dim), np.ones(dim)
 
-    def fit(self, queries: LabelledQueries, *, steps: int = 300, learning_rate: float = 1e-3) -> None:
+    def fit(self, queries: LabeledQueries, *, steps: int = 300, learning_rate: float = 1e-3) -> None:
         """Minimize the cross-entropy by AdamW."""
         from laser.bandits.mlp import cross_entropy  # imports torch
 
@@ -87,7 +87,7 @@ class QueryClassifier:
         """Return the probability of each arm, shape (M, K)."""
         return _softmax(self._network.outputs((contexts_MD - self._mean_D) / self._deviation_D))
 
-    def accuracy(self, queries: LabelledQueries) -> float:
+    def accuracy(self, queries: LabeledQueries) -> float:
         """Return the share of queries whose label is the most probable arm."""
         return float((self.probabilities(queries.embeddings_ND).argmax(axis=1) == queries.labels_N).mean())
 
@@ -140,5 +140,5 @@ def fit_prior(embeddings_ND: FloatArray, differences_NK: FloatArray, *, ridge: f
 
 def _softmax(values_MK: FloatArray) -> FloatArray:
     exponentials = np.exp(values_MK - values_MK.max(axis=1, keepdims=True))
-    normalised: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return normalised
+    normalized: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return normalized

@@ -1,4 +1,4 @@
-"""Preparation of bandit contexts: normalise, project, scale.
+"""Preparation of bandit contexts: normalize, project, scale.
 
 Hidden states have norms of tens to hundreds and one dominant direction, so with A = I the confidence width of LinUCB
 collapses after a few pulls; alpha means something only relative to the norm of what it sees. The paper uses hidden
@@ -91,8 +91,8 @@ class ContextPreparer:
             self._mean_D = self._mean_D + delta / self._count
             self._squares_D = self._squares_D + delta * (row - self._mean_D)
         deviation_D = np.sqrt(self._squares_D / self._count)
-        centred = rows - self._mean_D
-        return np.where(deviation_D > _FLOOR, centred / np.maximum(deviation_D, _FLOOR), 0.0)
+        centered = rows - self._mean_D
+        return np.where(deviation_D > _FLOOR, centered / np.maximum(deviation_D, _FLOOR), 0.0)
 
     def state_dict(self) -> StateDict:
         """Running moments."""

@@ -118,5 +118,5 @@ def compare(
 
 
 def _unit(rows: FloatArray) -> FloatArray:
-    normalised: FloatArray = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    return normalised
+    normalized: FloatArray = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return normalized

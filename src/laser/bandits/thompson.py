@@ -95,5 +95,5 @@ def probability_of_largest(means_K: FloatArray, deviations_K: FloatArray) -> Flo
     others = np.arange(len(means_K))
     below_KQJ[others, :, others] = 1.0
     probabilities_K = below_KQJ.prod(axis=2).mean(axis=1)
-    normalised: FloatArray = probabilities_K / probabilities_K.sum()
-    return normalised
+    normalized: FloatArray = probabilities_K / probabilities_K.sum()
+    return normalized

@@ -25,7 +25,7 @@ _HELP = "/reset starts a new conversation, /quit ends it"
 _SHOWN = 70  # characters of a reply in the table of scores
 _SEQUENCES = re.compile(
     "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x9c|\x1b\\\\)?"  # strings: titles, links
-    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colours, cursor, screen
+    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colors, cursor, screen
     "|\x1b[ -/]*[0-~]?"  # everything else that begins with an escape
     "|\r"
 )

@@ -71,7 +71,7 @@ class LabelLines:
         """Print the number of batches."""
         self._total = batches_per_iteration
         done = f", {step} of them done before" if step else ""
-        self._say(f"labelling: {self._total} batches{done}")
+        self._say(f"labeling: {self._total} batches{done}")
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
         """Print nothing."""
@@ -88,7 +88,7 @@ class LabelLines:
         )
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Print nothing; labelling measures nothing."""
+        """Print nothing; labeling measures nothing."""
 
     def note(self, message: str) -> None:
         """Print a sentence."""

@@ -37,7 +37,7 @@ def rewardbench(
         typer.Option(help="Folder for one .json per reward model in RewardBench's own format.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure the accuracy of each reward model on labelled responses, by category, and how much the models agree.
+    """Measure the accuracy of each reward model on labeled responses, by category, and how much the models agree.
 
     Example: laser rewardbench pairs.jsonl --config run.toml --out bench.json
     """
@@ -92,7 +92,7 @@ def _accuracy_table(result: BenchResult) -> Table:
     table.title = (
         f"Best of up to {result.candidates} responses to {result.num_pairs} prompts; random choice: {result.chance:.3f}"
         if scored
-        else f"Accuracy on {result.num_pairs} labelled pairs"
+        else f"Accuracy on {result.num_pairs} labeled pairs"
     )
     for name, value in sorted((result.score or result.accuracy).items(), key=lambda item: -item[1]):
         low, high = result.interval[name]

@@ -88,7 +88,7 @@ def _facts(task: Task) -> dict[str, str]:
     metric = f"{task.metric}; answers are {answers[task.answer_type]}, {where}" if task.metric == "accuracy" else ""
     facts = {
         "task": f"{task.name}: {task.title}",
-        "kind": task.kind + (" (with labelled pairs)" if task.has_pairs and task.kind != "preferences" else ""),
+        "kind": task.kind + (" (with labeled pairs)" if task.has_pairs and task.kind != "preferences" else ""),
         "replaces": task.stands_in_for or "",
         "metric": metric or task.metric or "none: there are no gold answers",
         "split sizes": f"{_sizes(task.sizes)} train/dev/test ({task.sizes.source})",

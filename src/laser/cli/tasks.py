@@ -58,7 +58,7 @@ def export(
     path: _PATH = None,
     pairs: Annotated[
         bool | None,
-        typer.Option("--pairs/--prompts", help="Labelled pairs or prompts; default: by the kind of task."),
+        typer.Option("--pairs/--prompts", help="Labeled pairs or prompts; default: by the kind of task."),
     ] = None,
     categories: Annotated[
         list[str] | None, typer.Option("--category", help="Keep only this category. Repeatable.")
@@ -74,7 +74,7 @@ def export(
     revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw under --limit.")] = 0,
 ) -> None:
-    """Write a task as JSON Lines that every command reads: prompts, or labelled pairs for `laser rewardbench`.
+    """Write a task as JSON Lines that every command reads: prompts, or labeled pairs for `laser rewardbench`.
 
     Example: laser tasks export llmbar --path ~/data/llmbar --out pairs.jsonl && laser rewardbench pairs.jsonl
     """

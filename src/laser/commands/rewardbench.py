@@ -18,7 +18,7 @@ from laser.core.seeding import stream
 from laser.core.statistics import wilson_interval
 from laser.core.types import BoolArray, FloatArray, IntArray
 from laser.data.preferences import Candidates, load_candidates
-from laser.evaluation.candidates import Labelled, all_above, macro_f1, share_of_best, ties_score
+from laser.evaluation.candidates import Labeled, all_above, macro_f1, share_of_best, ties_score
 from laser.wiring import build_contexts, build_policy, build_pool, build_selector
 from laser.wiring.data import prompt_fields
 
@@ -33,7 +33,7 @@ class BenchResult:
     """What was measured.
 
     Attributes:
-        num_pairs: Labelled pairs, or prompts with several candidates.
+        num_pairs: Labeled pairs, or prompts with several candidates.
         candidates: Largest number of responses to one of them; 2 for pairs.
         chance: Accuracy of choosing at random, in [0, 1], RewardBench 2's ties aside.
         accuracy: For each reward model, "length only" and the selector where there is one, in [0, 1]: share of prompts
@@ -79,13 +79,13 @@ class BenchResult:
 def rewardbench(
     config: RunConfig, paths: Sequence[str | Path], *, select: bool = False, learn: float = 0.0
 ) -> BenchResult:
-    """Measure the pool of a configuration on labelled responses: pairs, or RewardBench 2's best-of-4 and ties.
+    """Measure the pool of a configuration on labeled responses: pairs, or RewardBench 2's best-of-4 and ties.
 
     Source: arXiv 2410.01735, Fig. 3 (agreement) and Fig. 8 (accuracy by category, and that of the selection).
 
     Args:
         config: The pool, and the policy and selector for `select`.
-        paths: Files of labelled responses; see `load_candidates`.
+        paths: Files of labeled responses; see `load_candidates`.
         select: Also measure the configuration's selector, per prompt, without learning: name a trained one as
             ``selector = {type = "frozen", run = ...}``.
         learn: Share of the prompts that the selector learns from first, each choice rewarded by whether it was
@@ -102,7 +102,7 @@ def rewardbench(
     scored = _score(config, items)
     if not scored.scores:
         raise RewardModelError(f"no reward model could be used: {'; '.join(scored.failed.values())}")
-    columns = {**scored.scores, LENGTH: [_labelled(one, [float(len(text)) for text in one.texts]) for one in items]}
+    columns = {**scored.scores, LENGTH: [_labeled(one, [float(len(text)) for text in one.texts]) for one in items]}
     taught_N = _taught(items, learn, config.seed)
     arms_N: IntArray | None = None
     if select or learn:
@@ -144,7 +144,7 @@ def rewardbench(
 class _Scored:
     """By reward model: `scores` of each prompt's responses; the rest as in `BenchResult`."""
 
-    scores: dict[str, list[Labelled]]
+    scores: dict[str, list[Labeled]]
     unscored: dict[str, int]
     too_long: dict[str, int]
     silent: tuple[str, ...]
@@ -162,7 +162,7 @@ def _score(config: RunConfig, items: Sequence[Candidates]) -> _Scored:
     first = {_key(one): one.prompt for one in reversed(items)}
     prompts, texts = [first[key] for key in of_prompt], [list(known) for known in of_prompt.values()]
     rows = {key: row for row, key in enumerate(of_prompt)}
-    found: dict[str, list[Labelled]] = {}
+    found: dict[str, list[Labeled]] = {}
     unscored, failed, silent = {}, {}, []
     for arm, name in enumerate(pool.names):
         try:
@@ -174,7 +174,7 @@ def _score(config: RunConfig, items: Sequence[Candidates]) -> _Scored:
         if unscored[name] == sum(map(len, texts)):
             silent.append(name)
         found[name] = [
-            _labelled(one, [float(scores[rows[key]][of_prompt[key][text]]) for text in one.texts])
+            _labeled(one, [float(scores[rows[key]][of_prompt[key][text]]) for text in one.texts])
             for one, key in ((one, _key(one)) for one in items)
         ]
     pool.release_all()
@@ -182,9 +182,9 @@ def _score(config: RunConfig, items: Sequence[Candidates]) -> _Scored:
     return _Scored(found, unscored, too_long, tuple(silent), failed)
 
 
-def _labelled(item: Candidates, scores: Sequence[float]) -> Labelled:
+def _labeled(item: Candidates, scores: Sequence[float]) -> Labeled:
     values = np.array(scores, dtype=np.float64)
-    return Labelled(values[: len(item.correct)], values[len(item.correct) :])
+    return Labeled(values[: len(item.correct)], values[len(item.correct) :])
 
 
 def _key(item: Candidates) -> str:
@@ -214,7 +214,7 @@ def _taught(items: Sequence[Candidates], share: float, seed: int) -> BoolArray:
 
 
 def _choices(
-    config: RunConfig, items: Sequence[Candidates], scores: Mapping[str, Sequence[Labelled]], taught_N: BoolArray
+    config: RunConfig, items: Sequence[Candidates], scores: Mapping[str, Sequence[Labeled]], taught_N: BoolArray
 ) -> IntArray:
     """The reward model that the selector chooses for each prompt, after learning from those it is taught."""
     policy = build_policy(config)
@@ -243,7 +243,7 @@ def _shares(config: RunConfig, arms_N: IntArray, categories: NDArray[np.str_]) -
     }
 
 
-def _right(items: Sequence[Candidates], scores: Sequence[Labelled]) -> FloatArray:
+def _right(items: Sequence[Candidates], scores: Sequence[Labeled]) -> FloatArray:
     """How far each prompt's best response is a correct one, in [0, 1]."""
     return np.array(
         [float(all_above(of)) if _is_ties(one) else share_of_best(of) for one, of in zip(items, scores, strict=True)]
@@ -263,7 +263,7 @@ def _strict(items: Sequence[Candidates], right_N: FloatArray) -> FloatArray:
 
 
 def _by(
-    items: Sequence[Candidates], groups: NDArray[np.str_], scores: Sequence[Labelled], right_N: FloatArray
+    items: Sequence[Candidates], groups: NDArray[np.str_], scores: Sequence[Labeled], right_N: FloatArray
 ) -> dict[str, float]:
     """Mean of each group; of RewardBench 2's ties their own score."""
     means = {}
@@ -274,8 +274,8 @@ def _by(
     return means
 
 
-def _ties(items: Sequence[Candidates], scores: Sequence[Labelled], rows: Sequence[int]) -> float:
-    parts: dict[str, dict[str, Labelled]] = {"ref": {}, "tied": {}}
+def _ties(items: Sequence[Candidates], scores: Sequence[Labeled], rows: Sequence[int]) -> float:
+    parts: dict[str, dict[str, Labeled]] = {"ref": {}, "tied": {}}
     for row in rows:
         found = _TIES_ID.fullmatch(items[row].prompt.id)
         assert found is not None  # _check_ties

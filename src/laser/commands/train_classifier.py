@@ -1,4 +1,4 @@
-"""``laser train-classifier``: learn offline, from labelled pairs, which reward model judges which query best."""
+"""``laser train-classifier``: learn offline, from labeled pairs, which reward model judges which query best."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.bandits.classifier import LabelledQueries, QueryClassifier, fit_prior, label_queries
+from laser.bandits.classifier import LabeledQueries, QueryClassifier, fit_prior, label_queries
 from laser.config import RunConfig
 from laser.core.errors import ConfigError, DataError
 from laser.core.files import write_json
@@ -34,7 +34,7 @@ class RouterReport:
         majority: Accuracy of always predicting the most frequent label.
         labels: How often each reward model was best, by name.
         num_unlabelled: Pairs on which no reward model prefers the chosen response.
-        pair_accuracy: Accuracy of each reward model on labelled pairs, by name.
+        pair_accuracy: Accuracy of each reward model on labeled pairs, by name.
     """
 
     accuracy: float
@@ -54,7 +54,7 @@ def train_classifier(
 
     Args:
         config: Policy (whose hidden states are the features), pool and [context] of the run it is for.
-        pairs: Labelled pairs; see `load_preferences`.
+        pairs: Labeled pairs; see `load_preferences`.
         out: Folder to create.
         standardize: Divide each reward model's differences by their standard deviation first, so that the widest scale
             does not win every label. The paper does not.
@@ -112,11 +112,11 @@ def _measure(config: RunConfig, preferences: Sequence[Preference]) -> tuple[Floa
     return embeddings_ND, np.stack(columns, axis=1)
 
 
-def _split(queries: LabelledQueries, seed: int) -> tuple[LabelledQueries, LabelledQueries]:
+def _split(queries: LabeledQueries, seed: int) -> tuple[LabeledQueries, LabeledQueries]:
     order = stream(seed, "data", 7).permutation(len(queries.labels_N))
     cut = max(1, round(_TRAIN_SHARE * len(order)))
     if cut == len(order):
-        raise DataError(f"{len(order)} labelled pairs are too few for a held-out fifth; give at least 5")
+        raise DataError(f"{len(order)} labeled pairs are too few for a held-out fifth; give at least 5")
     parts = (order[:cut], order[cut:])
-    first, second = (LabelledQueries(queries.embeddings_ND[part], queries.labels_N[part], 0) for part in parts)
+    first, second = (LabeledQueries(queries.embeddings_ND[part], queries.labels_N[part], 0) for part in parts)
     return first, second

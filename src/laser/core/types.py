@@ -54,7 +54,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One sampled response: token ids out of the policy, never re-tokenised for it.
+    """One sampled response: token ids out of the policy, never re-tokenized for it.
 
     Attributes:
         token_ids: Ids of the response tokens, the end-of-turn token included if it was sampled.

@@ -33,7 +33,7 @@ def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
 
 
 def export_pairs(pairs: Sequence[Preference], path: Path) -> int:
-    """Write labelled pairs in the format of `laser.data.preferences`.
+    """Write labeled pairs in the format of `laser.data.preferences`.
 
     Returns:
         The number of rows written.

@@ -1,4 +1,4 @@
-"""Labelled responses: pairs of a better and a worse one, or several correct and incorrect ones to a prompt."""
+"""Labeled responses: pairs of a better and a worse one, or several correct and incorrect ones to a prompt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Candidates:
 
 
 def load_candidates(path: str | Path, fields: Fields | None = None) -> list[Candidates]:
-    """Read labelled responses.
+    """Read labeled responses.
 
     Args:
         path: As in `load_file`. A row has `prompt`, `chosen` and `rejected`, or is of another form that

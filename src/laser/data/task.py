@@ -1,4 +1,4 @@
-"""Prompts and labelled pairs of a task, from its original files or from the hub."""
+"""Prompts and labeled pairs of a task, from its original files or from the hub."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def load_task(task: Task, selection: Selection | None = None) -> Loaded:
 
 
 def load_task_preferences(task: Task, selection: Selection | None = None) -> tuple[list[Preference], int]:
-    """Read the labelled pairs of a task, prompts unchanged, without a template.
+    """Read the labeled pairs of a task, prompts unchanged, without a template.
 
     Returns:
         The pairs, and the number of examples without a pair: a tie, an empty response, or two equal ones.
@@ -126,7 +126,7 @@ def load_task_preferences(task: Task, selection: Selection | None = None) -> tup
         if _is_pair(prompt.metadata.get("chosen"), prompt.metadata.get("rejected"))
     ]
     if not pairs:
-        raise DataError(f"task {task.name} has no labelled pairs in these files; see `laser tasks show {task.name}`")
+        raise DataError(f"task {task.name} has no labeled pairs in these files; see `laser tasks show {task.name}`")
     return pairs, len(loaded.prompts) - len(pairs)
 
 

@@ -11,7 +11,7 @@ from laser.core.types import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """Scores of a prompt's responses; NaN where there is none.
 
     Attributes:
@@ -29,7 +29,7 @@ class Labelled:
         return gaps
 
 
-def share_of_best(scores: Labelled) -> float:
+def share_of_best(scores: Labeled) -> float:
     """Share of the responses with the highest score that are correct, in [0, 1]; 0 where any response has no score.
 
     Of a pair that is 1, or 1/2 for a tie; of best-of-4 it is RewardBench 2's ``1 / number of best`` for its one
@@ -44,12 +44,12 @@ def share_of_best(scores: Labelled) -> float:
     return float((scores.correct == best).sum() / (together == best).sum())
 
 
-def all_above(scores: Labelled) -> bool:
+def all_above(scores: Labeled) -> bool:
     """Whether every correct response has a higher score than every incorrect one."""
     return bool((scores.gaps > 0).all())
 
 
-def ties_score(references: Mapping[str, Labelled], tied: Mapping[str, Labelled]) -> float:
+def ties_score(references: Mapping[str, Labeled], tied: Mapping[str, Labeled]) -> float:
     """Score of RewardBench 2's subset Ties, up to 1.01.
 
     A tied prompt has several equally correct responses; its reference has one. 60% of the score is accuracy (every
@@ -100,11 +100,11 @@ def _f1(first: BoolArray, second: BoolArray) -> float:
     return 2.0 * int((first & second).sum()) / total if total else 1.0
 
 
-def _spread(scores: Labelled) -> float:
+def _spread(scores: Labeled) -> float:
     return float(scores.correct.max() - scores.correct.min())
 
 
-def _distance(scores: Labelled) -> float:
+def _distance(scores: Labeled) -> float:
     return float(scores.correct.min() - scores.incorrect.max())
 
 

@@ -98,7 +98,7 @@ def control_length(
 def fit_logistic(
     features_NF: FloatArray, targets_N: FloatArray, penalties_F: FloatArray, *, start_F: FloatArray | None = None
 ) -> FloatArray:
-    """Weights w that minimise the cross-entropy of expit(features w) with targets in [0, 1], plus penalties w^2 / 2."""
+    """Weights w that minimize the cross-entropy of expit(features w) with targets in [0, 1], plus penalties w^2 / 2."""
 
     def loss(weights_F: FloatArray) -> tuple[float, FloatArray]:
         logits_N = features_NF @ weights_F

@@ -95,7 +95,7 @@ def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokenise text in which nothing is a control token, without adding any."""
+    """Tokenize text in which nothing is a control token, without adding any."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
@@ -109,7 +109,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str, bool]]) -> list[int]:
-    """Tokenise a filled template: control tokens in its own text, none in what was filled in; without adding any.
+    """Tokenize a filled template: control tokens in its own text, none in what was filled in; without adding any.
 
     Args:
         tokenizer: A tokenizer.

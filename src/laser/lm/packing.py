@@ -2,7 +2,7 @@
 
 A row is ``[prompt | r1 | r2 | ... | rn]``. Every response starts at position len(prompt) and attends to the prompt and,
 causally, to itself; a 4D attention mask keeps responses apart. The last token of a response predicts nothing that is
-asked for, so it is not in the row. Where a model does not honour a 4D mask, or a text is longer than the window of some
+asked for, so it is not in the row. Where a model does not honor a 4D mask, or a text is longer than the window of some
 of its layers, which such a mask would override, each response gets its row.
 """
 

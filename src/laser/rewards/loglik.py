@@ -96,7 +96,7 @@ class ResponseEncoder:
 class LogLikelihoodRM(Weighted):
     """Scores log pi_R(y | x), summed over response tokens, the prompt excluded.
 
-    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalisation). Options beyond it: the mean per token, and the
+    Source: arXiv 2410.01735, Sec. 4.1 (no reference, no normalization). Options beyond it: the mean per token, and the
     implicit reward log pi_R(y | x) - log pi_ref(y | x) of arXiv 2305.18290.
 
     Args:

@@ -48,7 +48,7 @@ class Disagreement:
 class Overlap:
     """Keeps the scores of a batch by prompt and response, and compares the models where more than one scored.
 
-    Source: arXiv 2410.01735, Fig. 3, which compares verdicts on labelled pairs. Here nothing says which response of a
+    Source: arXiv 2410.01735, Fig. 3, which compares verdicts on labeled pairs. Here nothing says which response of a
     pair is right, so each pair counts in both orders; macro F1 is then the share of pairs ordered alike.
 
     Args:

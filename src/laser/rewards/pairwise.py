@@ -19,7 +19,7 @@ class PairwiseRM(Weighted):
     """Scores a response by its mean log-odds of winning against the prompt's other responses.
 
     s_i = 1 / (N - 1) sum_{j != i} [f(i, j) - f(j, i)] / 2 over the N distinct responses that were asked about, f(i, j)
-    being the log-odds that i is better when it comes first; both orders, because such models favour a place. Source:
+    being the log-odds that i is better when it comes first; both orders, because such models favor a place. Source:
     the total logits of PairRanker (arXiv 2306.02561), here a mean. Scores sum to 0 for each prompt and compare its
     responses only; N responses take N (N - 1) comparisons.
 

@@ -16,7 +16,7 @@ import torch
 
 from laser.core.errors import LaserError, RewardModelError
 from laser.rewards.undisturbed import said, undisturbed
-from laser.rewards.user_files import neighbours_of
+from laser.rewards.user_files import neighbors_of
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class UserCode:
 
     Args:
         subject: What error messages call it, such as "reward function 'length'".
-        folder: Folder of its file, from which it may import neighbours; None: none.
+        folder: Folder of its file, from which it may import neighbors; None: none.
         timeout: Seconds that a call may take; None or 0: any time.
 
     Attributes:
@@ -61,7 +61,7 @@ class UserCode:
                 KeyboardInterrupt in the calling thread is the user's and passes too.
         """
         try:
-            with undisturbed(), neighbours_of(self._folder):
+            with undisturbed(), neighbors_of(self._folder):
                 return self._in_time(work) if self.timeout else contextvars.copy_context().run(work)
         except (LaserError, KeyboardInterrupt):
             raise

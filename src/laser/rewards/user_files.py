@@ -1,4 +1,4 @@
-"""Python files that the configuration names: each is imported once a run, and may import its neighbours."""
+"""Python files that the configuration names: each is imported once a run, and may import its neighbors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from laser.rewards.undisturbed import said, undisturbed
 _FILES: dict[Path, ModuleType] = {}
 """The module of each file of this run."""
 
-_NEIGHBOURS: dict[Path, dict[str, ModuleType]] = {}
+_NEIGHBORS: dict[Path, dict[str, ModuleType]] = {}
 """By folder: the modules that its files have imported from it. Two folders may each have a ``helpers.py``."""
 
 
@@ -27,10 +27,10 @@ def forget_files() -> None:
     """Begin a run: every file is imported afresh, so that no state of an earlier run is left in it."""
     for module in _FILES.values():
         sys.modules.pop(module.__name__, None)
-    for neighbours in _NEIGHBOURS.values():
-        _hide(neighbours)
+    for neighbors in _NEIGHBORS.values():
+        _hide(neighbors)
     _FILES.clear()
-    _NEIGHBOURS.clear()
+    _NEIGHBORS.clear()
 
 
 def load_function(spec: str) -> Callable[..., Any]:
@@ -56,7 +56,7 @@ def folder_of(spec: str) -> Path:
 
 
 def function_fingerprint(spec: str) -> str:
-    """Identity of a function: its name and the SHA-256 of its file and of the neighbours that the file imports."""
+    """Identity of a function: its name and the SHA-256 of its file and of the neighbors that the file imports."""
     path, name = _parts(spec)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources(path)]
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -64,15 +64,15 @@ def function_fingerprint(spec: str) -> str:
 
 
 @contextmanager
-def neighbours_of(folder: Path | None) -> Iterator[None]:
+def neighbors_of(folder: Path | None) -> Iterator[None]:
     """Put a folder first on ``sys.path``, as ``python FILE`` does, and bring back what was imported from it."""
     if folder is None:
         yield
         return
-    mine = _NEIGHBOURS.setdefault(folder, {})
-    for other, neighbours in _NEIGHBOURS.items():
+    mine = _NEIGHBORS.setdefault(folder, {})
+    for other, neighbors in _NEIGHBORS.items():
         if other != folder:
-            _hide(neighbours)
+            _hide(neighbors)
     sys.modules.update(mine)
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
@@ -94,7 +94,7 @@ def _imported(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # where dataclasses look up the names in their annotations
     try:
-        with undisturbed(), neighbours_of(path.parent):
+        with undisturbed(), neighbors_of(path.parent):
             module_spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]

@@ -24,7 +24,7 @@ def dpo_loss(
     *,
     beta: float,
 ) -> Tensor:
-    """Direct preference optimisation, -log sigmoid(beta (r_w - r_l)).
+    """Direct preference optimization, -log sigmoid(beta (r_w - r_l)).
 
     Source: arXiv 2305.18290, Eq. 7; arXiv 2410.01735, Sec. 3.1. Deviations: none.
 
@@ -33,7 +33,7 @@ def dpo_loss(
         policy_rejected_logps: log pi_m(y_l | x), shape (P,).
         reference_chosen_logps: log pi_{m-1}(y_w | x), shape (P,), without gradient.
         reference_rejected_logps: log pi_{m-1}(y_l | x), shape (P,), without gradient.
-        beta: Strength of the pull towards the reference.
+        beta: Strength of the pull toward the reference.
 
     Returns:
         Loss of each pair in nats, shape (P,); log 2 where policy and reference agree.
@@ -60,7 +60,7 @@ def nll_loss(policy_chosen_logps: Tensor, chosen_lengths: Tensor) -> Tensor:
 
 
 def kto_loss(policy_logps: Tensor, reference_logps: Tensor, desirable: Tensor, kl: Tensor, *, beta: float) -> Tensor:
-    """Kahneman-Tversky optimisation with both weights lambda = 1.
+    """Kahneman-Tversky optimization with both weights lambda = 1.
 
     Source: arXiv 2402.01306, Eq. 8: 1 - sigmoid(beta (r - z0)) for a desirable response and
     1 - sigmoid(beta (z0 - r)) for an undesirable one. Deviations: none.

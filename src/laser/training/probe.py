@@ -1,6 +1,6 @@
 """The probe: how good the reward models are on a handful of prompts, before and during training.
 
-The policy answers the probe prompts. Its responses to one prompt make labelled pairs, and a reward model's accuracy on
+The policy answers the probe prompts. Its responses to one prompt make labeled pairs, and a reward model's accuracy on
 them is its bandit reward. Labels come from gold answers ("gold": a right response above a wrong one) or, without any,
 from the pool itself ("consensus": the order of the summed raw scores; a reward model that knows a category has the
 widest scores there, so it dominates the sum). At the start every reward model is tested on every probe prompt, and the

@@ -1,4 +1,4 @@
-"""Pictures that compare reward models: agreement, distributions of scores and margins, accuracy on labelled pairs."""
+"""Pictures that compare reward models: agreement, distributions of scores and margins, accuracy on labeled pairs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def distributions(run: Run) -> Picture | None:
 
 
 def bench(record: Mapping[str, Any]) -> Picture:
-    """Accuracy of each reward model on labelled pairs (Fig. 8), from the JSON of ``laser rewardbench``."""
+    """Accuracy of each reward model on labeled pairs (Fig. 8), from the JSON of ``laser rewardbench``."""
     names = sorted(record["accuracy"], key=lambda name: float(record["accuracy"][name]))
     values = 100 * np.array([record["accuracy"][name] for name in names], dtype=np.float64)
     bounds = 100 * np.array([record["interval"][name] for name in names], dtype=np.float64).T
@@ -112,7 +112,7 @@ def bench(record: Mapping[str, Any]) -> Picture:
         axis.errorbar(values, range(len(names)), xerr=np.abs(bounds - values), fmt="none", ecolor=outline(), capsize=3)
         axis.axvline(100 * record.get("chance", 0.5), color=outline(), linestyle=(0, (2, 2)), linewidth=0.8)
         axis.set_yticks(range(len(names)), [label(name) for name in names])
-        axis.set(xlabel="accuracy on labelled pairs (%), 95% interval; dashed: chance", xlim=(0, 100))
+        axis.set(xlabel="accuracy on labeled pairs (%), 95% interval; dashed: chance", xlim=(0, 100))
 
     categories = list(record["counts"])
     rows = [
@@ -127,11 +127,11 @@ def bench(record: Mapping[str, Any]) -> Picture:
     head = ("reward model", "accuracy", "95% interval", *(f"{name} ({record['counts'][name]})" for name in categories))
     return Picture(
         "rewardbench",
-        "Accuracy on labelled pairs",
+        "Accuracy on labeled pairs",
         f"Share of {record['num_pairs']} prompts whose correct response each reward model scores highest; ties count "
         "by share, prompts with an unscored response as wrong.",
         draw,
-        table("Accuracy on labelled pairs, by category (pairs)", head, rows),
+        table("Accuracy on labeled pairs, by category (pairs)", head, rows),
         height=1.1 + 0.32 * len(names),
     )
 

@@ -29,7 +29,7 @@ _REASONS = {
 _NO_AGREEMENT = (
     "Not measured: no two reward models scored the same responses in this run, since laser asks only the chosen one. "
     "Ensembles, signal.type = 'agreement' and the probe compare them during training; laser rewardbench measures all "
-    "of them on labelled pairs, and laser report --bench FILE shows the result here."
+    "of them on labeled pairs, and laser report --bench FILE shows the result here."
 )
 
 
@@ -138,7 +138,7 @@ def bench_blocks(record: Mapping[str, Any]) -> tuple[Block, ...]:
         if record["agreement"][a].get(b) is not None
     }
     text = (
-        f"Macro F1 of one reward model's verdicts against another's, on {record['num_pairs']} labelled pairs (laser "
+        f"Macro F1 of one reward model's verdicts against another's, on {record['num_pairs']} labeled pairs (laser "
         "rewardbench)."
     )
     heat = comparisons.agreement(names, values, {}, text)

@@ -1,6 +1,6 @@
-"""The catalogue of tasks: content, origin, and use in the paper. Data only, no readers."""
+"""The catalog of tasks: content, origin, and use in the paper. Data only, no readers."""
 
-from laser.data.tasks.catalogue import TASKS, find_task
+from laser.data.tasks.catalog import TASKS, find_task
 from laser.data.tasks.preferences import REWARDBENCH_SECTIONS
 from laser.data.tasks.task import AnswerFormat, AnswerType, Hub, Kind, MetricName, Role, Sizes, Task
 

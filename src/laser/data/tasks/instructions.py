@@ -14,7 +14,7 @@ WILDCHAT = Task(
     files=(("train", "*.jsonl"), ("train", "*.parquet")),
     columns=(
         "JSON Lines or Parquet {conversation: [{role, content}], language}, the prompt being the first user message; "
-        "a column `category` if the prompts are labelled"
+        "a column `category` if the prompts are labeled"
     ),
     counts="837,989 conversations (WildChat-1M without the toxic ones)",
     sizes=Sizes(3500, 500, 1000, per_category=True, source="Table 3"),
@@ -55,7 +55,7 @@ ALPACA_EVAL = Task(
     citation="Li et al. 2023, AlpacaEval; Dubois et al. 2024, Length-Controlled AlpacaEval, arXiv 2404.04475",
     notes=(
         "The paper's test of instruction following; all of it is the test split, so that a run that trains on it "
-        "has to set split.train and split.test. Annotations also make labelled pairs (`laser tasks export --pairs`), "
+        "has to set split.train and split.test. Annotations also make labeled pairs (`laser tasks export --pairs`), "
         "by GPT-4's verdict, not a human's; ties are left out. Prompts are shared with llmbar, rm_bench and flask."
     ),
 )
@@ -121,7 +121,7 @@ JSONL = Task(
     files=(("train", "train.jsonl"), ("dev", "dev.jsonl"), ("test", "test.jsonl")),
     columns=(
         "JSON Lines or Parquet {prompt: text or chat messages, answer, category, id}, all but the prompt optional, or "
-        "a folder with train.jsonl, dev.jsonl, test.jsonl; with `chosen` and `rejected` it makes labelled pairs; what "
+        "a folder with train.jsonl, dev.jsonl, test.jsonl; with `chosen` and `rejected` it makes labeled pairs; what "
         "`laser tasks export` writes"
     ),
     counts="yours",

@@ -1,4 +1,4 @@
-"""Labelled pairs: a prompt, a better and a worse response."""
+"""Labeled pairs: a prompt, a better and a worse response."""
 
 from laser.data.tasks.prompts import PLAIN
 from laser.data.tasks.task import Hub, Sizes, Task

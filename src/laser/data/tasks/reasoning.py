@@ -31,7 +31,7 @@ STRATEGYQA = Task(
     layout="strategyqa",
     files=(("train", "train.json"), ("train", "strategyqa_train.json"), ("dev", "dev.json")),
     columns="one JSON list of {qid, question, answer: true or false}",
-    counts="2,290 labelled (2,061 train and 229 dev in the usual division)",
+    counts="2,290 labeled (2,061 train and 229 dev in the usual division)",
     sizes=Sizes(1946, 278, 556, source="Table 3"),
     template=REASONING,
     metric="accuracy",
@@ -41,7 +41,7 @@ STRATEGYQA = Task(
     citation="Geva et al. 2021, Did Aristotle Use a Laptop?, TACL, arXiv 2101.02235",
     notes=(
         "Table 3 counts 2,780 questions, among them the 490 of the official test set, whose answers are not public. "
-        "The 2,290 labelled ones are divided in the same proportions: 1,603, 229 and 458."
+        "The 2,290 labeled ones are divided in the same proportions: 1,603, 229 and 458."
     ),
 )
 

@@ -83,7 +83,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: prompts or labelled pairs, and how to read and evaluate them.
+    """A task: prompts or labeled pairs, and how to read and evaluate them.
 
     Attributes:
         name: What the configuration calls it.

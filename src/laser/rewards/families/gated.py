@@ -120,7 +120,7 @@ def load_gated(checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
 
 
 def _gate_layers(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> nn.Sequential:
-    """ReLU after each linear layer but the last; where statistics are stored (QRM), batch normalisation after it."""
+    """ReLU after each linear layer but the last; where statistics are stored (QRM), batch normalization after it."""
     needed(tensors, "gating.layers.0.weight", checkpoint, "gated")
     numbers = sorted({int(match[1]) for match in map(re.compile(r"gating\.layers\.(\d+)\.").match, tensors) if match})
     layers: list[nn.Module] = []
@@ -137,7 +137,7 @@ def _gate_layers(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> nn.Se
 
 
 class _Normalization(nn.Module):
-    """Batch normalisation with stored statistics."""
+    """Batch normalization with stored statistics."""
 
     def __init__(self, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor) -> None:
         super().__init__()
@@ -146,5 +146,5 @@ class _Normalization(nn.Module):
         self.shift = nn.Parameter(bias - running_mean * scale, requires_grad=False)
 
     def forward(self, states_RH: Tensor) -> Tensor:
-        """Normalised states, shape (R, H)."""
+        """Normalized states, shape (R, H)."""
         return states_RH * self.scale + self.shift

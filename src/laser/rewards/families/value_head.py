@@ -3,7 +3,7 @@
 Meant for UltraRM and Eurus-RM (`regression_head`), GRM sftreg and TRL's value heads (`v_head.summary`), Athene-RM
 (`v_head`, at its CLS token), INF-ORM and Qwen2.5-Math-RM (`score` of two layers), Beaver (`score_head`). Layouts:
 allenai/reward-bench, rewardbench/models/{openbmb,grm,athene,inform,beaver}.py. Deviation: Beaver's final affine
-normalisation, which changes no order, is left out.
+normalization, which changes no order, is left out.
 """
 
 from __future__ import annotations
