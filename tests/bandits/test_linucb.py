@@ -239,8 +239,8 @@ def test_a_variance_that_rounds_below_zero_is_clamped_and_counted():
     assert arm.estimate(np.ones(3)).variance == 0.0
     assert arm.num_clamped == 1
     few, many = LinUCB(2, 3), LinUCB(2, 64)
-    few._linear._ridges._inverse_KDD[1] *= -1e-20
-    many._linear._ridges._arms[1] = PrimalRidge(np.asfortranarray(-1e-20 * np.eye(64)), np.zeros(64), 64)
+    few._ridges._inverse_KDD[1] *= -1e-20
+    many._ridges._arms[1] = PrimalRidge(np.asfortranarray(-1e-20 * np.eye(64)), np.zeros(64), 64)
     for bandit, dim in ((few, 3), (many, 64)):
         assert bandit.select(np.ones((1, dim))).values_MK[0, 1] == 0.0
         assert bandit.num_clamped == 1
@@ -380,7 +380,7 @@ def test_an_arm_changes_form_when_it_has_seen_as_many_contexts_as_features():
         np.testing.assert_allclose(selection.values_MK[0], twin.values(c), rtol=1e-9)
         bandit.update(selection.id, np.array([0.5]))
         twin.update(0, c, 0.5)
-        forms.append(type(bandit._linear._ridges._arms[0]))
+        forms.append(type(bandit._ridges._arms[0]))
         sizes.append(bandit.num_bytes)
     assert forms == [DualRidge] * 63 + [PrimalRidge] * 37
     assert set(sizes[63:]) == {8 * (64 * 64 + 64)}
@@ -409,7 +409,7 @@ def test_one_blas_thread_while_estimating_and_as_many_as_before_afterwards():
             return super().estimate(context)
 
     bandit = LinUCB(1, 64)
-    bandit._linear._ridges._arms[0] = Probe(np.zeros(64), 1.0)
+    bandit._ridges._arms[0] = Probe(np.zeros(64), 1.0)
     with threadpool_limits(2, user_api="blas"):
         bandit.update(bandit.select(np.ones((2, 64))).id, np.ones(2))
         assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}

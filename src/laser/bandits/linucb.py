@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from laser.bandits.arm_selector import ArmSelector, Judgement, Observations, best_arms
-from laser.bandits.linear_arms import LinearArms
-from laser.core.types import BoolArray, FloatArray, StateDict
+from laser.bandits.arm_selector import Judgement, best_arms
+from laser.bandits.linear import LinearSelector
+from laser.core.types import BoolArray, FloatArray
 
 
-class LinUCB(ArmSelector):
+class LinUCB(LinearSelector):
     """Selects argmax_k [c' theta_k + alpha sqrt(c' A_k^-1 c)] (Eq. 1) and learns A_k += c c', b_k += r c (Eq. 2).
 
     Source: arXiv 2410.01735, Sec. 3.2 and A.2. Deviations: the ridge and the scale of the random initial b are
@@ -44,40 +44,19 @@ class LinUCB(ArmSelector):
     ) -> None:
         if not (ridge > 0 and alpha >= 0 and initial_b_scale >= 0):
             raise ValueError(f"need ridge > 0, alpha >= 0, initial_b_scale >= 0: {ridge}, {alpha}, {initial_b_scale}")
-        super().__init__(num_arms, dim, forced_pulls=forced_pulls, seed=seed, settings={"ridge": ridge})
+        super().__init__(
+            num_arms, dim, ridge=ridge, initial_b_scale=initial_b_scale, forced_pulls=forced_pulls, seed=seed
+        )
         self.alpha = alpha
-        self._linear = LinearArms(num_arms, dim, ridge=ridge, initial_b_scale=initial_b_scale, seed=seed)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of memory the arms hold, room for growth included."""
-        return self._linear.num_bytes
-
-    @property
-    def num_clamped(self) -> int:
-        """Estimates whose squared width rounded below zero and was set to 0, since construction or restoration."""
-        return self._linear.num_clamped
 
     def estimates(self, contexts_MD: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Means c' theta_k and widths sqrt(c' A_k^-1 c) of every arm, both of shape (M, K)."""
         with self._one_thread():
-            estimates = self._linear.estimate(self._checked(contexts_MD))
+            estimates = self._ridges.estimate(self._checked(contexts_MD))
         return estimates.means_MK, np.sqrt(estimates.variances_MK)
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """Eq. 1; O(K n D) per row for n observations of an arm."""
-        estimates = self._linear.estimate(contexts_MD)
+        estimates = self._ridges.estimate(contexts_MD)
         values_MK = estimates.means_MK + self.alpha * np.sqrt(estimates.variances_MK)  # Eq. 1
         return Judgement(values_MK, best_arms(values_MK, available_K), estimates)
-
-    def learn(self, seen: Observations) -> None:
-        """Eq. 2, row by row."""
-        self._linear.learn(seen)
-
-    def learned_state(self) -> StateDict:
-        """The arms."""
-        return self._linear.state_dict()
-
-    def load_learned_state(self, state: StateDict) -> None:
-        """Restore the arms."""
-        self._linear.load_state_dict(state)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from laser.bandits.arm_selector import ArmSelector, Judgement, Observations
-from laser.bandits.linear_arms import LinearArms
-from laser.core.types import BoolArray, FloatArray, StateDict
+from laser.bandits.arm_selector import Judgement
+from laser.bandits.linear import LinearSelector
+from laser.core.types import BoolArray, FloatArray
 
 _NUM_QUANTILES = 512
 _QUANTILES = ndtri((np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES)
 
 
-class LinearThompson(ArmSelector):
+class LinearThompson(LinearSelector):
     """Draws theta_k ~ N(A_k^-1 b_k, scale^2 A_k^-1) and takes the arm with the largest c' theta_k.
 
     Source: Agrawal and Goyal 2013 (arXiv 1209.3352), disjoint arms. With a `prior_KD` it is the online part of
@@ -52,32 +52,19 @@ class LinearThompson(ArmSelector):
             raise ValueError(f"need ridge > 0 and scale > 0: {ridge}, {scale}")
         if prior_KD is not None and prior_KD.shape != (num_arms, dim):
             raise ValueError(f"the prior has shape {prior_KD.shape}, expected ({num_arms}, {dim})")
-        super().__init__(num_arms, dim, forced_pulls=forced_pulls, seed=seed, settings={"ridge": ridge})
-        self.scale = scale
         initial_b_KD = None if prior_KD is None else ridge * prior_KD  # theta_0 = A_0^-1 b_0
-        self._linear = LinearArms(num_arms, dim, ridge=ridge, initial_b_KD=initial_b_KD)
+        super().__init__(num_arms, dim, ridge=ridge, initial_b_KD=initial_b_KD, forced_pulls=forced_pulls, seed=seed)
+        self.scale = scale
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """The probability that each arm's draw is the largest; values are the posterior means."""
-        estimates = self._linear.estimate(contexts_MD)
+        estimates = self._ridges.estimate(contexts_MD)
         deviations_MK = self.scale * np.sqrt(estimates.variances_MK)
         probabilities_MK = np.zeros_like(deviations_MK)
         arms = np.flatnonzero(available_K)
         for row, (means_K, deviations_K) in enumerate(zip(estimates.means_MK, deviations_MK, strict=True)):
             probabilities_MK[row, arms] = probability_of_largest(means_K[arms], deviations_K[arms])
         return Judgement(estimates.means_MK, probabilities_MK, estimates)
-
-    def learn(self, seen: Observations) -> None:
-        """Condition the posterior of each chosen arm."""
-        self._linear.learn(seen)
-
-    def learned_state(self) -> StateDict:
-        """The arms."""
-        return self._linear.state_dict()
-
-    def load_learned_state(self, state: StateDict) -> None:
-        """Restore the arms."""
-        self._linear.load_state_dict(state)
 
 
 def probability_of_largest(means_K: FloatArray, deviations_K: FloatArray) -> FloatArray:
