@@ -88,7 +88,7 @@ def best_of_n(
     Raises:
         LaserError: A model or the data cannot be used, no reward model is left, or `out` holds other responses.
     """
-    out = Path(out)
+    out = Path(out).absolute()  # a reward function may change the working directory
     check_owner(config, out)
     samples = ScoredSamples(config, out, note)
     section, test = config.evaluation, samples.prompts["test"]

@@ -130,7 +130,7 @@ def label(
     Raises:
         LaserError: Something cannot be used, the job made no pair, or `out` belongs to another configuration.
     """
-    out, progress = Path(out), progress or Silent()
+    out, progress = Path(out).absolute(), progress or Silent()
     _check_owner(config, out, format)
     built = build(config, on_tokens=progress.tokens)
     _claim(config, out, format, _sources(config, built))  # only now, so that a failed start leaves no folder behind

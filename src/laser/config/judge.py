@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from laser.config.load import Overrides, apply_override, override_strings, read_toml
+from laser.config.paths import absolute_paths
+from laser.config.section import LocalPath
 from laser.config.servers import ChatSection, ServerSection
 from laser.core.errors import ConfigError
 
@@ -19,7 +21,7 @@ class JudgeConfig(ChatSection, ServerSection):
     template: str | None = Field(
         None, description="What the judge is asked, with {prompt}, {first}, {second}; None: a general question."
     )
-    cache: str | None = Field(
+    cache: LocalPath | None = Field(
         None, description="SQLite file that keeps replies by content; None: next to the results, or none without --out."
     )
 
@@ -37,12 +39,10 @@ def load_judge(source: str | Path, overrides: Overrides = ()) -> JudgeConfig:
     is_address = str(source).startswith(("http://", "https://"))
     table = {"url": str(source)} if is_address else read_toml(Path(source))
     base = Path() if is_address else Path(source).parent
-    if isinstance(table.get("cache"), str):
-        table["cache"] = str(base.resolve() / table["cache"])
     for override in override_strings(overrides):
         apply_override(table, override)
     try:
-        return JudgeConfig.model_validate(table)
+        return JudgeConfig.model_validate(absolute_paths(table, base.resolve(), JudgeConfig))
     except ValidationError as error:
         where = "--judge" if is_address else str(source)
         problems = "; ".join(_explain(item) for item in error.errors())

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from laser.config.paths import absolute_paths
 from laser.config.presets import Table, apply_preset
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
@@ -23,13 +24,8 @@ from laser.core.files import read_bytes
 Overrides = str | Sequence[str] | Mapping[str, Any]
 """Fields set over a configuration: ``key.path=value``, several of them, or a dict from key paths to values."""
 
-RUN_REFERENCE = "{run:"
-"""How a path begins that stands for the run of another cell of a suite."""
-
 _SHOWN = 200  # characters of a wrong value in a message
-_SELECTOR_PATHS = {"path", "run", "prior"}
 _DEFAULT_TYPES = {"selector": "linucb", "feedback": "quantile"}
-_MODEL_KEYS = ("model", "reference", "tokenizer")
 
 
 def demo_config_path() -> Path:
@@ -98,9 +94,8 @@ def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "con
     """
     table = apply_task(apply_preset(table))
     _default_types(table)
-    absolute_paths(table, Path(base_dir).resolve())
     try:
-        return RunConfig.model_validate(table)
+        return RunConfig.model_validate(absolute_paths(table, Path(base_dir).resolve(), RunConfig))
     except ValueError as error:  # of which ValidationError is one
         raise ConfigError(f"{source}: {_problems(error)}") from error
 
@@ -203,96 +198,6 @@ def _default_types(table: Table) -> None:
     for section, default in _DEFAULT_TYPES.items():
         if isinstance(table.get(section), dict):
             table[section] = {"type": default, **table[section]}
-
-
-def absolute_paths(table: Table, base_dir: Path) -> None:
-    """Make local paths absolute, in fresh copies of the tables that hold them."""
-    data = table.get("data")
-    if isinstance(data, dict):
-        if data.get("type") == "file":
-            table["data"] = {
-                **data,
-                **{key: _join(base_dir, data[key]) for key in ("train", "dev", "test") if key in data},
-            }
-        elif data.get("type") == "task":
-            local = {"path": _join(base_dir, data["path"])} if data.get("path") is not None else {}
-            if data.get("classifier") is not None:
-                local["classifier"] = _join_existing(base_dir, data["classifier"])
-            table["data"] = {**data, **local}
-        elif "name" in data:
-            table["data"] = {**data, "name": _join_existing(base_dir, data["name"])}
-    if isinstance(table.get("policy"), dict):
-        table["policy"] = _with_local_models(table["policy"], base_dir)
-    selector = table.get("selector")
-    if isinstance(selector, dict):
-        table["selector"] = {
-            **selector,
-            **{key: _join(base_dir, selector[key]) for key in _SELECTOR_PATHS & set(selector)},
-        }
-    for section in ("selector", "feedback", "signal", "generation"):
-        if isinstance(table.get(section), dict):
-            table[section] = _with_function(table[section], "factory", base_dir)
-    generation = table.get("generation")
-    if isinstance(generation, dict) and isinstance(server := generation.get("server"), dict):
-        if "adapter_folder" in server:
-            server = {**server, "adapter_folder": _join(base_dir, server["adapter_folder"])}
-        table["generation"] = {**generation, "server": server}
-    rewards = table.get("rewards")
-    if isinstance(rewards, dict) and isinstance(rewards.get("models"), list | tuple):
-        models = [_reward_paths(model, base_dir) for model in rewards["models"]]
-        table["rewards"] = {**rewards, "models": models}
-
-
-def _reward_paths(model: Any, base_dir: Path) -> Any:
-    if not isinstance(model, dict):
-        return model
-    model = _with_local_models(model, base_dir)
-    for key in ("function", "factory"):
-        model = _with_function(model, key, base_dir)
-    if "cache" in model:
-        model["cache"] = _join(base_dir, model["cache"])
-    return model
-
-
-def _with_function(section: Table, key: str, base_dir: Path) -> Table:
-    """A copy in which the file of ``path.py:function`` is absolute."""
-    given = section.get(key)
-    path, colon, name = given.rpartition(":") if isinstance(given, str) else ("", "", "")
-    return {**section, key: f"{_join(base_dir, path)}:{name}"} if colon else dict(section)
-
-
-def _with_local_models(section: Table, base_dir: Path) -> Table:
-    local = {key: _join_existing(base_dir, section[key]) for key in _MODEL_KEYS if key in section}
-    return {**section, **local}
-
-
-def _join(base_dir: Path, value: Any) -> Any:
-    if not isinstance(value, str) or value.startswith(RUN_REFERENCE):
-        return value
-    return str(base_dir / _expanded(value))
-
-
-def _join_existing(base_dir: Path, value: Any) -> Any:
-    """A model name is a path only if it exists; otherwise it is a hub id and stays unchanged."""
-    if not isinstance(value, str) or value.startswith("package:"):
-        return value
-    path = base_dir / _expanded(value)
-    looks_local = value.startswith((".", "/", "~")) or value.endswith(".gguf")
-    return str(path) if looks_local or _exists(path) else value
-
-
-def _expanded(value: str) -> Path:
-    try:
-        return Path(value).expanduser()
-    except RuntimeError:  # ~name of a user without a home here
-        return Path(value)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for a file
-        return False
 
 
 def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:

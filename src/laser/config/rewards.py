@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from laser.config.section import Device, Factory, PositiveInt, Section, ServerPath
+from laser.config.section import Device, Factory, Function, LocalPath, PositiveInt, Section, ServerPath, Source
 from laser.config.servers import ChatSection, ServerSection
 
 
@@ -39,7 +39,7 @@ class WeightsRewardBase(RewardModelBase):
 class ModelRewardBase(WeightsRewardBase):
     """What every reward model with weights has."""
 
-    model: str = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
+    model: Source = Field(description="Hub id, local folder, .gguf file, or 'package:NAME'.")
 
 
 Overflow = Annotated[
@@ -58,7 +58,7 @@ class LogLikelihoodReward(ModelRewardBase):
     normalization: Literal["sum", "per_token"] = Field(
         "sum", description="Sum of log-probs over response tokens (paper), or their mean."
     )
-    reference: str | None = Field(
+    reference: Source | None = Field(
         None, description="Reference LM: the score becomes the implicit DPO reward log pi(y|x) - log pi_ref(y|x)."
     )
     end_of_turn: bool = Field(
@@ -203,7 +203,7 @@ class TextMetricReward(WeightsRewardBase):
         "distinct_ngrams",
         "language",
     ] = Field(description="Which; docs/reward-models.md has a line on each.")
-    model: str | None = Field(
+    model: Source | None = Field(
         None, description="Text encoder of a ROSCOE metric, or causal LM of a perplexity; as elsewhere."
     )
     reference_key: str = Field(
@@ -212,7 +212,7 @@ class TextMetricReward(WeightsRewardBase):
         "Metrics that need a reference have no opinion without one.",
     )
     unit: Literal["characters", "words", "tokens"] = Field("words", description="What length counts.")
-    tokenizer: str | None = Field(None, description="Tokenizer of unit = 'tokens': hub id or local folder.")
+    tokenizer: Source | None = Field(None, description="Tokenizer of unit = 'tokens': hub id or local folder.")
     prefer: Literal["longer", "shorter", "target"] = Field("longer", description="Which length is better.")
     target: PositiveInt | None = Field(None, description="Best length, for prefer = 'target'.")
     pattern: str | None = Field(None, description="Regular expression that format looks for, such as 'Final answer:'.")
@@ -270,7 +270,7 @@ class FunctionReward(RewardModelBase):
     """A Python function ``(prompts, responses) -> scores``."""
 
     type: Literal["function"] = "function"
-    function: str = Field(description="'path.py:function'; a relative path starts at the configuration file.")
+    function: Function = Field(description="'path.py:function'; a relative path starts at the configuration file.")
     timeout: Timeout = None
 
 
@@ -307,7 +307,7 @@ class JudgeReward(ChatSection, ServerRewardBase):
         None, description="What the judge is asked, with {prompt}, {response}, {low}, {high}; None: a general rubric."
     )
     scale: tuple[int, int] = Field((1, 5), description="Lowest and highest rating.")
-    cache: str | None = Field(None, description="SQLite file that keeps replies by content; None: none is kept.")
+    cache: LocalPath | None = Field(None, description="SQLite file that keeps replies by content; None: none is kept.")
 
 
 class ServedLogLikelihoodReward(ServerRewardBase):
@@ -315,7 +315,7 @@ class ServedLogLikelihoodReward(ServerRewardBase):
 
     type: Literal["vllm_loglik"] = "vllm_loglik"
     model: str = Field(description="Name of the served model.")
-    tokenizer: str = Field(description="The served model's tokenizer: hub id or local folder.")
+    tokenizer: Source = Field(description="The served model's tokenizer: hub id or local folder.")
     revision: str | None = Field(None, description="Hub revision of the tokenizer.")
     trust_remote_code: bool = Field(False, description="Run tokenizer code from the hub.")
     max_context: PositiveInt = Field(4096, description="Token limit of the served model; beyond it nothing is scored.")

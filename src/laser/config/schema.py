@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
-from laser.config.section import Address, Device, Factory, PositiveInt, Section
+from laser.config.section import Address, Device, Factory, LocalPath, PositiveInt, Section, Source
 from laser.config.selection import (
     AgreementSignal,
     Feedback,
@@ -43,7 +43,7 @@ class LoraConfig(Section):
 class PolicyConfig(Section):
     """The language model that is trained."""
 
-    model: str = Field(
+    model: Source = Field(
         description="Hub id, local folder, .gguf file, or 'package:NAME' for weights inside an installed package."
     )
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
@@ -83,7 +83,7 @@ class ServerConfig(Section):
 
     url: Address = Field("http://127.0.0.1:8000", description="Address of the server.")
     model: str = Field("policy", description="Name under which it has the policy's base weights.")
-    adapter_folder: str | None = Field(
+    adapter_folder: LocalPath | None = Field(
         None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
     )
     logp_tolerance: float = Field(
@@ -141,9 +141,9 @@ class JsonlData(Section):
     """Prompts from local files."""
 
     type: Literal["file"] = "file"
-    train: str = Field(description=f"Path of the training prompts: {_FILE}.")
-    dev: str | None = Field(None, description="Path of the development prompts; None: split off `train`.")
-    test: str | None = Field(None, description="Path of the test prompts; None: split off `train`.")
+    train: LocalPath = Field(description=f"Path of the training prompts: {_FILE}.")
+    dev: LocalPath | None = Field(None, description="Path of the development prompts; None: split off `train`.")
+    test: LocalPath | None = Field(None, description="Path of the test prompts; None: split off `train`.")
     prompt_field: str = Field("prompt", description=_PROMPT_FIELD)
     answer_field: str | None = Field("auto", description=_ANSWER_FIELD)
     category_field: str | None = Field("auto", description=_CATEGORY_FIELD)
@@ -155,7 +155,7 @@ class HubData(Section):
     """Prompts from a Hugging Face data set."""
 
     type: Literal["hub"] = "hub"
-    name: str = Field(description="Data set id on the hub, or a local folder of the same layout.")
+    name: Source = Field(description="Data set id on the hub, or a local folder of the same layout.")
     config: str | None = Field(None, description="Configuration (subset) of the data set.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     train_split: str = Field("train", description="Split with the training prompts.")
@@ -175,11 +175,11 @@ class TaskData(Section):
     name: str = Field(
         description="Name of the task; it also gives the defaults of the fields below, of split and of evaluation."
     )
-    path: str | None = Field(None, description="The original files, or a folder with them; None: the hub.")
+    path: LocalPath | None = Field(None, description="The original files, or a folder with them; None: the hub.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     categories: tuple[str, ...] | None = Field(None, description="Categories to keep; None: all.")
     category_field: str | None = Field(None, description="Column with the category; None: the task's.")
-    classifier: str | None = Field(
+    classifier: Source | None = Field(
         None, description="Prompt classifier (hub id or folder) for a task without categories."
     )
     template: str | None = Field(

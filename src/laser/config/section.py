@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -28,9 +29,21 @@ class Section(BaseModel):
         return {**data, **chosen} if chosen else data
 
 
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Mark of a field that names something on this machine; `laser.config.paths` makes it absolute."""
+
+    what: Literal["path", "source", "function"]
+
+
 PositiveInt = Annotated[int, Field(ge=1)]
+LocalPath = Annotated[str, Local("path")]
+Source = Annotated[str, Local("source")]
+"""A folder or file if there is one of that name, else an id on the hub or ``package:NAME``."""
+Function = Annotated[str, Local("function")]
+"""``path.py:function``."""
 Factory = Annotated[
-    str, Field(pattern=r"^.+:[A-Za-z_]\w*$", description="'path.py:function'; docs/extend.md has what it is given.")
+    Function, Field(pattern=r"^.+:[A-Za-z_]\w*$", description="'path.py:function'; docs/extend.md has its arguments.")
 ]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Address = Annotated[str, AfterValidator(check_address)]

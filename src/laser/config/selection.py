@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from laser.config.section import Factory, PositiveInt, Section
+from laser.config.section import Factory, LocalPath, PositiveInt, Section
 
 Alpha = Annotated[float, Field(ge=0, description="Width of the confidence bound.")]
 ForcedPulls = Annotated[int, Field(ge=0, description="Pulls every arm gets before the rule decides.")]
@@ -53,7 +53,7 @@ class BayesianRouterSelector(Section):
     """BayesianRouter: Thompson sampling from a prior that an offline router has learned (arXiv 2510.02850)."""
 
     type: Literal["bayesian_router"] = "bayesian_router"
-    prior: str | None = Field(
+    prior: LocalPath | None = Field(
         None, description="Folder that `laser train-classifier` wrote; None: a prior mean of zero."
     )
     scale: float = Field(0.1, gt=0, description="Standard deviation of the noise; scales exploration.")
@@ -126,14 +126,14 @@ class ClassifierSelector(Section):
     """A trained classifier of queries (baseline)."""
 
     type: Literal["classifier"] = "classifier"
-    path: str = Field(description="Folder that `laser train-classifier` wrote.")
+    path: LocalPath = Field(description="Folder that `laser train-classifier` wrote.")
 
 
 class FrozenSelector(Section):
     """The selector of another run as it ended, without learning (CS-LASeR, Table 5)."""
 
     type: Literal["frozen"] = "frozen"
-    run: str = Field(description="Directory of the run that trained it; pool and policy width must be the same.")
+    run: LocalPath = Field(description="Directory of the run that trained it; pool and policy width must be the same.")
 
 
 class EnsembleSelector(Section):

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from laser.config.judge import JudgeConfig
-from laser.config.load import Overrides, absolute_paths, apply_override, explain, override_strings, read_toml
+from laser.config.load import Overrides, apply_override, explain, override_strings, read_toml
 from laser.config.patch import Table, merged, nearest
+from laser.config.paths import absolute_paths
 from laser.config.schema import RunConfig
-from laser.config.section import PositiveInt, Section
+from laser.config.section import LocalPath, PositiveInt, Section
 from laser.core.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
@@ -145,7 +146,7 @@ class SuiteConfig(Section):
     columns: tuple[str, ...] | None = Field(
         None, min_length=1, description="Tasks and TASK+VARIANT to run and show, in this order; None: all."
     )
-    oracle: str | None = Field(
+    oracle: LocalPath | None = Field(
         None,
         description="JSON file with the pair accuracy of every reward model by task and category; tables then say how "
         "often a method chose the best one.",
@@ -293,6 +294,7 @@ def load_suite(path: str | Path, overrides: Overrides = ()) -> SuiteConfig:
         ConfigError: A file is missing or malformed, a key is unknown, or values are impossible together.
     """
     path = Path(path)
+    folder = path.parent.resolve()
     table = _read(path, ())
     if "methods" not in table and {"policy", "rewards"} & table.keys():
         raise ConfigError(
@@ -307,7 +309,8 @@ def load_suite(path: str | Path, overrides: Overrides = ()) -> SuiteConfig:
                 "--set base.FIELD=VALUE"
             )
     try:
-        return SuiteConfig.model_validate({"name": path.stem, **table, "folder": str(path.parent.resolve())})
+        table = absolute_paths(table, folder, SuiteConfig)
+        return SuiteConfig.model_validate({"name": path.stem, **table, "folder": str(folder)})
     except ValidationError as error:
         problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
         raise ConfigError(f"{path}: {problems}") from error
@@ -328,13 +331,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Table:
     base = table.get("base", {})
     if isinstance(base, dict):
         table["base"] = _based(base, folder)
-    if isinstance(table.get("oracle"), str):
-        table["oracle"] = str(folder / Path(table["oracle"]).expanduser())
     for kind in ("methods", "tasks", "variants"):
         if isinstance(table.get(kind), dict):
             table[kind] = {name: _resolved(patch, folder) for name, patch in table[kind].items()}
     if isinstance(table.get("judge"), str):
-        table["judge"] = read_toml(folder / table["judge"])
+        file = folder / Path(table["judge"]).expanduser()
+        table["judge"] = absolute_paths(read_toml(file), file.parent.resolve(), JudgeConfig)
+    table = absolute_paths(table, folder, SuiteConfig)
     extended = table.pop("extends", None)
     if extended is None:
         return table
@@ -355,14 +358,7 @@ def _resolved(patch: Any, folder: Path) -> Any:
     """A patch with absolute paths, also in its `test`."""
     if not isinstance(patch, dict):
         return patch
-    result = dict(patch)
-    absolute_paths(result, folder)
-    rewards = result.get("rewards")
-    if isinstance(rewards, dict) and isinstance(rewards.get("models"), dict):  # a patch by name
-        models = {"rewards": {"models": [*rewards["models"].values()]}}
-        absolute_paths(models, folder)
-        by_name = dict(zip(rewards["models"], models["rewards"]["models"], strict=True))
-        result["rewards"] = {**rewards, "models": by_name}
-    if isinstance(result.get("test"), dict):
+    result = absolute_paths(patch, folder, RunConfig)
+    if "test" in result:
         result["test"] = _resolved(result["test"], folder)
     return result

@@ -79,7 +79,7 @@ def output_file(
     inputs: Sequence[str | Path | None] = (),
     replaces: Sequence[Kind] = (),
 ) -> Path:
-    """The file, after its folder is made: it can be written, and nothing but earlier results is lost.
+    """The file, absolute, after its folder is made: it can be written, and nothing but earlier results is lost.
 
     Args:
         out: The file.
@@ -91,7 +91,7 @@ def output_file(
         ConfigError: It is a folder, an input, has another suffix, or holds something else.
         RunDirectoryError: It cannot be written.
     """
-    path = Path(out)
+    path = Path(out).absolute()  # a reward function may change the working directory
     try:
         if path.is_dir():
             raise ConfigError(f"{out} is a folder; name a {suffix or 'new'} file in it")

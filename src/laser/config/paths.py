@@ -1,0 +1,100 @@
+"""Relative paths in a configuration start at the folder of its file; the schema says which fields are paths."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from laser.config.section import Local
+
+RUN_REFERENCE = "{run:"
+"""How a path begins that stands for the run of another cell of a suite."""
+
+
+def absolute_paths(table: dict[str, Any], folder: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """A copy of a table in which every local path is absolute.
+
+    Args:
+        table: Fields of `model`, or a patch on them; keys that `model` lacks are copied.
+        folder: Where relative paths start.
+        model: The section that the table is validated against.
+    """
+    return _table(table, [model], folder)
+
+
+def _table(table: dict[str, Any], sections: Sequence[type[BaseModel]], folder: Path) -> dict[str, Any]:
+    """In a patch, the type that tells the sections of a union apart may be missing; then all of them count."""
+    possible = [section for section in sections if _type_of(section) == table.get("type", _type_of(section))]
+    return {
+        key: _value(value, [section.model_fields[key] for section in possible if key in section.model_fields], folder)
+        for key, value in table.items()
+    }
+
+
+def _type_of(section: type[BaseModel]) -> Any:
+    field = section.model_fields.get("type")
+    return field.default if field is not None else None
+
+
+def _value(value: Any, fields: Sequence[FieldInfo], folder: Path) -> Any:
+    parts = [part for field in fields for part in (*field.metadata, *_parts(field.annotation))]
+    sections = [part for part in parts if isinstance(part, type)]
+    several = any(typing.get_origin(field.annotation) is tuple for field in fields)
+    if isinstance(value, str):
+        local = next((part for part in parts if isinstance(part, Local)), None)
+        return value if local is None else _absolute(value, local, folder)
+    if isinstance(value, list | tuple):
+        return [_table(item, sections, folder) if isinstance(item, dict) else item for item in value]
+    if isinstance(value, dict) and several:  # a patch on a list names its entries
+        items = value.items()
+        return {name: _table(item, sections, folder) if isinstance(item, dict) else item for name, item in items}
+    return _table(value, sections, folder) if isinstance(value, dict) else value
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Sections, and marks of local paths, inside an annotation."""
+    if isinstance(annotation, Local) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _parts(argument)
+
+
+def _absolute(value: str, local: Local, folder: Path) -> str:
+    if local.what == "source":
+        return _source(value, folder)
+    if local.what == "function":
+        path, colon, name = value.rpartition(":")
+        return f"{_path(path, folder)}:{name}" if colon else value
+    return _path(value, folder)
+
+
+def _path(value: str, folder: Path) -> str:
+    return value if value.startswith(RUN_REFERENCE) else str(folder / _expanded(value))
+
+
+def _source(value: str, folder: Path) -> str:
+    """A hub id that no file or folder is named by stays unchanged."""
+    if value.startswith("package:"):
+        return value
+    path = folder / _expanded(value)
+    looks_local = value.startswith((".", "/", "~")) or value.endswith(".gguf")
+    return str(path) if looks_local or _exists(path) else value
+
+
+def _expanded(value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # ~name of a user without a home here
+        return Path(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
