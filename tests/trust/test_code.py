@@ -64,7 +64,7 @@ def test_text_is_never_evaluated():
 
 def test_python_files_are_imported_in_one_place_and_programs_started_in_few():
     importers = {path for path, call in nodes(ast.Call) if ast.unparse(call.func).endswith("exec_module")}
-    assert importers == {"rewards/function.py"}
+    assert importers == {"rewards/user_files.py"}
     starters = ("subprocess.", "os.exec", "os.spawn", "os.posix_spawn", "multiprocessing.Process")
     started = {path for path, call in nodes(ast.Call) if ast.unparse(call.func).startswith(starters)}
     assert started == {"cli/serve.py", "compare/schedule.py"}
@@ -76,6 +76,7 @@ def test_weights_are_loaded_as_safetensors_only():
             keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             kind = ast.unparse(call.func).rpartition(".")[0]
             light = kind in ("AutoTokenizer", "AutoConfig", "GenerationConfig")
+            light |= (path, kind) == ("lm/adapters.py", "PeftModel")  # its safetensors were opened before
             assert light or keywords.get("use_safetensors") == "True" or "gguf_file" in keywords, (
                 f"{path}:{call.lineno}"
             )

@@ -63,7 +63,7 @@ def rewardbench(
         console.print(f"{escape(name)} gave no score", soft_wrap=True)
     if results is not None:
         write_results(results, result.as_record())
-        console.print(f"written: {escape(str(results))}", soft_wrap=True)
+        console.print(f"written: {escape(str(out))}", soft_wrap=True)
     for model in parsed.rewards.models:
         if model.name in of_model and model.name in result.by_subset:
             write_results(of_model[model.name], result.as_rewardbench(model.name, model.type))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
-_PATIENCE = 60.0  # seconds for an interpreter to say whether it has vLLM
+_TIMEOUT = 60.0  # seconds for an interpreter to say whether it has vLLM
 
 
 def serve(
@@ -54,7 +54,7 @@ def _check_has_vllm(python: str) -> None:
         "from importlib.util import find_spec; raise SystemExit(getattr(find_spec('vllm'), 'origin', None) is None)"
     )
     try:
-        found = subprocess.run([python, "-c", question], capture_output=True, timeout=_PATIENCE).returncode == 0  # noqa: S603  # nosec B603
+        found = subprocess.run([python, "-c", question], capture_output=True, timeout=_TIMEOUT).returncode == 0  # noqa: S603  # nosec B603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{python} cannot be run as an interpreter ({error}); give another with --python") from error
     if not found:

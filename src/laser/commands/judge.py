@@ -24,8 +24,8 @@ from laser.commands.evaluate import (
 )
 from laser.config.judge import JudgeConfig
 from laser.config.load import Overrides
-from laser.core.errors import ConfigError, DataError, ServerError
-from laser.core.files import atomic_write, to_json
+from laser.core.errors import ConfigError, DataError, RunDirectoryError, ServerError
+from laser.core.files import atomic_write, check_regular, to_json
 from laser.core.outputs import JUDGED, MEASURED, results_file, write_results
 from laser.core.types import FloatArray
 from laser.data.responses import Answered, load_responses, shared_prompts
@@ -117,7 +117,7 @@ def win_rates(
     out = results_file(out, inputs=[*targets, difficulty], replaces=(JUDGED, MEASURED))
     given = _gather(targets, base=base, overrides=overrides, trust=trust)
     gamma = _load_difficulty(Path(difficulty)) if difficulty is not None else None
-    pairwise = build_pairwise_judge(judge, out.with_name(f"{out.stem}.replies.sqlite") if out is not None else None)
+    pairwise = build_pairwise_judge(judge, _replies_file(out))
     try:
         responses, seed = _respond(given, split, out, note)
         baseline, *others = responses
@@ -132,6 +132,23 @@ def win_rates(
     if out is not None:
         write_results(out, result.as_record())
     return result
+
+
+def _replies_file(out: Path | None) -> Path | None:
+    """The file of replies next to the results; refuses one that someone else may have put there."""
+    if out is None:
+        return None
+    path = out.with_name(f"{out.stem}.replies.sqlite")
+    for one in (path, *(path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm"))):
+        try:
+            check_regular(one, writes=True)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot use {one} ({error.strerror}); remove it or choose another --out"
+            ) from error
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +270,7 @@ def _row(pair: tuple[Answered, Answered], both: _Both) -> str:
 
 
 def _load_difficulty(path: Path) -> dict[str, float]:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path} does not exist; check the path given to --difficulty")
     found = {}
     for where, row in read_rows(SourceFile(path)):

@@ -67,8 +67,8 @@ def open_regular(path: Path, mode: Literal["rb", "ab", "r+b"] = "rb", *, follow:
         raise
 
 
-def check_regular(path: Path) -> None:
-    """Make sure that a library may open a file: it exists and is not a link.
+def check_regular(path: Path, *, writes: bool = False) -> None:
+    """Make sure that a library may open a file: it exists and is not a link; nor a hard link, if the library writes.
 
     Raises:
         OSError: It is missing, a link, or not a regular file.
@@ -76,7 +76,7 @@ def check_regular(path: Path) -> None:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ELOOP, _LINK, str(path))
-    _check_regular(status, path, writes=False)
+    _check_regular(status, path, writes=writes)
 
 
 def _check_regular(status: os.stat_result, path: Path, *, writes: bool) -> None:

@@ -56,18 +56,16 @@ class SourceFile:
         Raises:
             DataError: It is missing, not a regular file, or cannot be read.
         """
-        if self.path.exists() and not self.path.is_file():  # opening a FIFO would wait without end
-            raise DataError(f"{self.path} is not a regular file; give a file on disk")
         try:
-            if self.member is not None:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-                    yield stream  # type: ignore[misc]
-            elif self.path.suffix == ".gz":
-                with gzip.open(self.path, "rb") as stream:
-                    yield stream  # type: ignore[misc]
-            else:
-                with open_regular(self.path, follow=True) as stream:
-                    yield stream
+            with open_regular(self.path, follow=True) as file:
+                if self.member is not None:
+                    with zipfile.ZipFile(file) as archive, archive.open(self.member) as stream:
+                        yield stream  # type: ignore[misc]
+                elif self.path.suffix == ".gz":
+                    with gzip.open(file, "rb") as stream:
+                        yield stream  # type: ignore[misc]
+                else:
+                    yield file
         except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
             raise DataError(f"{self} is damaged or cut off ({error}); get it again") from error
         except OSError as error:

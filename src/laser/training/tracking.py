@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from laser.core.errors import RunDirectoryError
 from laser.core.files import read_json, write_json
 from laser.training.progress import Progress
 
@@ -46,7 +47,7 @@ class Tracking:
 
     def __init__(self, inner: Progress, trackers: Sequence[Tracker], marks: Path, names: Sequence[str]) -> None:
         self._inner, self._trackers, self._marks_path, self._names = inner, list(trackers), marks, tuple(names)
-        self._marks: dict[str, Any] = read_json(marks) if marks.is_file() else {}
+        self._marks = read_marks(marks)
         self._batches_per_iteration = 0
 
     def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
@@ -98,6 +99,20 @@ class Tracking:
             self._inner.note(f"tracker {tracker.name} failed ({error}); the run continues without it")
             return False
         return True
+
+
+def read_marks(path: Path) -> dict[str, Any]:
+    """What has been reported to trackers, and the run's identities there; empty before anything was reported.
+
+    Raises:
+        RunDirectoryError: The file cannot be read or holds something else.
+    """
+    marks = read_json(path) if path.is_file() else {}
+    ids, counts = marks.get("ids", {}), (marks.get(kind, 0) for kind in ("batches", "evaluations"))
+    known = isinstance(ids, dict) and all(isinstance(one, str) for one in ids.values())
+    if not known or not all(type(count) is int for count in counts):
+        raise RunDirectoryError(f"{path} does not hold what was reported to trackers; delete it, then resume")
+    return marks
 
 
 def batch_numbers(record: Record, names: Sequence[str]) -> Iterator[tuple[str, float]]:

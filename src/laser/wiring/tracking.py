@@ -14,10 +14,10 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from laser.config import schema
 from laser.config.tracking import TrackerName
 from laser.core.errors import ConfigError
-from laser.core.files import is_folder, read_json, write_json
+from laser.core.files import is_folder, write_json
 from laser.training.progress import Progress
 from laser.training.run_directory import RunDirectory
-from laser.training.tracking import Tracking
+from laser.training.tracking import Tracking, read_marks
 
 _MARKS = "tracking.json"
 
@@ -50,7 +50,7 @@ def build_tracking(config: schema.RunConfig, run: RunDirectory, progress: Progre
     if not config.tracking.to or not run.writes:
         return Tracking(progress, [], run.path / _MARKS, names)
     PartialState(cpu=True)  # accelerate's trackers read their process from it; it must not choose a device
-    marks = read_json(run.path / _MARKS) if (run.path / _MARKS).is_file() else {}
+    marks = read_marks(run.path / _MARKS)
     ids: dict[str, str] = marks.get("ids", {})
     trackers = []
     for name in config.tracking.to:
