@@ -134,14 +134,14 @@ def test_relabelling_the_arms_permutes_the_choices():
     rows = contexts(300, 12, 5.0)
     table = rewards(rows, 4)
     order = np.array([2, 0, 3, 1])
-    plain, relabelled = _after_round_robin(0.5, rows, table), LinUCB(4, 12, alpha=0.5)
+    plain, relabeled = _after_round_robin(0.5, rows, table), LinUCB(4, 12, alpha=0.5)
     for k in range(4):
         new = int(np.flatnonzero(order == k)[0])
-        selection = relabelled.select(rows[k][None], np.arange(4) == new)
-        relabelled.update(selection.id, np.array([table[k, k]]))
+        selection = relabeled.select(rows[k][None], np.arange(4) == new)
+        relabeled.update(selection.id, np.array([table[k, k]]))
     for c, reward_K in zip(rows[4:], table[4:], strict=True):
         arm, _ = step(plain, c, reward_K)
-        other, _ = step(relabelled, c, reward_K[order])
+        other, _ = step(relabeled, c, reward_K[order])
         assert order[other] == arm
 
 

@@ -288,7 +288,7 @@ def test_the_classifier_learns_the_labelling_rule():
     differences = np.stack([embeddings[:, 0] - 1, 1 - embeddings[:, 0], np.full(400, -1.0)], axis=1)
     differences[:5] = -1.0
     queries = label_queries(embeddings, differences)
-    assert queries.num_unlabelled == 5
+    assert queries.num_unlabeled == 5
     assert set(queries.labels_N) == {0, 1}
     classifier = QueryClassifier(10, 3, hidden=(32,))
     classifier.fit(queries)

@@ -163,7 +163,7 @@ MISTAKES = [
     (["train", "{p}/run.toml", "--devices", "4"], "--devices does nothing without --dry-run"),
     (["train", "{p}/run.toml", "--machine", "h100-80gb"], "--machine does nothing without --dry-run"),
     (["train", "{p}/run.toml", "--trust"], "--trust does nothing without --resume"),
-    (["train", "{p}/run.toml", "--dry-run", "--machine", "b200"], "there is no machine 'b200'; choose here"),
+    (["train", "{p}/run.toml", "--dry-run", "--machine", "b200"], "'b200' is not a known machine; choose here"),
     (
         [
             "train",
@@ -226,7 +226,9 @@ def test_a_fixed_reward_function_continues_with_the_users_consent(project, tmp_p
 def test_training_takes_the_path_of_a_configuration_and_refuses_what_is_none(project, tmp_path):
     result = laser.train(project / "run.toml", tmp_path / "run")
     assert result.summary.num_batches == 4
-    with pytest.raises(ConfigError, match="config is a int; give a RunConfig, the path of a TOML file, or a dict"):
+    with pytest.raises(
+        ConfigError, match="config is of type int; give a RunConfig, the path of a TOML file, or a dict"
+    ):
         laser.train(5)
     assert {"train", "resume", "evaluate", "Chat"} <= set(dir(laser))
 

@@ -143,7 +143,7 @@ PAIRS = {"llmbar": (883, 2), "rm_bench": (7182, 0), "hh_rlhf": (2308, 4), "alpac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
-def test_labelled_pairs_are_exported_in_a_format_that_reads_back(name, tmp_path):
+def test_labeled_pairs_are_exported_in_a_format_that_reads_back(name, tmp_path):
     pairs, without = load_task_preferences(TASKS[name], Selection(path=DATA / FOLDERS[name]))
     assert (len(pairs), without) == PAIRS[name]
     export_pairs(pairs, tmp_path / "pairs.jsonl")

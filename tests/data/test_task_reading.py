@@ -12,7 +12,7 @@ from collections import Counter
 import datasets
 import pytest
 
-from laser.core.errors import DataError
+from laser.core.errors import ConfigError, DataError
 from laser.data.export import export_prompts
 from laser.data.files import load_file
 from laser.data.task import Selection, load_task, load_task_preferences
@@ -114,7 +114,7 @@ def test_your_own_file_and_what_export_writes_are_one(tmp_path):
     again = load_file(tmp_path / "out.jsonl")
     assert list(again) == loaded.prompts[:3]
     assert again[2].metadata["options"] == {"A": "x", "B": "y"}
-    with pytest.raises(DataError, match="exists already; choose another --out"):
+    with pytest.raises(ConfigError, match="exists already; choose another --out"):
         export_prompts(loaded.prompts, tmp_path / "out.jsonl")
 
 
@@ -134,7 +134,7 @@ def chat(text, language="English", **more):
 LABELS = ("assisting or creative writing", "coding", "mathematical reasoning or calculation", "linguistics")
 
 
-def test_wildchat_keeps_the_five_categories_of_labelled_prompts(tmp_path):
+def test_wildchat_keeps_the_five_categories_of_labeled_prompts(tmp_path):
     rows = [chat(f"{label} {i}", label=label) for i in range(3) for label in LABELS]
     rows += [chat("hallo", "German", label="coding"), {"conversation": [], "label": "coding"}]
     path = lines(tmp_path / "chats.jsonl", rows)

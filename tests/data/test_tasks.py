@@ -153,7 +153,7 @@ def test_documents_and_their_questions():
     assert read_rows["paperqa_4k"].options == {"A": "x", "B": "y"}
 
 
-def test_labelled_pairs():
+def test_labeled_pairs():
     bench = example("rewardbench", {"prompt": "p", "chosen": "a", "rejected": "b", "subset": "hep-go"})[0]
     assert (bench.category, bench.chosen) == ("Reasoning", "a")
     for label, chosen in ((1, "a"), ("2", "b")):

@@ -435,7 +435,7 @@ def test_unknown_architectures_are_reported_before_loading(tmp_path, architectur
     with pytest.raises(RewardModelError, match=f"reward model 'rm': .*{words}"):
         check_reward_model(section_of.ClassifierReward(name="rm", model=source))
     if architecture.startswith("URM"):
-        with pytest.raises(RewardModelError, match="compares nothing; set type = 'classifier'"):
+        with pytest.raises(RewardModelError, match="does not compare responses; set type = 'classifier'"):
             check_reward_model(section_of.PairwiseReward(name="rm", model=source))
 
 

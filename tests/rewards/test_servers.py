@@ -75,8 +75,8 @@ def test_gold_answers_and_messages_are_sent():
         ({"points": [1, 2, 3]}, "has no scores"),
         ([1, 2, 3], "has no scores"),
         ({"scores": None}, "has no scores"),
-        ({"scores": ["good", 1, 2]}, "'good' for a score"),
-        ({"scores": [True, 1, 2]}, "True for a score"),
+        ({"scores": ["good", 1, 2]}, "'good' as a score"),
+        ({"scores": [True, 1, 2]}, "True as a score"),
     ],
 )
 def test_a_broken_contract_is_a_sentence(reply, words):

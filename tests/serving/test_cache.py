@@ -115,7 +115,7 @@ def other_database(path):
     ("make", "words"),
     [
         (other_columns, "has other columns"),
-        (other_database, "a database of something else"),
+        (other_database, "the database of another program"),
         (lambda path: path.write_text('{"prompt": "x"}\n' * 100), "cannot be used .*not a database.*name another"),
         (lambda path: path.mkdir(), "not a regular file"),
     ],

@@ -62,7 +62,7 @@ def test_a_slow_server_and_no_server():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ServerError, match="is the server running"):
+    with pytest.raises(ServerError, match="check that the server runs"):
         Endpoint(url, retries=0).post("/x", {})
     with pytest.raises(ServerError, match="not the address"):
         Endpoint("localhost:8000")

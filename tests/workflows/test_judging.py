@@ -231,7 +231,7 @@ def test_difficulty_is_used_and_must_be_complete(two, tmp_path):
         one = win_rates(two, judge(server), difficulty=path).judged["ours"].compared
         assert one.length_controlled.psi > 1
         path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
-        with pytest.raises(DataError, match="no difficulty of prompt 'p29'"):
+        with pytest.raises(DataError, match="prompt 'p29' has no difficulty"):
             win_rates(two, judge(server), difficulty=path)
         path.write_text('{"id": "p0"}\n')
         with pytest.raises(DataError, match="line 1 needs an id and a number"):

@@ -21,12 +21,12 @@ class LabeledQueries:
     Attributes:
         embeddings_ND: One row per query.
         labels_N: The arm that orders the query's pair correctly with the largest score difference.
-        num_unlabelled: Number of pairs that no reward model ordered correctly; they are left out.
+        num_unlabeled: Number of pairs that no reward model ordered correctly; they are left out.
     """
 
     embeddings_ND: FloatArray
     labels_N: IntArray
-    num_unlabelled: int
+    num_unlabeled: int
 
 
 def label_queries(embeddings_ND: FloatArray, differences_NK: FloatArray) -> LabeledQueries:

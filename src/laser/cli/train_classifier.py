@@ -38,7 +38,7 @@ def train_classifier(
     for name, count in report.labels.items():
         share = report.pair_accuracy[name]
         console.print(f"{name}: best for {count} queries, accuracy on all pairs {share:.0%}", markup=False)
-    if report.num_unlabelled:
-        console.print(f"left out: {report.num_unlabelled} pairs on which no reward model is correct")
+    if report.num_unlabeled:
+        console.print(f"left out: {report.num_unlabeled} pairs on which no reward model is correct")
     console.print(f"held-out accuracy {report.accuracy:.1%}; of the most frequent label alone: {report.majority:.1%}")
     console.print(f"saved: {out}   (selector.type = classifier, selector.path = {out})", markup=False)

@@ -228,7 +228,9 @@ def _select(samples: ScoredSamples, selector: Selector, contexts_MD: FloatArray)
     except ValueError as error:
         if available_K.all():
             raise
-        raise RewardModelError(f"the selector cannot do without {', '.join(samples.failed)} ({error})") from error
+        raise RewardModelError(
+            f"the selector needs {', '.join(samples.failed)}, which failed ({error}); fix it and run again"
+        ) from error
 
 
 def _mean_loss(samples: ScoredSamples, arm: int, rows: IntArray, charge: Callable[[int, int], float]) -> float:

@@ -159,7 +159,9 @@ class _Scorer:
         self._forced: int | None = None
         if reward_model is not None:
             if reward_model not in self._pool.names:
-                raise ConfigError(f"there is no reward model {reward_model!r}; there are {', '.join(self._pool.names)}")
+                raise ConfigError(
+                    f"the pool has no reward model {reward_model!r}; choose {', '.join(self._pool.names)}"
+                )
             self._forced = self._pool.names.index(reward_model)
             return
         self._contexts, self._selector = build_frozen(stored, run, policy.context_dim)

@@ -284,5 +284,5 @@ def _load_difficulty(path: Path) -> dict[str, float]:
 def _difficulty(gamma: dict[str, float], answered: Answered) -> float:
     value = gamma.get(answered.prompt.id)
     if value is None or not math.isfinite(value):
-        raise DataError(f"there is no difficulty of prompt {answered.prompt.id!r}; add it, or drop --difficulty")
+        raise DataError(f"prompt {answered.prompt.id!r} has no difficulty; add it, or drop --difficulty")
     return value

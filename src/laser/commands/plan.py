@@ -247,7 +247,7 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     """
     check_used(config)
     if machine != "here" and machine not in MACHINES:
-        raise ConfigError(f"there is no machine {machine!r}; choose here, {', '.join(MACHINES)}")
+        raise ConfigError(f"{machine!r} is not a known machine; choose here, {', '.join(MACHINES)}")
     console.print_json(json.dumps(config.model_dump(mode="json")))
     if note := nothing_to_choose(config):
         console.print(note)

@@ -94,7 +94,7 @@ def find_makers(selectors: Sequence[str]) -> dict[str, Maker]:
 
 def _known(kind: str, name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
     if name not in names:
-        raise ConfigError(f"there is no {kind} {name!r}; choose among {', '.join(names)}")
+        raise ConfigError(f"{name!r} is not a known {kind}; choose among {', '.join(names)}")
     return name
 
 

@@ -143,7 +143,9 @@ def _resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
         return load_config(config)
     if isinstance(config, Mapping):
         return parse_config(dict(config))
-    raise ConfigError(f"config is a {type(config).__name__}; give a RunConfig, the path of a TOML file, or a dict")
+    raise ConfigError(
+        f"config is of type {type(config).__name__}; give a RunConfig, the path of a TOML file, or a dict"
+    )
 
 
 def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:

@@ -33,14 +33,14 @@ class RouterReport:
         accuracy: Accuracy on held-out queries (one in five), in [0, 1].
         majority: Accuracy of always predicting the most frequent label.
         labels: How often each reward model was best, by name.
-        num_unlabelled: Pairs on which no reward model prefers the chosen response.
+        num_unlabeled: Pairs on which no reward model prefers the chosen response.
         pair_accuracy: Accuracy of each reward model on labeled pairs, by name.
     """
 
     accuracy: float
     majority: float
     labels: dict[str, int]
-    num_unlabelled: int
+    num_unlabeled: int
     pair_accuracy: dict[str, float]
 
 
@@ -86,7 +86,7 @@ def train_classifier(
         accuracy=classifier.accuracy(held_out),
         majority=float((held_out.labels_N == np.bincount(train.labels_N).argmax()).mean()),
         labels=dict(zip(names, counts_K.tolist(), strict=True)),
-        num_unlabelled=queries.num_unlabelled,
+        num_unlabeled=queries.num_unlabeled,
         pair_accuracy=dict(zip(names, right_K.tolist(), strict=True)),
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,8 @@ def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
         The number of rows written.
 
     Raises:
-        DataError: The file exists, or cannot be written.
+        ConfigError: The file exists.
+        DataError: It cannot be written.
     """
     distinct: dict[str, Prompt] = {}
     for prompt in prompts:
@@ -39,7 +40,8 @@ def export_pairs(pairs: Sequence[Preference], path: Path) -> int:
         The number of rows written.
 
     Raises:
-        DataError: The file exists, or cannot be written.
+        ConfigError: The file exists.
+        DataError: It cannot be written.
     """
     _write(path, [_row(pair.prompt, {"chosen": pair.chosen, "rejected": pair.rejected}) for pair in pairs])
     return len(pairs)

@@ -69,7 +69,7 @@ def read_options(where: str, value: Any) -> dict[str, str]:
 
 
 def check_answer_type(where: str, value: Any) -> None:
-    """Make sure that a row's `answer_type` is one.
+    """Check that a row's `answer_type` is a known one.
 
     Raises:
         DataError: It is not; names the nearest.

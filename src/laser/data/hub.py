@@ -72,7 +72,9 @@ def stream_hub(
     try:
         yield from ((f"{where} row {number}", row) for number, row in enumerate(rows))
     except OSError as error:
-        raise DataError(f"{where} broke off ({error}); try again, or give a local copy as data.path") from error
+        raise DataError(
+            f"the download of {where} was interrupted ({error}); try again, or give a local copy as data.path"
+        ) from error
 
 
 def saved_rows(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -150,7 +150,7 @@ def _with_system(where: str, row: Row, messages: list[Message]) -> list[Message]
 
 
 def _before_answer(messages: Sequence[Message]) -> list[Message]:
-    """The conversation without a last message of the assistant's."""
+    """The conversation without the assistant's last message, if it ends with one."""
     return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
 
 

@@ -19,7 +19,7 @@ MAX_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of right answers.
+    """Share of correct answers, in [0, 1].
 
     Attributes:
         overall: Over all prompts, in [0, 1].

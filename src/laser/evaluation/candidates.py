@@ -1,4 +1,4 @@
-"""What scores of correct and incorrect responses are worth, by the rules of RewardBench 2."""
+"""Quality of the scores of correct and incorrect responses, by the rules of RewardBench 2."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def read_number(text: str, *, last: bool = False) -> Number:
 
 
 def whole_number_text(text: str) -> Number | None:
-    """The number that a text is and nothing besides, such as a gold answer; None if it is anything else."""
+    """The value of a text that is one number, such as a gold answer; None for any other text."""
     plain = _plain(text).strip()
     clusters = _clusters(plain)
     if len(clusters) != 1 or len(clusters[0]) != 1:

@@ -33,7 +33,7 @@ def said_words(text: str) -> list[str]:
 
 
 def _trimmed(word: str) -> str:
-    """A word without the punctuation around it that says nothing."""
+    """A word without the meaningless punctuation around it."""
     begin, end = 0, len(word)
     while begin < end and _is_outer(word[begin]) and not _begins(word[begin:end]):
         begin += 1

@@ -18,7 +18,7 @@ PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['conten
 """Chat template of a base model: what was said, line by line, without roles."""
 
 _CONTROL_TOKENS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[str]]] = WeakKeyDictionary()
-"""What is costly to collect from a large vocabulary, with the size that it had."""
+"""Facts that are costly to collect from a large vocabulary, with its size at that time."""
 
 
 def encode_prompt(
@@ -80,7 +80,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _behind_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template's text behind the assistant's; empty where it refuses the conversation or drops the answer."""
+    """The template's text after the assistant's; empty where it refuses the conversation or drops the answer."""
     answer = _unused_mark([])
     conversation = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
     try:

@@ -69,7 +69,7 @@ def _cache_folder() -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    """Dequantise a GGUF to float32 and save it as safetensors.
+    """Dequantize a GGUF to float32 and save it as safetensors.
 
     ``save_pretrained`` refuses a model that was loaded from a GGUF, so the weights move into a model built from a copy
     of the configuration without its quantisation entry.

@@ -1,4 +1,4 @@
-"""Labels of prompts by a sequence classifier, such as the one the paper sorts WildChat with."""
+"""Labels of prompts by a sequence classifier, such as the one with which the paper sorts WildChat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model can read: tokens of its window, and token ids that it has an embedding for."""
+"""Limits of what a model can read: tokens of its window, and token ids that it has an embedding for."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"device {name!r} asked for, but {torch.cuda.device_count()} CUDA devices are visible; use 'auto'"
+            f"device {name!r} does not exist, and {torch.cuda.device_count()} CUDA devices are visible; use 'auto'"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ModelError("device 'mps' asked for, but it is not available here; use 'auto'")
+        raise ModelError("device 'mps' is not available here; use 'auto'")
     return device
 
 

@@ -177,7 +177,9 @@ class VllmGenerator:
         except MALFORMED as error:
             raise ServerError(f"{self._endpoint.url} gave no token ids or log-probs; use vLLM 0.11 or newer") from error
         if len(rows) != num_responses or any(len(ids) != len(logps) for ids, logps, _ in rows):
-            raise ServerError(f"{self._endpoint.url} gave {len(rows)} responses of {num_responses}, or broken ones")
+            raise ServerError(
+                f"{self._endpoint.url} gave {len(rows)} responses of {num_responses}, or malformed ones; restart it"
+            )
         texts = self._policy.tokenizer.batch_decode([list(ids) for ids, _, _ in rows], skip_special_tokens=True)
         return [Response(ids, text, logps, finished) for (ids, logps, finished), text in zip(rows, texts, strict=True)]
 

@@ -26,12 +26,12 @@ class TrainingStep:
     last: int | None = None
 
     def move(self, iteration: int, step: int, num_batches: int, last: int) -> None:
-        """Say where the training is now."""
+        """Record where the training is now."""
         self.iteration, self.step, self.num_batches, self.last = iteration, step, num_batches, last
 
 
 class RewardModel(Protocol):
-    """Scores responses. Higher is better; the scale is the model's own.
+    """Scores responses. Higher is better; the scale depends on the model.
 
     Implementations hold device memory only between construction and `release`; `RewardPool` builds and releases them.
     """

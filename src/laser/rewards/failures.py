@@ -1,4 +1,4 @@
-"""Whatever happens inside a reward model is its failure, with its name."""
+"""Errors inside a reward model, reported as its failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from laser.rewards.undisturbed import said
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Raise RewardModelError with the model's name for whatever it raises, so that it counts as its failure."""
+    """Turn every error of the block into a RewardModelError with the reward model's name."""
     try:
         yield
     except LostProcessError:

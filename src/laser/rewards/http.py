@@ -100,7 +100,7 @@ class HttpRM(NoWeights):
             ) from error
         if len(given) != expected:
             raise RewardModelError(
-                f"{self._endpoint.url}{self._path} gave {len(given)} scores for {expected} responses"
+                f"{self._endpoint.url}{self._path} gave {len(given)} scores for {expected} responses; send one each"
             )
         return [as_score(value, self._endpoint.url) for value in given]
 
@@ -110,7 +110,7 @@ def as_score(value: Any, source: str) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RewardModelError(f"{source} gave {shown(value)} for a score; a score is a number or null")
+        raise RewardModelError(f"{source} gave {shown(value)} as a score; send a number or null")
     try:
         return float(value)
     except OverflowError:  # an integer beyond the largest float

@@ -1,4 +1,4 @@
-"""What several reward models said about the same responses: how often they agree, and where they differ most."""
+"""Agreement of reward models on the same responses: how often they agree, and where they differ most."""
 
 from __future__ import annotations
 

@@ -36,16 +36,16 @@ class Quarantine:
         return np.array([rest == 0 for rest in self._resting], dtype=np.bool_)
 
     def next_batch(self) -> None:
-        """One batch of rest is over."""
+        """Count one batch of rest."""
         self._fresh = {}
         self._resting = [max(0, rest - 1) for rest in self._resting]
 
     def succeeded(self, arm: int) -> None:
-        """The reward model gave at least one score."""
+        """Record that the reward model gave at least one score."""
         self._failures[arm] = 0
 
     def failed(self, arm: int, reason: str) -> bool:
-        """The reward model failed; returns whether it is out now."""
+        """Record a failure; returns whether the reward model is in quarantine now."""
         self._failures[arm] += 1
         if self.max_failures == 0 or self._failures[arm] < self.max_failures:
             return False
@@ -55,11 +55,11 @@ class Quarantine:
         return True
 
     def reasons(self) -> str:
-        """Why the reward models that are out are out, as far as this process has seen it."""
+        """Reasons of the quarantined reward models, as far as this process knows them."""
         return "; ".join(self._reasons[arm] for arm, rest in enumerate(self._resting) if rest and arm in self._reasons)
 
     def fresh(self, names: Sequence[str]) -> dict[str, str]:
-        """Reward models put out since the batch began, with the reason."""
+        """Reward models quarantined since the batch began, with the reason."""
         return {names[arm]: reason for arm, reason in self._fresh.items()}
 
     def state_dict(self) -> StateDict:

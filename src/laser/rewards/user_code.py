@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _TimeLimitError(Exception):
-    """A call did not end in time."""
+    """A call that did not end in time."""
 
 
 class UserCode:

@@ -1,4 +1,4 @@
-"""Scores that code of others returned, as numbers; anything that is not a number is refused."""
+"""Scores that user code returned, as numbers; anything that is not a number is refused."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         database.text_factory = bytes  # text that is not UTF-8 is a damaged reply, not a failure of the file
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and b"replies" not in tables:
-            raise ServerError(f"{path} is a database of something else; name another file for the cache of replies")
+            raise ServerError(f"{path} is the database of another program; name another file for the cache of replies")
         database.execute(_SCHEMA)
         columns = {name for _, name, *_ in database.execute("PRAGMA table_info(replies)")}
         if columns != {b"key", b"reply"}:

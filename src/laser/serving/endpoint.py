@@ -218,8 +218,8 @@ class Endpoint:
                 )
             except BrokenError as error:
                 failure = ServerError(
-                    f"{where} cannot be reached, tried {_times(number + 1)} ({self._shortened(str(error))}); is the "
-                    "server running?"
+                    f"{where} cannot be reached, tried {_times(number + 1)} ({self._shortened(str(error))}); check "
+                    "that the server runs"
                 )
             else:
                 if 200 <= answer.status < 300:

@@ -125,7 +125,7 @@ def _read(reply: httpx2.Response, url: str, deadline: float) -> bytes:
     for chunk in reply.iter_bytes():
         body += chunk
         if len(body) > _LARGEST:
-            raise ServerError(f"{url} answered more than {_LARGEST >> 20} MiB; is it the right server?")
+            raise ServerError(f"{url} answered more than {_LARGEST >> 20} MiB; check that it is the right server")
         if time.monotonic() > deadline:
             raise LateError
     return bytes(body)

@@ -59,5 +59,7 @@ def _make(section: str, factory: str, arguments: tuple[object, ...], needed: tup
         raise ConfigError(str(error) if factory in str(error) else f"{where}: {error}") from error
     missing = [name for name in needed if not hasattr(made, name)]
     if missing:
-        raise ConfigError(f"{where} made a {type(made).__name__} without {', '.join(missing)}; docs/extend.md has them")
+        raise ConfigError(
+            f"{where} made a {type(made).__name__} without {', '.join(missing)}; add them as in docs/extend.md"
+        )
     return made

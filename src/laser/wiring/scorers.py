@@ -182,8 +182,8 @@ def _pairwise_family(section: section_of.PairwiseReward) -> str:
     if architectures and architectures[0].endswith("ForCausalLM"):
         return "pair_lm"
     raise RewardModelError(
-        f"{section.model} is a {', '.join(architectures) or 'model of no named architecture'}, which compares nothing; "
-        "set type = 'classifier', or family = 'pairrm' or 'pair_lm'"
+        f"{section.model} is a {', '.join(architectures) or 'model of no named architecture'}, which does not compare "
+        "responses; set type = 'classifier', or family = 'pairrm' or 'pair_lm'"
     )
 
 

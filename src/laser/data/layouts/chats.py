@@ -1,4 +1,4 @@
-"""Readers of the instruction tasks, and of the user's own files."""
+"""Readers of the instruction tasks, and of the user's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks without gold answers: what users ask assistants for. And the user's own files."""
+"""Tasks without gold answers, such as requests of users to assistants, and the user's files."""
 
 from laser.data.tasks.prompts import INSTRUCTION, PLAIN
 from laser.data.tasks.task import Hub, Sizes, Task

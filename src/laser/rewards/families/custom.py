@@ -27,7 +27,7 @@ class CustomFamily:
     def __init__(self, inner: FamilyModel, factory: str, code: UserCode) -> None:
         missing = [name for name in ("modules", "window", "scores") if not hasattr(inner, name)]
         if missing:
-            raise RewardModelError(f"{factory} returned a {type(inner).__name__} without {', '.join(missing)}")
+            raise RewardModelError(f"{factory} returned a {type(inner).__name__} without {', '.join(missing)}; add it")
         if not any(True for module in inner.modules for _ in module.parameters()):
             raise RewardModelError(f"{factory} returned modules without weights; use type = 'python' for such a model")
         self.modules = inner.modules

@@ -1,4 +1,4 @@
-"""What a causal LM says next: the families that read a score off the LM head."""
+"""Next-token logits of a causal LM: the families that read a score off the LM head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A causal LM that is asked which of two responses is better and answers with one token.
+"""A causal LM that judges which of two responses is better and answers with one token.
 
 Meant for RLHFlow/pair-preference-model-LLaMA3-8B (arXiv 2405.07863), whose question is the default, and for chat
 models as pairwise judges without a server. Question: the model card. Deviation: the prompt is the last user message.
@@ -25,7 +25,7 @@ _SLOT = re.compile(r"\{(prompt|first|second)\}")
 
 
 def check_judge(tokenizer: PreTrainedTokenizerBase, answers: tuple[str, str]) -> list[int]:
-    """The tokens of the answers. Raises RewardModelError if one is none, or there is no chat template."""
+    """The tokens of the answers. Raises RewardModelError if one is not a single token, or without a chat template."""
     if not has_chat_template(tokenizer):
         raise RewardModelError(f"{tokenizer.name_or_path or 'it'} has no chat template; choose a chat model")
     return [token_of(tokenizer, answer) for answer in answers]

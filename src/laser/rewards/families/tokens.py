@@ -33,7 +33,7 @@ def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
 
 
 def surrounded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """Token ids between the tokenizer's special tokens; one that is there already is not put twice."""
+    """Token ids between the tokenizer's special tokens; one that is there already is not added twice."""
     before, after = surroundings(tokenizer)
     ids = list(ids)
     if before and ids[: len(before)] == before:

@@ -15,7 +15,7 @@ from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import Weighted
 
 _MaybeChain = Chain | Literal["blank", "too long"]
-"""An embedded text, or why it is none."""
+"""An embedded text, or the reason why there is none."""
 
 _WHOLE = ("informativeness_chain", "semantic_coverage_chain")  # the others never look at the text as a whole
 

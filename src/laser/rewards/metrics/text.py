@@ -49,7 +49,7 @@ class Length:
 
 
 def count_words(text: str) -> int:
-    """Number of words, told by blanks."""
+    """Number of words, separated by blanks."""
     return len(text.split())
 
 
