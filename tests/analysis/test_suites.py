@@ -169,7 +169,7 @@ def test_a_suite_without_its_run_directories_has_its_table(suite):
     write_report(suite)
 
 
-def test_folders_without_runs_are_no_suite(tmp_path):
+def test_folders_without_runs_are_not_a_suite(tmp_path):
     assert not is_suite(tmp_path)
     write_run(tmp_path / "task" / "method" / "seed-0", [])
     assert is_suite(tmp_path)

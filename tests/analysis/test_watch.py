@@ -143,7 +143,7 @@ def test_a_damaged_configuration_is_said_and_waited_for(tmp_path, config):
     assert watch.look().num_done == 2
 
 
-def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
+def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="is a file"):
         Watch(tmp_path / "file")

@@ -282,7 +282,7 @@ def test_unavailable_arms_are_never_chosen():
         bandit.select(np.ones((1, 4)), np.zeros(3, dtype=bool))
 
 
-def test_nan_is_no_observation_and_other_misuse_is_refused():
+def test_nan_is_not_an_observation_and_other_misuse_is_refused():
     bandit = LinUCB(2, 3)
     selection = bandit.select(np.ones((2, 3)))
     with pytest.raises(ValueError, match="2 rows"):

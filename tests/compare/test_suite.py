@@ -34,7 +34,7 @@ SUITE = {
 }
 
 
-def test_a_configuration_of_train_is_no_suite(tmp_path):
+def test_a_configuration_of_train_is_not_a_suite(tmp_path):
     (tmp_path / "run.toml").write_text('[policy]\nmodel = "org/policy"\n[data]\ntype = "embedded"\n')
     with pytest.raises(ConfigError, match=r"configuration of laser train, not a suite; .* base = 'run\.toml'"):
         load_suite(tmp_path / "run.toml")

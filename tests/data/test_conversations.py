@@ -72,7 +72,7 @@ def test_an_answer_that_is_not_used_stays_in_the_metadata(tmp_path):
     assert prompt.metadata == {"messages": [HI, HELLO]}
 
 
-def test_parquet_s_nulls_are_no_fields(tmp_path):
+def test_parquet_s_nulls_are_not_fields(tmp_path):
     """A struct column gives every message all fields that any has."""
     datasets.Dataset.from_list([{"prompt": WEATHER}]).to_parquet(tmp_path / "p.parquet")
     (prompt,) = load_file(tmp_path / "p.parquet")

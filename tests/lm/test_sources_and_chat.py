@@ -118,7 +118,7 @@ def test_devices_and_precisions():
         choose_device("cuda:63")
 
 
-def test_a_language_model_is_no_classifier_without_its_head(tmp_path):
+def test_a_language_model_is_not_a_classifier_without_its_head(tmp_path):
     """Transformers would make up a random head and score with it."""
     with pytest.raises(ModelError, match=r"not a sequence classifier: it lacks the weights score\.weight"):
         load_classifier(str(save_model(tmp_path / "m")), device=CPU, dtype=torch.float32)
@@ -145,7 +145,7 @@ def test_control_tokens_in_a_message_stay_text(content):
     assert tokenizer.decode(ids) == f"<|im_start|>user {content}<|im_end|><|im_start|>assistant "
 
 
-def test_words_that_were_added_are_no_control_tokens_and_leave_a_message_to_the_template():
+def test_added_words_are_not_control_tokens_and_leave_a_message_to_the_template():
     """Gemma adds line breaks and tags; a message with one is rendered like any other, trimmed if the template trims."""
     tokenizer = make_tokenizer(chat_template=TEMPLATE.replace("m['content']", "m['content'] | trim"))
     before = encode_prompt(tokenizer, ({"role": "user", "content": "a<b> \n"},))

@@ -86,7 +86,7 @@ def test_the_judge_sees_both_and_braces_stay():
     ],
     ids=str,
 )
-def test_what_is_no_verdict_is_no_number(answer, problem):
+def test_a_reply_without_a_verdict_has_no_number(answer, problem):
     verdicts, _, _ = ask(lambda *_: answer, questions())
     assert verdicts[0].problem == problem
     assert math.isnan(verdicts[0].first)
@@ -108,7 +108,7 @@ def test_failures_spare_the_others_and_a_rerun_asks_only_for_them(tmp_path):
         assert len(server.asked) == 6
 
 
-def test_a_reply_that_is_no_completion_is_asked_for_again(tmp_path):
+def test_an_invalid_completion_is_requested_again(tmp_path):
     with serving(lambda path, payload, number: {} if number == 0 else reply("A")) as server:
         for problem in ("failed", None):
             endpoint = CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite")

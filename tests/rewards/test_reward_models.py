@@ -176,7 +176,7 @@ def test_similarity_is_the_cosine_of_mean_pooled_states(tmp_path):
     assert np.isfinite(scores[1]).all()
 
 
-def test_functions_get_flat_lists_and_none_is_no_opinion():
+def test_functions_get_flat_lists_and_none_means_no_opinion():
     seen = []
 
     def score(prompts, responses):

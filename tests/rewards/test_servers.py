@@ -84,7 +84,7 @@ def test_a_broken_contract_is_a_sentence(reply, words):
         HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
 
 
-def test_null_and_nan_are_no_scores():
+def test_null_and_nan_are_not_scores():
     with serving(lambda path, payload, number: b'{"scores": [null, NaN, 3]}') as server:
         first, second, _ = HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
     assert np.isnan(first).all()
@@ -126,7 +126,7 @@ def sleepless(server, cache):
 
 
 @pytest.mark.parametrize("failure", [500, "hang up", b"<html>", {"choices": []}])
-def test_a_request_that_fails_is_no_score_and_asked_again_next_time(tmp_path, failure):
+def test_a_failed_request_has_no_score_and_is_sent_again_next_time(tmp_path, failure):
     texts = [f"response {row}" for row in range(9)]
     with serving(lambda path, payload, number: failure if number in (2, 5) else rate("4")) as server:
         pool = RewardPool([Arm("judge", lambda: sleepless(server, tmp_path / "c.sqlite"))])

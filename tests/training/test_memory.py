@@ -261,7 +261,7 @@ def test_what_torch_raises_puts_a_reward_model_in_quarantine(error, where):
     assert pool.available_K.tolist() == [False, True]
 
 
-def test_a_lost_process_is_no_failure_of_a_reward_model():
+def test_a_lost_process_is_not_a_failure_of_a_reward_model():
     lost = LostProcessError("another process of the run is gone; resume the run")
     pool = RewardPool([Arm("own", lambda: Own(lost))], quarantine=Quarantine(1, max_failures=2))
     with pytest.raises(LostProcessError):
@@ -269,7 +269,7 @@ def test_a_lost_process_is_no_failure_of_a_reward_model():
     assert pool.available_K.all()
 
 
-def test_memory_that_runs_out_between_processes_is_no_lost_process():
+def test_memory_that_runs_out_between_processes_is_not_a_lost_process():
     with pytest.raises(RuntimeError) as raised:
         collective(lambda: torch.empty(2**60, dtype=torch.uint8, device="cpu"))
     assert is_out_of_memory(raised.value)

@@ -107,7 +107,7 @@ def test_no_reply_of_a_sampling_server_is_more_than_responses_or_a_sentence(poli
 
 
 @pytest.mark.parametrize("logp", [math.nan, -math.inf, math.inf, 3.0, "-1e999", "-1", None, True])
-def test_what_is_no_log_prob_of_a_token_is_refused(policy, logp):
+def test_an_invalid_log_prob_is_refused(policy, logp):
     generator = VllmGenerator(policy, Canned(None), model="m", adapter_folder=None)
     logps = {"token_logprobs": [-0.5, logp]}
     choice = {"index": 0, "token_ids": [5, 6], "logprobs": logps, "finish_reason": "stop"}

@@ -80,7 +80,7 @@ def test_numbers_of_any_kind_are_scores(given):
     assert pool_of(lambda responses: given).score(0, PROMPTS, RESPONSES)[0].tolist() == [1, 2]
 
 
-def test_none_is_no_opinion():
+def test_none_means_no_opinion():
     scores = pool_of(lambda responses: [[None, 2]]).score(0, PROMPTS, RESPONSES)[0]
     assert np.isnan(scores[0])
     assert scores[1] == 2
