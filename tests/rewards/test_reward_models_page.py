@@ -119,7 +119,12 @@ def pool(tmp_path):
 
 @pytest.mark.slow
 def test_a_pool_of_every_kind_trains(tmp_path, pool):
-    table = make_table(tmp_path, training={"iterations": 1, "batches_per_iteration": 5}, split={"train": 12, "dev": 2})
+    table = make_table(
+        tmp_path,
+        training={"iterations": 1, "batches_per_iteration": 5},
+        generation={"max_new_tokens": 24},  # enough that some responses end early: equal lengths are ties
+        split={"train": 12, "dev": 2},
+    )
     order = [model["name"] for model in pool]
     table["rewards"] = {"models": pool}
     table["selector"] = {"type": "sequential", "order": order, "switch": "batch"}

@@ -25,6 +25,9 @@ from laser.rewards.metrics.perplexity import PerplexityRM
 from laser.rewards.metrics.roscoe import SUPERVISED, UNSUPERVISED, Chain
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.metrics.text import DistinctNgrams, Format, Length, count_words, on_responses
+from laser.rewards.pool import Arm, QuarantinedError, RewardPool
+from laser.rewards.quarantine import Quarantine
+from laser.rewards.similarity import SimilarityRM
 from laser.wiring.rewards import check_reward_model, reward_fingerprints
 from laser.wiring.scorers import build_text_metric
 from tiny import make_model, make_prompt, make_tokenizer, save_model
@@ -253,6 +256,43 @@ def test_a_step_beyond_the_window_is_not_scored_but_counted():
     assert np.isfinite(scores[0]).tolist() == [True, False]
     assert np.isnan(scores[1][0])
     assert rm.take_too_long() == 2
+
+
+SILENT = {
+    "no reference": (lambda: RoscoeRM(*tiny_encoder(), metric="hallucination"), "q", ["Two.", "Three."]),
+    "blank reference": (lambda: RoscoeRM(*tiny_encoder(), metric="missing_step", reference_key="r"), "q", ["Two."]),
+    "prompt without words": (lambda: RoscoeRM(*tiny_encoder(), metric="faithfulness_token"), "?!", ["Two."]),
+    "chain without words": (lambda: RoscoeRM(*tiny_encoder(), metric="repetition_step"), "q", ["?", "...", ""]),
+    "perplexity of a chain": (lambda: PerplexityRM(make_model(), make_tokenizer()), "q", ["?", "\n"]),
+    "perplexity of steps": (lambda: PerplexityRM(make_model(), make_tokenizer(), unit="step"), "q", ["...", ""]),
+    "similarity": (lambda: SimilarityRM(*tiny_encoder()), "q", [" ", ""]),
+    "length": (lambda: build_text_metric(section(metric="length")), "q", [" ", "\n"]),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_nothing_to_say_about_a_call_is_no_opinion_and_not_a_failure(case):
+    build, text, responses = SILENT[case]
+    pool = RewardPool([Arm("m", build)], quarantine=Quarantine(1, max_failures=1))
+    for _ in range(3):
+        assert np.isnan(pool.score(0, [make_prompt(text)], [responses])[0]).all()
+    usage = pool.usage()["m"]
+    count = 3 * len(responses)
+    assert (usage["abstained"], usage["unscored"], usage["too_long"]) == (count, count, 0)
+    assert pool.available_K.all()
+    (warning,) = pool.take_warnings()
+    assert "had no opinion on any of" in warning
+
+
+@pytest.mark.parametrize("metric", ["faithfulness_step", "hallucination"])
+def test_only_texts_beyond_the_window_are_a_failure_of_the_model(metric):
+    pool = RewardPool(
+        [Arm("m", lambda: RoscoeRM(*tiny_encoder(), metric=metric))], quarantine=Quarantine(1, max_failures=1)
+    )
+    pool.score(0, [make_prompt("q", answer="Two.")], [["x" * 70]])
+    assert (pool.usage()["m"]["abstained"], pool.usage()["m"]["too_long"]) == (0, 1)
+    with pytest.raises(QuarantinedError):
+        pool.score(0, [make_prompt("q", answer="Two.")], [["x" * 70]])
 
 
 @pytest.mark.parametrize("unit", ["chain", "step"])

@@ -24,7 +24,8 @@ def export_prompts(prompts: Sequence[Prompt], path: Path) -> int:
 
     Raises:
         ConfigError: The file exists.
-        DataError: It cannot be written.
+        RunDirectoryError: Its folder cannot be written to.
+        DataError: Writing fails.
     """
     distinct: dict[str, Prompt] = {}
     for prompt in prompts:
@@ -41,7 +42,8 @@ def export_pairs(pairs: Sequence[Preference], path: Path) -> int:
 
     Raises:
         ConfigError: The file exists.
-        DataError: It cannot be written.
+        RunDirectoryError: Its folder cannot be written to.
+        DataError: Writing fails.
     """
     _write(path, [_row(pair.prompt, {"chosen": pair.chosen, "rejected": pair.rejected}) for pair in pairs])
     return len(pairs)

@@ -27,6 +27,7 @@ class SimilarityRM(Weighted):
         super().__init__([model])
         self._encoder: TextEncoder | None = TextEncoder(model, tokenizer, max_batch_tokens=max_batch_tokens)
         self._num_too_long = 0
+        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for an empty response and where a text is beyond the window."""
@@ -44,6 +45,11 @@ class SimilarityRM(Weighted):
         count, self._num_too_long = self._num_too_long, 0
         return count
 
+    def take_abstained(self) -> int:
+        """Responses it had no opinion on since the last call: a blank response or prompt."""
+        count, self._num_abstained = self._num_abstained, 0
+        return count
+
     def release(self) -> None:
         """Drop the weights."""
         super().release()
@@ -51,6 +57,7 @@ class SimilarityRM(Weighted):
 
     def _cosine(self, embeddings: Mapping[str, Embedding | None], first: str, second: str) -> float:
         if first not in embeddings or second not in embeddings:  # blank
+            self._num_abstained += 1
             return float("nan")
         one, other = embeddings[first], embeddings[second]
         if one is None or other is None:

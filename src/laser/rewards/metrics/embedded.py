@@ -51,12 +51,13 @@ class RoscoeRM(Weighted):
         self._whole = metric in _WHOLE
         self._reference_key = reference_key
         self._num_too_long = 0
+        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`.
 
-        NaN for a response without words, for one whose prompt has no reference where the metric needs one, and where
-        a text is beyond the window.
+        NaN for a response without words and for one whose prompt has no reference where the metric needs one: the
+        metric abstains. NaN also where a text is beyond the window.
         """
         assert self._encoder is not None
         references = [self._reference(prompt) for prompt in prompts]
@@ -75,6 +76,11 @@ class RoscoeRM(Weighted):
     def take_too_long(self) -> int:
         """Responses that did not fit the window, or whose prompt or reference did not, since the last call."""
         count, self._num_too_long = self._num_too_long, 0
+        return count
+
+    def take_abstained(self) -> int:
+        """Responses it had no opinion on since the last call: a text or reference without words."""
+        count, self._num_abstained = self._num_abstained, 0
         return count
 
     def release(self) -> None:
@@ -104,6 +110,7 @@ class RoscoeRM(Weighted):
     def _score(self, chains: Sequence[_MaybeChain]) -> float:
         reasons = [chain for chain in chains if isinstance(chain, str)]
         if "blank" in reasons:
+            self._num_abstained += 1
             return float("nan")
         if reasons:
             self._num_too_long += 1

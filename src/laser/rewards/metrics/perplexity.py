@@ -55,6 +55,7 @@ class PerplexityRM(Weighted):
         self._layout = choose_layout(model)
         self._window = window_of(model.config)
         self._num_too_long = 0
+        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for one without words and for one beyond the window."""
@@ -76,6 +77,11 @@ class PerplexityRM(Weighted):
         count, self._num_too_long = self._num_too_long, 0
         return count
 
+    def take_abstained(self) -> int:
+        """Responses it had no opinion on since the last call: those without words."""
+        count, self._num_abstained = self._num_abstained, 0
+        return count
+
     def release(self) -> None:
         """Drop the weights."""
         super().release()
@@ -84,6 +90,7 @@ class PerplexityRM(Weighted):
     def _encoded(self, text: str) -> list[list[int]]:
         """Token ids of the steps, or of the whole; none for a text without words and for one that does not fit."""
         steps = split_steps(text)
+        self._num_abstained += not steps
         if self._unit == "chain":
             steps = [text] if steps else []
         chain = [encode_text(self._tokenizer, step) for step in steps]
