@@ -33,7 +33,7 @@ INSTEAD = {
     r"at hand": "available",
     r"lies?": "is, or is stored",
     r"beside": "next to",
-    r"Weightless": "a name that says what it does",
+    r"(?<!name of `)Weightless": "a name that says what it does",
     r"own_\w+": "custom_*",
     r"(?<!there )(is|are|was|were) no (?!longer|more|other)\w+": "is not a",
 }
