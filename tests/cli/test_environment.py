@@ -1,11 +1,17 @@
 """What every command that loads models sets up first."""
 
+import json
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
+import pytest
+
 import laser.cli
 from laser.cli import environment
+from runs import make_table
 
 
 def test_what_the_user_has_set_stays_and_libraries_are_quiet(monkeypatch):
@@ -36,3 +42,33 @@ def test_no_command_sets_up_only_a_part_of_it():
         "train_classifier",
     }
     assert [name for name, text in files.items() if "ENVIRONMENT.items()" in text] == ["environment"]
+
+
+@pytest.mark.slow
+def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
+    sections = [f"{name}={_inline(value)}" for name, value in table.items()]
+    (tmp_path / "run.toml").write_text("\n".join(sections))
+    unset = {name: value for name, value in os.environ.items() if name not in environment.ENVIRONMENT}
+    done = subprocess.run(
+        [sys.executable, "-m", "laser", "train", "run.toml", "--out", "run"],
+        cwd=tmp_path,
+        env=unset,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    said = done.stdout.decode()
+    assert done.returncode == 0, said
+    assert "iteration 1 batch 1" in said
+    assert "\r" not in said
+    assert "it/s" not in said
+    assert "Loading weights" not in said
+
+
+def _inline(value):
+    """A value of TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else json.dumps(value)

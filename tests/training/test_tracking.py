@@ -10,9 +10,9 @@ from accelerate.tracking import GeneralTracker
 
 from laser.commands.train import resume, train
 from laser.config import parse_config
-from laser.core.errors import ConfigError
+from laser.core.errors import ConfigError, RunDirectoryError
 from laser.training.progress import Silent
-from laser.training.tracking import Tracking, batch_numbers, evaluation_numbers
+from laser.training.tracking import Tracking, batch_numbers, evaluation_numbers, read_marks
 from laser.wiring.tracking import flatten
 from runs import make_table, steps
 
@@ -232,3 +232,12 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_continue(tmp_path):
 def test_a_configuration_is_sent_by_path_without_names_of_keys():
     config = {"a": {"b": 1, "c": None}, "models": [{"name": "x", "api_key_env": "KEY", "url": "u"}, 3]}
     assert flatten(config) == {"a.b": 1, "models.x.name": "x", "models.x.url": "u", "models.1": 3}
+
+
+@pytest.mark.parametrize(
+    "marks", [{"batches": "3"}, {"batches": None}, {"evaluations": [1]}, {"ids": ["a"]}, {"ids": {"wandb": 3}}]
+)
+def test_marks_of_other_types_are_a_sentence(tmp_path, marks):
+    (tmp_path / "tracking.json").write_text(json.dumps(marks))
+    with pytest.raises(RunDirectoryError, match=r"tracking\.json does not hold .*; delete it, then resume"):
+        read_marks(tmp_path / "tracking.json")

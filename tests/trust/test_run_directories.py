@@ -1,6 +1,7 @@
 """Run directories that are damaged, from another version, or a stranger's: a sentence, or the same result."""
 
 import json
+import os
 import random
 import shutil
 import stat
@@ -13,11 +14,16 @@ import pytest
 import laser
 from counted import count, times
 from laser.analysis.report import write_report
+from laser.commands.best_of_n import best_of_n
+from laser.commands.label import label
+from laser.config import parse_config
 from laser.core.errors import ConfigError, LaserError, RunDirectoryError
+from laser.core.outputs import results_file
 from laser.core.types import Response
 from laser.training import signature
 from laser.training.checkpoint import Cursor, _own_digest, load_checkpoint, newest_checkpoint, save_checkpoint
 from laser.training.pending import PendingResponses
+from laser.training.progress import Silent
 from laser.wiring import build_contexts
 from laser.wiring.selection import build_selector
 from runs import FUNCTIONS, essence, make_table, same_adapter
@@ -395,3 +401,23 @@ def test_a_reward_function_may_change_the_working_directory(tmp_path, monkeypatc
     result = laser.train(table, "run")
     assert result.path == tmp_path / "run"
     assert (tmp_path / "run" / "summary.json").is_file()
+
+
+class Moving(Silent):
+    """A progress display that changes the working directory after every batch."""
+
+    def batch(self, record):
+        os.chdir("/")
+
+
+def test_results_stay_where_out_was_when_the_working_directory_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(make_table(tmp_path, "vowels", selector={"type": "random"}, split={"train": 4, "test": 2}))
+    report = label(config, "labels", progress=Moving())
+    assert report.num_pairs > 0
+    assert (tmp_path / "labels" / "summary.json").is_file()
+    monkeypatch.chdir(tmp_path)
+    best_of_n(config, "best", {"random": config}, note=lambda _: os.chdir("/"))
+    assert (tmp_path / "best" / "results.json").is_file()
+    monkeypatch.chdir(tmp_path)
+    assert results_file("results.json") == tmp_path / "results.json"

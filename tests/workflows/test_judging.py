@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import re
 import threading
@@ -12,7 +13,7 @@ import pytest
 import laser
 from laser.commands.judge import win_rates
 from laser.config.judge import JudgeConfig, load_judge
-from laser.core.errors import ConfigError, DataError, LaserError, ServerError
+from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryError, ServerError
 from runs import make_table
 from servers import serving
 
@@ -310,6 +311,27 @@ def test_files_without_responses(tmp_path):
         win_rates([good, bad], settings)
     with pytest.raises(DataError, match="does not exist"):
         win_rates([good, tmp_path / "none.jsonl"], settings)
+
+
+@pytest.mark.parametrize("name", ["r.replies.sqlite", "r.replies.sqlite-journal", "r.replies.sqlite-wal"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "hard", "fifo"])
+def test_planted_files_of_replies_are_refused_and_not_touched(tmp_path, two, name, kind):
+    (tmp_path / "out").mkdir()
+    victim, planted = tmp_path / "victim", tmp_path / "out" / name
+    victim.write_bytes(b"")  # SQLite takes an empty file for a new database
+    match kind:
+        case "link":
+            planted.symlink_to(victim)
+        case "dangling":
+            planted.symlink_to(tmp_path / "new")
+        case "hard":
+            planted.hardlink_to(victim)
+        case _:
+            os.mkfifo(planted)
+    with pytest.raises(RunDirectoryError, match=f"cannot use .*{name} .*link|not a regular file"):
+        win_rates(two, JudgeConfig(url="http://127.0.0.1:1", model="j"), out=tmp_path / "out" / "r.json")
+    assert victim.read_bytes() == b""
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_judges_settings(tmp_path):

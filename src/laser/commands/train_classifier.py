@@ -62,7 +62,7 @@ def train_classifier(
     Raises:
         LaserError: The pairs do not distinguish the reward models, or something cannot be read or written.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     check_free(out)
     if config.context.normalization in ("standardize", "unit"):
         raise ConfigError(
