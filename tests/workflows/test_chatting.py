@@ -118,7 +118,7 @@ def test_a_reward_model_can_be_forced(run):
     turn = Chat(run, best_of=4, reward_model="short", overrides=LONG).say("hello")
     assert [(one.name, one.weight, one.probability) for one in turn.arms] == [("short", 1.0, None)]
     assert list(turn.scores) == [-len(text) for text in turn.candidates]
-    with pytest.raises(ConfigError, match="there are likelihood, vowels, short"):
+    with pytest.raises(ConfigError, match="choose likelihood, vowels, short"):
         Chat(run, best_of=4, reward_model="shorter")
     with pytest.raises(ConfigError, match="add --best-of"):
         Chat(run, reward_model="short")
