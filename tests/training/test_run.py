@@ -1,5 +1,6 @@
 """Whole tiny runs: Algorithm 1 on a random Llama, resumed after SIGKILL at every phase, in both sampling modes."""
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import pytest
 from peft import PeftModel
 
 import laser
+from laser.cli.progress import PlainProgress
+from laser.cli.terminal import SafeConsole
 from laser.config.schema import TrainingConfig
 from laser.core.errors import ConfigError, RunDirectoryError
 from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
@@ -41,6 +44,26 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["libraries"]["torch"]
     PeftModel.from_pretrained(make_model(), tmp_path / "run" / "adapter")
     assert sum(sum(counts.values()) for counts in result.summary.utilization.values()) == 12
+
+
+@pytest.mark.parametrize("labels", ["gold", "consensus"])
+def test_what_the_probe_found_is_shown_before_training_and_in_the_summary(tmp_path, labels):
+    written = io.StringIO()
+    signal = {"type": "probe", "labels": labels, "prompts_per_category": 4}
+    training = {"iterations": 1, "batches_per_iteration": 1}
+    table = make_table(tmp_path, "vowels", "short", signal=signal, training=training, split={"train": 32, "dev": 0})
+    laser.train(table, tmp_path / "run", progress=PlainProgress(SafeConsole(file=written, width=300)))
+    lines = written.getvalue().splitlines()
+    probe = json.loads((tmp_path / "run" / "summary.json").read_text())["probe"]
+    assert probe["labels"] == labels
+    assert len(probe["accuracy"]) > 1
+    batch = next(index for index, line in enumerate(lines) if line.startswith("iteration 1 batch 1"))
+    for category, found in probe["accuracy"].items():
+        assert list(found) == ["likelihood", "vowels", "short"]
+        shown = next(line for line in lines[:batch] if line.startswith(f"probe [{category}]"))
+        one = found["vowels"]
+        assert one["low"] <= one["accuracy"] <= one["high"]
+        assert f"vowels {one['accuracy']:.2f} [{one['low']:.2f}, {one['high']:.2f}] of {one['pairs']} pairs" in shown
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
@@ -196,6 +219,7 @@ MEMORIES = {
     "forgetting": {"selector": {"type": "forgetting", "rule": "adaptive"}, "training": {"bandit_loss": "decrease"}},
     "neural": {"selector": {"type": "neural_ucb", "hidden": [8, 4]}},
     "online": {"selector": {"type": "online_ensemble"}, "rewards": {"combine": "zscore"}},
+    "scaled": {"selector": {"type": "ensemble"}, "rewards": {"combine": "scaled"}},
     "agreeing": {"selector": {"type": "ensemble"}, "rewards": {"combine": "agreement"}},
     "dropout": {"policy": {"lora": {"rank": 4, "dropout": 0.2}}},
     "sequential": {"selector": {"type": "sequential", "switch": "iteration"}},

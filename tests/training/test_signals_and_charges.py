@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 
+from laser.bandits.base import StateVersionError
 from laser.bandits.baselines import UniformRandom
 from laser.bandits.feedback import ZScoreFeedback
 from laser.bandits.linucb import LinUCB
 from laser.config.schema import GenerationConfig
 from laser.config.selection import ProbeSignal
 from laser.core.state import load_state, save_state
+from laser.core.statistics import wilson_interval
 from laser.core.types import Batch, Pair, Prompt, Response, Selection
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
+from laser.training.consensus import consensus, consensus_gaps
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.training.probe import Probe
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, mixed
@@ -152,14 +155,130 @@ def test_a_reward_model_that_was_away_is_measured_and_taught_once_it_is_back(lab
     assert probe.measure(*given(charges)) > 0.4
 
 
-def test_consensus_is_the_order_of_the_summed_scores():
+def consensus_probe(functions, **changes):
+    arms = [Arm(name, lambda name=name, f=f: FunctionRM(f, name)) for name, f in functions.items()]
+    pool = RewardPool(arms, max_resident=len(arms))
+    probe = make_probe(pool, Replies(), labels="consensus", **changes)
+    probe.prepare(0, UniformRandom(len(arms)), contexts)
+    return probe, pool
+
+
+def accuracies(probe, num_arms, prompts=((0,), (1,))):
+    return probe.measure(*given([Charge(arm, rows, (), True) for rows in prompts for arm in range(num_arms)]))
+
+
+def test_consensus_is_the_order_of_the_scaled_scores():
     """Lengths 3, 2, 9: "long" and "short" cancel, so what "knows_even" says decides; its own agreement is perfect."""
-    pool = make_pool()
-    probe = make_probe(pool, Replies(), labels="consensus")
-    probe.prepare(0, UniformRandom(3), contexts)
-    charges = [Charge(arm, (0,), (), True) for arm in range(3)]
-    np.testing.assert_allclose(probe.measure(*given(charges)), [0.5, 0.5, 1.0])
-    assert pool.num_scored() == {"long": 6, "short": 6, "knows_even": 6}
+    probe, pool = consensus_probe({"long": long, "short": short, "knows_even": knows_even})
+    np.testing.assert_allclose(accuracies(probe, 3), [0.5, 0.5, 1.0] * 2)
+    assert pool.num_scored() == {"long": 12, "short": 12, "knows_even": 12}, "all categories at once"
+
+
+@pytest.mark.parametrize("factor", [100.0, 1e-9, 3.7, 1e200])
+@pytest.mark.parametrize("name", ["long", "short", "knows_even"])
+def test_the_unit_of_a_reward_model_does_not_change_the_consensus(name, factor):
+    functions = {"long": long, "short": short, "knows_even": knows_even}
+    before = accuracies(consensus_probe(functions)[0], 3)
+    unscaled = functions[name]
+    functions[name] = lambda prompts, responses: [factor * score for score in unscaled(prompts, responses)]
+    np.testing.assert_array_equal(accuracies(consensus_probe(functions)[0], 3), before)
+
+
+@pytest.mark.parametrize("opinion", [None, 0.1, -1e6])
+def test_a_reward_model_without_an_opinion_or_a_spread_takes_nothing_from_the_others(opinion):
+    functions = {"long": long, "knows_even": knows_even}
+    before = accuracies(consensus_probe(functions)[0], 2)
+    more = functions | {"extra": lambda prompts, responses: [opinion] * len(responses)}
+    after = accuracies(consensus_probe(more)[0], 3)
+    np.testing.assert_array_equal(after.reshape(2, 3)[:, :2].ravel(), before)
+    assert np.isnan(after[2]) if opinion is None else after[2] == 0.5, "all ties"
+
+
+def test_a_reward_model_without_an_opinion_in_one_category_is_taught_in_the_other():
+    def only_even(prompts, responses):
+        rows = zip(prompts, responses, strict=True)
+        return [len(text) if prompt.category == "even" else None for prompt, text in rows]
+
+    arms = [Arm("long", lambda: FunctionRM(long, "long")), Arm("only", lambda: FunctionRM(only_even, "only"))]
+    pool, selector = RewardPool(arms, max_resident=2), LinUCB(2, 2, alpha=0.1, ridge=0.01)
+    probe = make_probe(pool, Replies(), labels="consensus", warm_start=True)
+    probe.prepare(0, selector, contexts)
+    assert selector.pulls_K.tolist() == [4, 2]
+    np.testing.assert_array_equal(accuracies(probe, 2), [1.0, 1.0, 1.0, np.nan])
+    assert pool.num_scored() == {"long": 12, "only": 12}
+
+
+def test_consensus_values_by_hand():
+    """Deviations -1, 0, 1 in unit 0.5 and 4, -2, -2 in unit 2; counts 5, 2, 2 with deviation sqrt(2)."""
+    scores = np.array([[1.0, 2.0, 3.0], [9.0, 3.0, 3.0], [np.nan, np.nan, np.nan], [7.0, 7.0, 7.0]])
+    values = consensus(scores, np.array([0.5, 2.0, 0.0, 0.0]), np.array([5.0, 2.0, 2.0]))
+    own = 2 * np.array([2.0, -1.0, -1.0]) / (np.sqrt(2) + 0.3)
+    np.testing.assert_allclose(values, np.array([-2 + 2, 0 - 1, 2 - 1]) + own)
+    missing = consensus(np.array([[1.0, np.nan, 3.0]]), np.array([1.0]), np.array([1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(missing, [-1.0, 0.0, 1.0])
+
+
+def test_what_the_policy_says_most_often_is_one_more_voter():
+    """Without any reward model that has a spread, the order is that of the counts: "no" 4, "yes" 2, "maybe not" 1."""
+
+    class Often:
+        def generate(self, prompts, **rest):
+            texts = ["no"] * 4 + ["yes"] * 2 + ["maybe not"]
+            return [[Response((1,), text, (), True) for text in texts] for _ in prompts]
+
+    def as_often(prompts, responses):
+        return [{"no": 3.0, "yes": 2.0, "maybe not": 1.0}[text] for text in responses]
+
+    arms = [Arm("constant", lambda: FunctionRM(lambda prompts, responses: [0.3] * len(responses), "constant"))]
+    probe = make_probe(RewardPool(arms), Often(), labels="consensus")
+    probe.prepare(0, UniformRandom(1), contexts)
+    probe.measure(*given([Charge(0, (0,), (), True)]))
+    state = probe.state_dict()
+    assert [row[3] for row in state["items"]["even"]] == [[1, 4, 2]] * 2, "counts of 'maybe not', 'no', 'yes'"
+    order = consensus(np.full((1, 3), 0.3), np.zeros(1), np.array([1.0, 4.0, 2.0]))
+    assert order.argsort().tolist() == [0, 2, 1]
+    assert consensus_gaps(np.array([1.0, 3.0, 2.0]), order).min() > 0
+
+
+def test_consensus_is_the_same_after_a_checkpoint(tmp_path):
+    functions = {"long": long, "short": short, "knows_even": knows_even}
+    probe, pool = consensus_probe(functions)
+    expected = accuracies(probe, 3)
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make_probe(pool, Replies(), labels="consensus")
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    asked = pool.num_scored()
+    np.testing.assert_array_equal(accuracies(again, 3), expected)
+    assert again.findings() == probe.findings()
+    assert pool.num_scored() == asked
+
+
+def test_the_state_of_another_version_is_refused_with_a_sentence():
+    old = {"iteration": 0, "items": {}, "known": {}, "untaught": []}
+    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 2; use the laser that wrote"):
+        make_probe(make_pool(), Replies()).load_state_dict(old)
+
+
+def test_what_the_probe_found_is_reported_once_with_its_intervals():
+    heard = []
+    section = ProbeSignal(labels="gold", num_responses=3)
+    prompts = {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}
+    sampling = GenerationConfig(max_new_tokens=4)
+    probe = Probe(section, sampling, make_pool(), Replies(), prompts, IS_RIGHT, report=heard.append, seed=0)
+    for _ in range(2):
+        probe.prepare(0, LinUCB(3, 2, alpha=0.1, ridge=0.01), contexts)
+    (findings,) = heard
+    record = findings.as_record()
+    assert record["labels"] == "gold"
+    low, high = wilson_interval(4, 4)
+    assert record["accuracy"]["even"]["knows_even"] == {"accuracy": 1.0, "low": low, "high": high, "pairs": 4}
+    assert record["accuracy"]["odd"]["long"]["accuracy"] == 0.5
+    assert list(findings.lines()) == [
+        "probe [even] accuracy by gold answers: long 0.50 [0.15, 0.85] of 4 pairs; short 0.50 [0.15, 0.85] of 4 pairs; "
+        "knows_even 1.00 [0.51, 1.00] of 4 pairs",
+        "probe [odd] accuracy by gold answers: long 0.50 [0.15, 0.85] of 4 pairs; short 0.50 [0.15, 0.85] of 4 pairs; "
+        "knows_even 0.00 [0.00, 0.49] of 4 pairs",
+    ]
 
 
 def test_pool_agreement_is_the_share_of_others_that_order_alike():

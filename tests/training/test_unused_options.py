@@ -63,12 +63,14 @@ def test_a_run_and_its_plan_say_that_there_is_nothing_to_choose(tmp_path):
     assert "there is nothing to choose" in written.getvalue()
 
 
-@pytest.mark.parametrize("selector", ["linucb", "random", "exp3"])
-def test_combine_without_an_ensemble_is_refused_where_it_would_be_ignored(tmp_path, selector):
+@pytest.mark.parametrize(("selector", "combine"), [("linucb", "zscore"), ("random", "scaled"), ("exp3", "zscore")])
+def test_combine_without_an_ensemble_is_refused_where_it_would_be_ignored(tmp_path, selector, combine):
     table = make_table(tmp_path, "vowels", selector={"type": selector})
-    table["rewards"]["combine"] = "zscore"
+    table["rewards"]["combine"] = combine
     for refusing in (lambda: laser.train(table, tmp_path / "run"), lambda: print_plan(parse_config(table), Console())):
-        with pytest.raises(ConfigError, match=r"rewards\.combine = 'zscore' .* drop rewards\.combine or set selector"):
+        with pytest.raises(
+            ConfigError, match=rf"rewards\.combine = '{combine}' .* drop rewards\.combine or set selector"
+        ):
             refusing()
     assert not (tmp_path / "run").exists()
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from laser.cli.chat import readable
 from laser.cli.progress import LiveProgress, PlainProgress
 from laser.cli.terminal import SafeConsole, make_console, plain, say
+from laser.training.findings import Finding, Findings
 
 SOURCE = Path(__file__).parents[2] / "src" / "laser"
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\x08\r\x00red\u202eder\u2066\x7f\ud800"
@@ -65,11 +66,13 @@ def test_the_displays_of_a_run_are_plain(display):
     console = SafeConsole(file=io.StringIO(), force_terminal=display is LiveProgress, width=200, color_system=None)
     progress = display(console)
     progress.started(iterations=1, batches_per_iteration=2, iteration=0, step=0)
+    progress.probe(Findings("gold", (Finding(HOSTILE, HOSTILE, 1.0, 2), Finding(HOSTILE, HOSTILE, 0.0, 0))))
     progress.batch(record(HOSTILE))
     progress.evaluation({"batches": 1, "accuracy": 0.5, "by_category": {HOSTILE: 0.5}})
     progress.note(HOSTILE)
     progress.close()
     shown = console.file.getvalue()
+    assert "0.50 [0.09, 0.91] of 2 pairs" in shown
     own = {"\x1b", "\r"} if display is LiveProgress else set()  # how the display moves the cursor
     assert not (OBEYED - own) & set(shown)
     assert "\x1b]0" not in shown

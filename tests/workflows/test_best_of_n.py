@@ -105,6 +105,22 @@ def test_every_reward_and_granularity(table, tmp_path, reward, granularity):
     assert 0 <= results[name].value <= 1
 
 
+def test_a_scaled_ensemble_does_not_depend_on_the_units(table, tmp_path):
+    """Multiplied by 1000, lengths decide alone where scores are added as they are, and have their one voice if scaled."""
+    lengths = "\ndef size(prompts, responses):\n    return [len(text) * {} for text in responses]\n"
+    picked = {}
+    for factor in (0.001, 1000):
+        (tmp_path / "judges.py").write_text(KNOWING + lengths.format(factor))
+        table["rewards"]["models"] = [model(tmp_path, "knowing"), model(tmp_path, "size")]
+        for combine in ("raw", "scaled"):
+            table["selector"], table["rewards"]["combine"] = {"type": "ensemble"}, combine
+            config = parse_config(table)
+            out = tmp_path / f"{combine}-{factor}"
+            picked[combine, factor] = best_of_n(config, out, {"ensemble": config})["ensemble"].value
+    assert picked["scaled", 1000] == picked["scaled", 0.001]
+    assert picked["raw", 1000] != picked["raw", 0.001]
+
+
 def test_the_methods_are_those_of_the_paper(table, tmp_path):
     """Table 2 of the paper: Best RM, random, classifier, score, agreement and online ensemble, LASeR."""
     names = [

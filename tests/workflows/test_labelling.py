@@ -49,6 +49,19 @@ def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
     assert (tmp_path / "again" / "part-000000.jsonl").stat().st_mtime_ns == before
 
 
+def test_an_interrupted_job_with_a_scaled_ensemble_goes_on_to_the_same_rows(tmp_path):
+    ensemble = {"selector": {"type": "ensemble"}, "split": {"train": 8, "dev": 0}}
+    table = make_table(tmp_path, "vowels", "short", **ensemble)
+    table["rewards"]["combine"] = "scaled"
+    config = parse_config(table)
+    label(config, tmp_path / "whole")
+    label(config, tmp_path / "again")
+    last = sorted((tmp_path / "again").glob(".part-??????.json"))[-1]
+    last.unlink()
+    label(config, tmp_path / "again")
+    assert rows(tmp_path / "again") == rows(tmp_path / "whole")
+
+
 def test_another_configuration_or_folder_is_refused(config, tmp_path):
     label(config, tmp_path / "pairs")
     with pytest.raises(ConfigError, match="another configuration"):

@@ -16,6 +16,7 @@ from laser.cli.environment import prepare
 from laser.cli.options import ConfigFile, Overrides
 from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
+from laser.training.findings import Findings
 
 
 class Format(StrEnum):
@@ -86,6 +87,11 @@ class LabelLines:
             f"batch {cells['batch']} of {self._total} [{cells['category']}] chosen={cells['chosen']} "
             f"pairs={cells['pairs']} seconds={cells['seconds']}"
         )
+
+    def probe(self, findings: Findings) -> None:
+        """Print a line a category."""
+        for line in findings.lines():
+            self._say(visible(line))
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Print nothing; labeling measures nothing."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from laser.analysis.shown import visible
 from laser.evaluation.unreadable import unreadable_lines
+from laser.training.findings import Findings
 from laser.training.progress import Progress, Silent
 
 _ROWS_SHOWN = 8
@@ -114,6 +115,11 @@ class PlainProgress:
             f"{self._pace.tokens_per_second:.0f} tokens/s elapsed={self._pace.elapsed} eta={self._pace.remaining}"
         )
 
+    def probe(self, findings: Findings) -> None:
+        """Print a line a category."""
+        for line in findings.lines():
+            self._say(visible(line))
+
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Print the dev metric, and at the start of a run which answers cannot be read."""
         self._say(_evaluation_line(record))
@@ -160,6 +166,11 @@ class LiveProgress:
         """Add a row."""
         self._pace.done += 1
         self._rows.append(batch_cells(record))
+
+    def probe(self, findings: Findings) -> None:
+        """Print a line a category above the display."""
+        for line in findings.lines():
+            self._live.console.print(escape(visible(line)), soft_wrap=True)
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Keep the dev metric in view."""

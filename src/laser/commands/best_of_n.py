@@ -8,7 +8,7 @@ an interrupted comparison continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +31,7 @@ from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gol
 from laser.evaluation.unreadable import collect_unreadable, unreadable_lines
 from laser.lm.chat import encode_text
 from laser.rewards.combine import Combination, combine_scores
+from laser.rewards.spreads import deviations_by_arm, spread
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.wiring import build_contexts, build_feedback, build_selector
 from laser.wiring.identity import scored_sources
@@ -258,11 +259,13 @@ def _rerank(
         selector.expire(selection.id)
         weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
         scored += _num_scored(samples, "test", rows, selection.weights_MK)
+        scaled = method.rewards.combine == "scaled"
+        spreads_K = _spreads(samples, selection.used_arms) if scaled else None
         for row, weights_K in zip(rows, weights_BK, strict=True):
             scores_KN = np.full((len(names), len(values[row])), np.nan)
             for arm in np.flatnonzero(weights_K):
                 scores_KN[arm] = samples.scores("test", int(arm))[row]
-            pick = _pick(scores_KN, weights_K, method.rewards.combine)
+            pick = _pick(scores_KN, weights_K, method.rewards.combine, spreads_K)
             picked[row] = values[row].mean() if pick is None else values[row][pick]
             without_choice += pick is None
             chosen += weights_K
@@ -322,11 +325,22 @@ def _gold_nll(samples: ScoredSamples) -> Callable[[int, int], float]:
     return charge
 
 
-def _pick(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination) -> int | None:
+def _spreads(samples: ScoredSamples, used_arms: Iterable[int]) -> FloatArray:
+    """Spread of the scores of each reward model in use over all test prompts, shape (K,); 0 for the others."""
+    spreads_K = np.zeros(len(samples.pool.names))
+    for arm in used_arms:
+        (deviations_M,) = deviations_by_arm([row[None] for row in samples.scores("test", arm)])
+        spreads_K[arm] = spread(deviations_M)
+    return spreads_K
+
+
+def _pick(
+    scores_KN: FloatArray, weights_K: FloatArray, combination: Combination, spreads_K: FloatArray | None = None
+) -> int | None:
     """The response that the weighted reward models like best; None where they score none."""
     if combination == "agreement" and np.count_nonzero(weights_K) > 1:
         return _most_wins(scores_KN, weights_K)
-    return _best(combine_scores(scores_KN, weights_K, combination))
+    return _best(combine_scores(scores_KN, weights_K, combination, spreads_K))
 
 
 def _best(scores_N: FloatArray) -> int | None:

@@ -16,8 +16,15 @@ from laser.core.types import BoolArray, FloatArray, Message, Prompt, Response, S
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
 from laser.rewards.pool import RewardPool
+from laser.rewards.spreads import deviations_by_arm
 from laser.wiring import build_pool
-from laser.wiring.trained import build_frozen, build_streaming_generator, build_trained_policy, read_run
+from laser.wiring.trained import (
+    build_frozen,
+    build_streaming_generator,
+    build_trained_policy,
+    read_run,
+    restore_spreads,
+)
 
 _ACTED_ON = ("policy", "generation")
 _ACTED_ON_TO_SCORE = (*_ACTED_ON, "rewards", "selector")
@@ -164,6 +171,8 @@ class _Scorer:
                 )
             self._forced = self._pool.names.index(reward_model)
             return
+        if self._combination == "scaled":
+            restore_spreads(self._pool, run)
         self._contexts, self._selector = build_frozen(stored, run, policy.context_dim)
         self._moments = self._contexts.state_dict()
 
@@ -187,7 +196,8 @@ class _Scorer:
                 notes.append(str(error))
                 available_K &= weights_K == 0
                 continue
-            scores_N = combine_scores(scores_KN, weights_K, self._combination)
+            self._pool.spreads.add(deviations_by_arm([scores_KN]))
+            scores_N = combine_scores(scores_KN, weights_K, self._combination, self._pool.spreads.values_K)
             break
         picked = int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else 0
         return Turn(

@@ -28,6 +28,7 @@ from laser.core.state import load_state, save_state
 from laser.core.types import Batch, FloatArray, Responses, Selection
 from laser.data.store import digest
 from laser.lm.sources import fingerprint
+from laser.rewards.spreads import deviations_by_arm
 from laser.training.batch import Parts, draw_candidates, embed, orient, prepare_contexts, sample, score, select
 from laser.training.pairs import Candidates, OrientedPairs
 from laser.training.progress import PhaseClock, Progress, Silent
@@ -132,7 +133,7 @@ def label(
     """
     out, progress = Path(out).absolute(), progress or Silent()
     _check_owner(config, out, format)
-    built = build(config, on_tokens=progress.tokens)
+    built = build(config, on_tokens=progress.tokens, on_probe=progress.probe)
     _claim(config, out, format, _sources(config, built))  # only now, so that a failed start leaves no folder behind
     prompts, size = built.splits.train, config.training.batch_size
     starts = range(0, len(prompts), size)
@@ -189,7 +190,7 @@ def _label_batch(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clo
     candidates = draw_candidates(config, batch, responses)
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
-        oriented = orient(config, candidates, scores_BKN, selection)
+        oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
     parts.selector.expire(selection.id)
     rows = list(_rows(batch, selection, responses, oriented, names))
     failed = parts.pool.quarantine.fresh(names)
@@ -201,7 +202,8 @@ def _label_batch(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clo
             for name, counts in parts.pool.usage().items()
         },
         "failed": failed,
-        "quarantine": parts.pool.state_dict(),
+        "quarantine": parts.pool.quarantine.state_dict(),
+        "deviations": deviations_by_arm(scores_BKN) if config.rewards.combine == "scaled" else None,
     }
     with _writing(part.folder):
         if rows:
@@ -241,7 +243,8 @@ def _pass_over(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock
     parts.selector.expire(selection.id)
     if record["failed"]:
         parts.selector.load_state_dict(load_state(part.selector))
-    parts.pool.load_state_dict(record["quarantine"])
+    parts.pool.quarantine.load_state_dict(record["quarantine"])
+    parts.pool.spreads.add(record.get("deviations") or [[]] * len(parts.pool.names))
 
 
 def _left_out(batch: Batch, candidates: Candidates, oriented: OrientedPairs, pairs_per_prompt: int) -> dict[str, int]:

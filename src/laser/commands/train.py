@@ -19,6 +19,7 @@ from laser.core.version import version
 from laser.parallel.ranks import Ranks, joined
 from laser.training.loop import Stop
 from laser.training.loop import train as run_loop
+from laser.training.probe import Probe
 from laser.training.progress import Progress, Silent
 from laser.training.run_directory import RunDirectory, check_free
 from laser.training.signature import is_ours, powers, sign
@@ -82,7 +83,7 @@ def train(
     with joined() as ranks:
         path = ranks.broadcast(Path(out) if out is not None else default_out())
         _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
-        built = build(config, on_tokens=progress.tokens, ranks=ranks)
+        built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
         provenance = {**_provenance(config), "prompts": built.num_prompts}
         stored = config.model_dump(mode="json")
         run = _on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
@@ -129,7 +130,7 @@ def resume(
                     "a new run with --out"
                 )
             _on_main(ranks, lambda: _accept_rewards(run, stored, changed))
-            built = build(stored, on_tokens=progress.tokens, ranks=ranks)
+            built = build(stored, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
         except BaseException:
             run.close()
             raise
@@ -168,7 +169,9 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
             with writing(run.adapter, run.path), replacing_folder(run.adapter) as temporary:
                 built.parts.policy.save_adapter(temporary)
         summary = summarize(run.records("steps"), run.records("evaluations"), built.parts.pool.names)
-        run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage())})
+        signal = built.parts.signal
+        probe = {"probe": signal.findings().as_record()} if isinstance(signal, Probe) else {}
+        run.write_summary({**summary.as_record(), "reward_models": to_json(built.parts.pool.usage()), **probe})
     finally:
         run.close()
     return RunResult(run.path, summary)

@@ -356,10 +356,11 @@ class RewardsConfig(Section):
     recovery_batches: PositiveInt = Field(
         20, description="Batches that a reward model stays in quarantine before it is tried again."
     )
-    combine: Literal["raw", "zscore", "rank", "agreement"] = Field(
+    combine: Literal["raw", "zscore", "rank", "scaled", "agreement"] = Field(
         "raw",
-        description="How an ensemble's scores become one: raw mean (paper), standardised or ranked first, or pair by "
-        "pair by vote. A run whose selector asks one reward model at a time refuses it.",
+        description="How an ensemble's scores become one: raw mean (paper), standardized or ranked within the prompt "
+        "first, scaled by each reward model's own running spread (its unit does not matter), or pair by pair by vote. "
+        "A run whose selector uses one reward model at a time refuses it.",
     )
     candidate_pairs: PositiveInt = Field(
         100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."

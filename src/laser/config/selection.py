@@ -230,7 +230,9 @@ class ProbeSignal(Section):
     type: Literal["probe"] = "probe"
     weight: Weight = 1.0
     labels: Literal["auto", "gold", "consensus"] = Field(
-        "auto", description="gold answers; or the order of the pool's summed scores; auto: gold if there are answers."
+        "auto",
+        description="gold answers; or a consensus: all scores, each reward model's divided by their spread, and how "
+        "often the policy gave the answer; auto: gold if there are answers.",
     )
     warm_start: bool = Field(True, description="Test every reward model first and teach the selector the result.")
     refresh: int = Field(0, ge=0, description="Iterations between fresh answers and measurements; 0: once.")

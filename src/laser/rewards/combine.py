@@ -8,23 +8,32 @@ import numpy as np
 from scipy.stats import rankdata
 
 from laser.core.types import FloatArray
+from laser.rewards.spreads import deviations
 
-Combination = Literal["raw", "zscore", "rank", "agreement"]
+Combination = Literal["raw", "zscore", "rank", "scaled", "agreement"]
 
 
-def combine_scores(scores_KN: FloatArray, weights_K: FloatArray, combination: Combination = "raw") -> FloatArray:
+def combine_scores(
+    scores_KN: FloatArray,
+    weights_K: FloatArray,
+    combination: Combination = "raw",
+    spreads_K: FloatArray | None = None,
+) -> FloatArray:
     """The weighted mean over reward models of one prompt's scores, shape (N,).
 
     A one-hot row of weights gives that model's scores, in whatever scale. With several, raw scores let the model with
     the widest scale dominate (the paper's RM Score Ensemble); standardized over the prompt's responses, or replaced by
-    their ranks, every model has the same say. A model without a finite score for a response takes no part in its mean;
-    where scales differ that shifts a raw mean, so use another combination for models that abstain.
+    their ranks, every model has the same say. Scaled, a model's deviations from the prompt's mean are divided by its
+    own spread over many prompts, so its unit does not matter and strong opinions count for more than weak ones. A model
+    without a finite score for a response takes no part in its mean; where scales differ that shifts a raw mean, so use
+    another combination for models that abstain.
 
     Args:
         scores_KN: Raw scores, shape (K, N).
         weights_K: Weights of the models, summing to 1.
-        combination: "raw", "zscore" or "rank"; "agreement" is decided pair by pair (`orient_by_agreement`), and its
-            scores are mean ranks.
+        combination: "raw", "zscore", "rank" or "scaled"; "agreement" is decided pair by pair (`orient_by_agreement`),
+            and its scores are mean ranks.
+        spreads_K: Spread of each model's scores, for "scaled"; a model whose spread is 0 takes no part.
 
     Returns:
         Shape (N,); NaN where no model with weight has a finite score.
@@ -32,12 +41,27 @@ def combine_scores(scores_KN: FloatArray, weights_K: FloatArray, combination: Co
     arms = np.flatnonzero(weights_K)
     rows = scores_KN[arms]
     if combination != "raw" and len(arms) > 1:
-        standard = _standardized if combination == "zscore" else _ranked
-        rows = np.stack([standard(row) for row in rows])
+        if combination == "scaled":
+            rows = _scaled(rows, np.zeros(len(arms)) if spreads_K is None else spreads_K[arms])
+        else:
+            standard = _standardized if combination == "zscore" else _ranked
+            rows = np.stack([standard(row) for row in rows])
     weights_N = weights_K[arms] @ np.isfinite(rows)
     totals_N = weights_K[arms] @ np.where(np.isfinite(rows), rows, 0.0)
     mean: FloatArray = np.divide(totals_N, weights_N, out=np.full(rows.shape[1], np.nan), where=weights_N > 0)
     return np.where(np.isfinite(rows).all(axis=0), totals_N, mean)  # no rounding where nothing is missing
+
+
+def _scaled(scores_KN: FloatArray, spreads_K: FloatArray) -> FloatArray:
+    """Deviations divided by spreads; 0, which makes ties, where no model has a spread.
+
+    Source: ours, chosen in a pilot with laboratory models.
+    """
+    if not spreads_K.any():
+        return np.where(np.isfinite(scores_KN), 0.0, np.nan)
+    units_K = np.where(spreads_K > 0, spreads_K, np.nan)
+    scaled: FloatArray = np.stack([deviations(row) for row in scores_KN]) / units_K[:, None]
+    return scaled
 
 
 def _standardized(scores_N: FloatArray) -> FloatArray:

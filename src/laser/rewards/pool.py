@@ -18,6 +18,7 @@ from laser.rewards.failures import named
 from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
 from laser.rewards.quarantine import Quarantine
+from laser.rewards.spreads import RunningSpreads
 from laser.rewards.values import as_scores
 
 
@@ -100,6 +101,7 @@ class RewardPool:
     Attributes:
         at: See above; the loop keeps it up to date.
         quarantine: See above.
+        spreads: Running spread of each reward model's scores, for ensembles that scale by it.
 
     Raises:
         RewardModelError: No arm, or two of the same name.
@@ -125,6 +127,7 @@ class RewardPool:
         self._max_parked = max_parked
         self.at = at or TrainingStep()
         self.quarantine = quarantine or Quarantine(len(arms), max_failures=0)
+        self.spreads = RunningSpreads(len(arms))
         self._resident: OrderedDict[int, RewardModel] = OrderedDict()
         self._parked: OrderedDict[int, RewardModel] = OrderedDict()
         self._ranks = ranks or Alone()
@@ -260,12 +263,14 @@ class RewardPool:
                 self._release(*models.popitem())
 
     def state_dict(self) -> StateDict:
-        """The quarantine."""
-        return self.quarantine.state_dict()
+        """The quarantine and the spreads."""
+        return {**self.quarantine.state_dict(), **self.spreads.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
         self.quarantine.load_state_dict(state)
+        if "deviations" in state:  # without them it is of a run that had none
+            self.spreads.load_state_dict(state)
 
     def _judge_scores(self, arm: int, scores: Sequence[FloatArray], abstained: int) -> None:
         """Count responses without a finite score; a call without any is a failure unless the reward model abstained."""

@@ -19,6 +19,7 @@ from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores
 from laser.rewards.pool import QuarantinedError, RewardPool
+from laser.rewards.spreads import RunningSpreads, deviations_by_arm
 from laser.training.charges import arms_of, make_charges
 from laser.training.learner import Learner
 from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
@@ -87,7 +88,7 @@ def run_batch(
     candidates = draw_candidates(config, batch, responses)
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
-        oriented = orient(config, candidates, scores_BKN, selection)
+        oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
     charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
     with clock("train"):
         prompt_ids = parts.policy.encode(batch.prompts)
@@ -211,14 +212,25 @@ def score(
 
 
 def orient(
-    config: RunConfig, candidates: Candidates, scores_BKN: Sequence[FloatArray], selection: Selection
+    config: RunConfig,
+    candidates: Candidates,
+    scores_BKN: Sequence[FloatArray],
+    selection: Selection,
+    spreads: RunningSpreads,
 ) -> OrientedPairs:
-    """Tell chosen from rejected in each pair, by the score of the selected reward model or of the ensemble."""
+    """Tell chosen from rejected in each pair, by the score of the selected reward model or of the ensemble.
+
+    With combine = "scaled", the scores are first added to the running spreads.
+    """
     weights_BK = selection.weights_BK(len(scores_BKN))
     if config.rewards.combine == "agreement":
         return orient_by_agreement(candidates, scores_BKN, weights_BK, config.training.pairs_per_prompt)
+    spreads_K = None
+    if config.rewards.combine == "scaled":
+        spreads.add(deviations_by_arm(scores_BKN))
+        spreads_K = spreads.values_K
     combined = [
-        combine_scores(scores_KN, weights_K, config.rewards.combine)
+        combine_scores(scores_KN, weights_K, config.rewards.combine, spreads_K)
         for scores_KN, weights_K in zip(scores_BKN, weights_BK, strict=True)
     ]
     return orient_pairs(candidates, combined)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from laser.training.findings import Findings
+
 PHASES = ("probe", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
 
 
@@ -27,6 +29,10 @@ class Progress(Protocol):
 
     def batch(self, record: Mapping[str, Any]) -> None:
         """A batch is done; `record` is its line of steps.jsonl."""
+        ...
+
+    def probe(self, findings: Findings) -> None:
+        """A probe has tested the reward models, before they are trained with."""
         ...
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
@@ -51,6 +57,9 @@ class Silent:
         """Do nothing."""
 
     def batch(self, record: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def probe(self, findings: Findings) -> None:
         """Do nothing."""
 
     def evaluation(self, record: Mapping[str, Any]) -> None:

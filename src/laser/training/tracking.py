@@ -12,6 +12,7 @@ import numpy as np
 
 from laser.core.errors import RunDirectoryError
 from laser.core.files import read_json, write_json
+from laser.training.findings import Findings
 from laser.training.progress import Progress
 
 Record = Mapping[str, Any]
@@ -70,6 +71,10 @@ class Tracking:
         number = record["iteration"] * self._batches_per_iteration + record["step"] + 1
         self._report("batches", number, dict(batch_numbers(record, self._names)))
         self._inner.batch(record)
+
+    def probe(self, findings: Findings) -> None:
+        """Pass on."""
+        self._inner.probe(findings)
 
     def evaluation(self, record: Record) -> None:
         """Report the dev metric."""

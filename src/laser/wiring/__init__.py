@@ -25,6 +25,7 @@ from laser.policy.policy import Policy
 from laser.policy.sharded_generation import ShardedGenerator
 from laser.policy.vllm_generation import VllmGenerator
 from laser.training.batch import Parts
+from laser.training.findings import Findings
 from laser.training.learner import Learner
 from laser.training.loop import draw_batches
 from laser.training.losses import Objective
@@ -72,13 +73,18 @@ class Built:
 
 
 def build(
-    config: schema.RunConfig, *, on_tokens: Callable[[int], None] | None = None, ranks: Ranks | None = None
+    config: schema.RunConfig,
+    *,
+    on_tokens: Callable[[int], None] | None = None,
+    on_probe: Callable[[Findings], None] = lambda findings: None,
+    ranks: Ranks | None = None,
 ) -> Built:
     """Load data and models and wire them together.
 
     Args:
         config: The resolved configuration.
         on_tokens: Called with the number of tokens sampled, while sampling.
+        on_probe: Called with what a probe finds, before training with the reward models.
         ranks: The processes of the run; None: this one alone.
 
     Raises:
@@ -107,7 +113,13 @@ def build(
         selector=build_selector(config, contexts, batches_per_iteration=len(draw_batches(config, splits.train, 0))),
         feedback=build_feedback(config.feedback),
         signal=build_signal(
-            config, pool, generator, room.probe, lambda dev: build_evaluation(config, generator, dev), splits.dev
+            config,
+            pool,
+            generator,
+            room.probe,
+            lambda dev: build_evaluation(config, generator, dev),
+            splits.dev,
+            on_probe=on_probe,
         ),
         learner=build_learner(config.training, policy, ranks),
         ranks=ranks,

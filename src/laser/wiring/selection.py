@@ -27,6 +27,7 @@ from laser.evaluation.accuracy import Accuracy
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
+from laser.training.findings import Findings
 from laser.training.probe import Probe
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
@@ -171,8 +172,10 @@ def build_signal(
     probe: Mapping[str, Sequence[Prompt]],
     evaluation: Callable[[Sequence[Prompt]], Evaluate | None],
     dev: Sequence[Prompt],
+    *,
+    on_probe: Callable[[Findings], None] = lambda findings: None,
 ) -> Signal:
-    """Make the grounded signal.
+    """Make the grounded signal; `on_probe` receives what a probe finds.
 
     Raises:
         DataError: It needs gold answers that the dev prompts do not have.
@@ -204,5 +207,6 @@ def build_signal(
                 probe,
                 is_right,
                 gold_format="{answer}" if config.evaluation.answer == "whole" else "Final answer: {answer}",
+                report=on_probe,
                 seed=config.seed,
             )

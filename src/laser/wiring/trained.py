@@ -14,6 +14,7 @@ from laser.core.files import check_inside, file_digest, read_json
 from laser.core.state import load_state
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
+from laser.rewards.pool import RewardPool
 from laser.training.checkpoint import newest_checkpoint
 from laser.training.signature import is_ours, powers
 from laser.wiring import build_contexts, build_generator, build_policy, build_selector
@@ -100,6 +101,21 @@ def build_streaming_generator(
     if section.engine == "transformers":
         return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_draw=on_draw)
     return build_generator(section, policy)
+
+
+def restore_spreads(pool: RewardPool, run: Path) -> None:
+    """Give a pool the spreads of its reward models' scores as a run ended.
+
+    Raises:
+        RunDirectoryError: The run has no checkpoint, or one of another pool.
+    """
+    folder = newest_checkpoint(run / "checkpoints", ("pool",))
+    if folder is None:
+        raise RunDirectoryError(f"{run} has no checkpoint yet, so nothing is known of its scores; train it further")
+    try:
+        pool.spreads.load_state_dict(load_state(folder / "pool"))
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunDirectoryError(f"the spreads of scores in {folder} do not fit these reward models: {error}") from error
 
 
 def build_frozen(config: RunConfig, run: Path, dim: int) -> tuple[ContextPreparer, Selector]:
