@@ -106,12 +106,12 @@ def test_every_reward_and_granularity(table, tmp_path, reward, granularity):
 
 
 def test_a_scaled_ensemble_does_not_depend_on_the_units(table, tmp_path):
-    """Multiplied by 1000, lengths decide alone where scores are added as they are, and have their one voice if scaled."""
-    lengths = "\ndef size(prompts, responses):\n    return [len(text) * {} for text in responses]\n"
+    """The one that is multiplied by 1000 decides alone where scores are added as they are; scaled, it has one voice."""
+    other = "\ndef other(prompts, responses):\n    return [-{} * (text.count('e') + 0.1) for text in responses]\n"
     picked = {}
     for factor in (0.001, 1000):
-        (tmp_path / "judges.py").write_text(KNOWING + lengths.format(factor))
-        table["rewards"]["models"] = [model(tmp_path, "knowing"), model(tmp_path, "size")]
+        (tmp_path / "judges.py").write_text(KNOWING + other.format(factor))
+        table["rewards"]["models"] = [model(tmp_path, "knowing"), model(tmp_path, "other")]
         for combine in ("raw", "scaled"):
             table["selector"], table["rewards"]["combine"] = {"type": "ensemble"}, combine
             config = parse_config(table)
