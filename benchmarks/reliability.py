@@ -205,17 +205,17 @@ INPUTS = (
     ),
     Row(
         "Replies of reward servers, judges and vLLM: random JSON close to the contract",
-        ("test_replies::test_no_reply",),
+        ("test_hostile_replies::test_no_reply",),
         "scores, responses or an error message",
         ("replies of reward servers", "replies of sampling servers"),
     ),
     Row(
         "Replies that drip, never end, decompress to too much, redirect, or are not JSON",
         (
-            "test_replies::test_a_reply_that",
-            "test_replies::test_an_endless",
-            "test_replies::test_bodies",
-            "test_replies::test_redirects",
+            "test_hostile_replies::test_a_reply_that",
+            "test_hostile_replies::test_an_endless",
+            "test_hostile_replies::test_bodies",
+            "test_hostile_replies::test_redirects",
             "test_endpoint::",
         ),
         "bounded time and memory, an error message",
@@ -236,9 +236,9 @@ SECURITY = (
     Row(
         "A key in the environment, and servers that echo it",
         (
-            "test_secrets::",
-            "test_replies::test_a_key",
-            "test_replies::test_addresses",
+            "test_leaked_secrets::",
+            "test_hostile_replies::test_a_key",
+            "test_hostile_replies::test_addresses",
             "test_config_fuzz::test_a_key",
             "test_config_fuzz::test_an_address",
         ),

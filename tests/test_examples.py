@@ -90,7 +90,8 @@ def test_the_signal_is_mixed_in(table, tmp_path):
     length = {"rewards": {"models": [{"name": "s", "type": "function", "function": f"{tmp_path}/scores.py:short"}]}}
     short = with_fragment(table, fragment("signal"), length, {"selector": {"type": "fixed", "arm": "s"}})
     assert {record["bandit_signals"][0] for record in run(short, tmp_path / "short") if record["pairs"]} == {0.0}
-    other = [record for record in run(with_fragment(table, fragment("signal")), tmp_path / "run") if record["pairs"]]
+    longer = with_fragment(table, fragment("signal"), {"training": {"batches_per_iteration": 12}})
+    other = [record for record in run(longer, tmp_path / "run") if record["pairs"]]
     assert any(record["bandit_signals"][0] > 0 for record in other)
     assert all(record["bandit_rewards"][0] >= 0.5 * record["bandit_signals"][0] for record in other)
 

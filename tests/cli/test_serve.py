@@ -97,5 +97,5 @@ def test_mistakes_in_a_suite_name_its_file_or_what_to_write(tmp_path, monkeypatc
     assert (code, "write --set base.FIELD=VALUE" in err) == (2, True), err
     code, err = run(monkeypatch, capsys, "compare", suite, "--set", 'metric="test"', "--set", "base.split.test=0")
     assert code == 2
-    assert "suite.toml: " in err
+    assert "suite suite: " in err
     assert "metric = 'test' needs test prompts; set split.test" in err

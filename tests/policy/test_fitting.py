@@ -135,7 +135,7 @@ function = "scores.py:vowels"
     found = evaluate([tmp_path / "run.toml"], split="test", note=notes.append)
     assert any("4 prompts cut in the middle" in note for note in notes)
     assert found.metric == "f1"
-    assert next(iter(found.measured.values())).num_unparseable == 0
+    assert next(iter(found.measured.values())).unreadable.num == 0
 
 
 def test_a_run_without_training_prompts_says_so(tmp_path):
