@@ -49,7 +49,9 @@ def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
     table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
     sections = [f"{name}={_inline(value)}" for name, value in table.items()]
     (tmp_path / "run.toml").write_text("\n".join(sections))
-    unset = {name: value for name, value in os.environ.items() if name not in environment.ENVIRONMENT}
+    unset = {
+        name: value for name, value in os.environ.items() if not {"TQDM", "PROGRESS", "VERBOSITY"} & {*name.split("_")}
+    }
     done = subprocess.run(
         [sys.executable, "-m", "laser", "train", "run.toml", "--out", "run"],
         cwd=tmp_path,

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from laser.cli import main
+
 
 def laser(*arguments, **options):
     command = [sys.executable, "-m", "laser.cli.main", *arguments]
@@ -47,3 +49,16 @@ def test_characters_that_the_encoding_lacks_are_shown_as_escapes(tmp_path):
     )
     assert done.returncode == 2
     assert "\\u65e5.toml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda: os.stat("\ud800"), "the locale's encoding utf-8 lacks characters of '\\ud800'; set LC_ALL=C.UTF-8"),
+        (lambda: os.lseek(os.pipe()[0], 0, os.SEEK_SET), "an operation of the system failed (Illegal seek)"),
+    ],
+)
+def test_errors_of_the_system_are_a_sentence(monkeypatch, capsys, work, words):
+    monkeypatch.setattr(main, "app", work)
+    assert main._run() == 2
+    assert words in capsys.readouterr().err

@@ -118,7 +118,11 @@ def _run() -> int | str | None:
             return _refuse(f"cannot use {error.filename} ({error.strerror}); choose another path")
         if error.errno in _OUTPUT_ERRORS:
             return _cannot_print(error)
-        raise
+        return _refuse(f"an operation of the system failed ({error.strerror or error})")
+    except UnicodeEncodeError as error:  # of a path, where the locale is not UTF-8
+        return _refuse(
+            f"the locale's encoding {error.encoding} lacks characters of {error.object!r}; set LC_ALL=C.UTF-8"
+        )
     except KeyboardInterrupt:
         print("laser: interrupted", file=sys.stderr)
         return 130
