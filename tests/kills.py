@@ -45,9 +45,25 @@ class Announcer(Silent):
         self.say("record")
 
 
-def work(table, out, board):
+class Killer(Silent):
+    """Kills its own process at the start of a phase for the count-th time; "token" counts sampled tokens."""
+
+    def __init__(self, phase, count):
+        self._phase, self._left = phase, count
+
+    def phase(self, name, *, iteration, step):
+        if name == self._phase:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def tokens(self, count):
+        self.phase("token", iteration=0, step=0)
+
+
+def work(table, out, board, phase=None, count=0):
     """Begin or resume a run: the body of a process that may be killed at any instant."""
-    progress = Announcer(board)
+    progress = Announcer(board) if phase is None else Killer(phase, count)
     if (Path(out) / "config.json").exists():
         laser.resume(out, progress=progress)
     else:
@@ -87,10 +103,10 @@ class Forks:
             env=environment,
         )
 
-    def start(self, table, out, board):
+    def start(self, table, out, board, phase=None, count=0):
         """The process id of a run that this begins or resumes."""
         Path(board).unlink(missing_ok=True)
-        self._server.stdin.write(json.dumps([table, str(out), str(board)]) + "\n")
+        self._server.stdin.write(json.dumps([table, str(out), str(board), phase, count]) + "\n")
         self._server.stdin.flush()
         return int(self._server.stdout.readline())
 

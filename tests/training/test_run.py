@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from peft import PeftModel
 
 import laser
+from kills import Forks
 from laser.cli.progress import PlainProgress
 from laser.cli.terminal import SafeConsole
 from laser.config.schema import TrainingConfig
@@ -159,38 +159,17 @@ def test_convergence_stops_the_run(tmp_path):
     assert steps(tmp_path / "run")[-1]["iteration"] == 1
 
 
-KILLER = """
-import os, signal, sys, json
-from laser.training import progress
-import laser
-
-class Killer(progress.Silent):
-    def __init__(self, phase, count):
-        self.phase_name, self.left = phase, count
-    def phase(self, name, *, iteration, step):
-        if name == self.phase_name:
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-    def tokens(self, count):
-        if self.phase_name == "token":
-            self.phase("token", iteration=0, step=0)
-
-table, out, phase, count = json.loads(sys.argv[1])
-laser.train(table, out, progress=Killer(phase, count))
-"""
-
-
-def kill_at(table, out, phase, count):
-    """Run in another process, which kills itself at the start of a phase for the count-th time."""
-    command = [sys.executable, "-c", KILLER, json.dumps([table, str(out), phase, count])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def forks():
+    """Starts runs from a process that has imported everything."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
-def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(tmp_path, sampling):
+def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(forks, tmp_path, sampling):
     table = make_table(tmp_path, "vowels", "short", training={"sampling": sampling})
     whole = tmp_path / "whole"
     laser.train(table, whole)
@@ -200,8 +179,8 @@ def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(tmp_pat
     ]  # fmt: skip
     for phase, count in moments:
         out = tmp_path / f"{phase}-{count}"
-        done = kill_at(table, out, phase, count)
-        assert done.returncode == -signal.SIGKILL, (phase, done.stderr[-500:])
+        forks.start(table, out, tmp_path / "board", phase, count)
+        assert forks.wait() == -signal.SIGKILL, phase
         laser.resume(out)
         assert essence(out) == essence(whole), phase
         assert same_adapter(out, whole), phase
@@ -228,14 +207,14 @@ MEMORIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEMORIES)
-def test_everything_that_remembers_is_in_the_checkpoint(tmp_path, name):
+def test_everything_that_remembers_is_in_the_checkpoint(forks, tmp_path, name):
     """Killed in the last batch, after a checkpoint inside the second iteration."""
     sections = {key: value for key, value in MEMORIES[name].items() if isinstance(value, dict)}
     table = make_table(tmp_path, "vowels", "short", **sections)
     table |= {key: value for key, value in MEMORIES[name].items() if not isinstance(value, dict)}
     laser.train(table, tmp_path / "whole")
-    done = kill_at(table, tmp_path / "run", "embed", 6)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+    forks.start(table, tmp_path / "run", tmp_path / "board", "embed", 6)
+    assert forks.wait() == -signal.SIGKILL
     assert len(steps(tmp_path / "run")) == 5
     laser.resume(tmp_path / "run")
     assert essence(tmp_path / "run") == essence(tmp_path / "whole")
@@ -243,10 +222,11 @@ def test_everything_that_remembers_is_in_the_checkpoint(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(tmp_path):
+def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(forks, tmp_path):
     table = make_table(tmp_path, "vowels")
     laser.train(table, tmp_path / "whole")
-    kill_at(table, tmp_path / "run", "embed", 6)
+    forks.start(table, tmp_path / "run", tmp_path / "board", "embed", 6)
+    assert forks.wait() == -signal.SIGKILL
     checkpoints = tmp_path / "run" / "checkpoints"
     newest = sorted(path for path in checkpoints.iterdir())[-1]
     shutil.copytree(newest, checkpoints / ".99999-000000.tmp")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+import laser
 from laser.config import parse_config
 from laser.core.errors import ConfigError, TrainingError
 from laser.parallel.ranks import Alone
@@ -34,9 +35,8 @@ def one_process(tmp_path_factory):
     table["policy"]["shard"] = True
     table["rewards"]["models"][0]["shard"] = True
     table["training"].pop("batches_per_iteration")
-    config = toml(folder / "run.toml", table)
-    code, _, err = finish(launch(1, "train", config, "--out", folder / "one"))
-    assert code == 0, err[-2000:]
+    toml(folder / "run.toml", table)
+    laser.train(table, folder / "one")
     assert len(steps(folder / "one")) == 18
     assert {step["reward_model"] for step in reward_models(folder / "one")} >= {"likelihood", "short"}
     return folder
