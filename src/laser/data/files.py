@@ -18,7 +18,7 @@ from laser.core.types import Message, Prompt
 from laser.data.conversations import kind_of, read_text
 from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
-from laser.data.rows import SUFFIXES, SourceFile, read_rows
+from laser.data.rows import SUFFIXES, SourceFile, read_rows, saved_rows
 from laser.data.store import Digests, StoredPrompts, digest
 
 AUTO = "auto"
@@ -133,8 +133,6 @@ def table_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
     """
     path = Path(path)
     if path.is_dir():
-        from laser.data.hub import saved_rows
-
         return saved_rows(path)
     if not path.exists():
         raise DataError(f"file {path} does not exist; check the path")

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from laser.core.errors import DataError
 from laser.data.files import Census, Fields, make_prompts
+from laser.data.rows import is_saved
 from laser.data.store import StoredPrompts
 
 
@@ -77,32 +78,6 @@ def stream_hub(
         ) from error
 
 
-def saved_rows(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of a data set that `save_to_disk` wrote, memory-mapped: a place for error messages, and a mapping.
-
-    Raises:
-        DataError: The folder holds something else, or several splits.
-    """
-    if not _is_saved(folder):
-        raise DataError(f"{folder} is a folder; name a file in it, or a folder that datasets' save_to_disk wrote")
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{folder} cannot be loaded ({str(error)[:200]}); save the data set again") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        if len(loaded) != 1:
-            raise DataError(f"{folder} holds several splits; name one of them: {folder}/{', '.join(loaded)}")
-        (loaded,) = loaded.values()
-    return ((f"{folder} row {number}", row) for number, row in enumerate(loaded, start=1))
-
-
-def _is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote the folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
-
-
 def _load(
     name: str,
     split: str,
@@ -121,7 +96,7 @@ def _load(
             return datasets.load_dataset(
                 kind, data_files={split: _place(folder, revision, files)}, split=split, streaming=streaming
             )
-        if not _is_saved(folder):
+        if not is_saved(folder):
             return datasets.load_dataset(name, config, split=split, revision=revision, streaming=streaming)
         loaded = datasets.load_from_disk(str(folder))
         return loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded

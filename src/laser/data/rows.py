@@ -204,3 +204,29 @@ def _loads(content: bytes, where: str, cure: str) -> Any:
             "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number too long")
         )
         raise DataError(f"{where} is not valid JSON ({detail}); {cure}") from error
+
+
+def saved_rows(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a data set that `save_to_disk` wrote, memory-mapped: a place for error messages, and a mapping.
+
+    Raises:
+        DataError: The folder holds something else, or several splits.
+    """
+    if not is_saved(folder):
+        raise DataError(f"{folder} is a folder; name a file in it, or a folder that datasets' save_to_disk wrote")
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{folder} cannot be loaded ({str(error)[:200]}); save the data set again") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if len(loaded) != 1:
+            raise DataError(f"{folder} holds several splits; name one of them: {folder}/{', '.join(loaded)}")
+        (loaded,) = loaded.values()
+    return ((f"{folder} row {number}", row) for number, row in enumerate(loaded, start=1))
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
