@@ -223,5 +223,5 @@ def test_the_shipped_sizes_are_planned_without_weights(name):
     assert size.num_parameters == {"8b": 8_030_261_248, "70b": 70_553_706_496}[name]
     with pytest.raises(ModelError, match="has no weights"):
         measure_model(config.policy, AutoModelForCausalLM)
-    with pytest.raises(ConfigError, match="no machine 'tpu'"):
+    with pytest.raises(ConfigError, match="'tpu' is not a known machine"):
         print_plan(config, Console(file=written), "tpu")

@@ -55,13 +55,15 @@ def test_a_path_that_cannot_be_used_is_one_sentence(folder, monkeypatch, capsys,
     assert sorted(path.name for path in folder.iterdir()) == ["run.toml"]
 
 
-def test_an_error_of_the_system_without_a_path_is_not_hidden(monkeypatch):
+def test_an_error_of_the_system_without_a_path_is_a_sentence(monkeypatch, capsys):
     def broken():
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(cli, "app", broken)
-    with pytest.raises(OSError, match="Too many open files"):
+    with pytest.raises(SystemExit) as ended:
         cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "laser: error: an operation of the system failed (Too many open files)\n"
 
 
 def test_folders_that_may_not_be_entered_are_named(tmp_path, monkeypatch):

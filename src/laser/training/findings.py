@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from laser.core.statistics import wilson_interval
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -29,6 +27,8 @@ class Finding:
         """Accuracy in [0, 1] with its 95% Wilson interval, which takes pairs as independent; null without pairs."""
         if self.num_pairs == 0:
             return {"accuracy": None, "low": None, "high": None, "pairs": 0}
+        from laser.core.statistics import wilson_interval  # brings scipy, which the help does without
+
         low, high = wilson_interval(self.num_agreeing, self.num_pairs)
         return {"accuracy": self.num_agreeing / self.num_pairs, "low": low, "high": high, "pairs": self.num_pairs}
 
