@@ -38,6 +38,7 @@ def functions():
                 yield f"{path.relative_to(SOURCE)}:{node.name}", node.end_lineno - node.lineno + 1
 
 
+@pytest.mark.slow
 def test_functions_and_files_stay_small():
     lengths = dict(functions())
     too_long = {name: length for name, length in lengths.items() if length > 80}

@@ -168,6 +168,7 @@ def find(words):
     return command, rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_exist_and_take_these_options(name):
     for words in commands(name):
@@ -181,6 +182,7 @@ def test_commands_exist_and_take_these_options(name):
                     parse_config(table, source=f"{name}: {override}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_in_the_text_exist(name):
     for span in spans(name):
@@ -202,6 +204,7 @@ def messages():
                 yield node.value
 
 
+@pytest.mark.slow
 def test_every_message_of_troubleshooting_is_one_of_ours():
     rows = re.findall(r"^\| `([^`]+)` \|", text_of("docs/troubleshooting.md"), re.MULTILINE)
     assert len(rows) > 30
@@ -242,6 +245,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert "mermaid" not in page.read_text()  # it would be fetched
 
 
+@pytest.mark.slow
 def test_the_start_page_runs(tmp_path, monkeypatch):
     """Its three files unchanged, with a random Llama for SmolLM2."""
     monkeypatch.chdir(tmp_path)

@@ -57,6 +57,7 @@ def fragment(name):
     return FRAGMENTS[NAMES.index(name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["function", "reward model"])
 def test_reward_models_score(table, tmp_path, name):
     (model,) = fragment(name)["rewards"]["models"]
@@ -66,6 +67,7 @@ def test_reward_models_score(table, tmp_path, name):
     assert sum(record["dropped"]["unscored"] for record in records) == 0
 
 
+@pytest.mark.slow
 def test_the_selector_draws_by_its_means(table, tmp_path):
     records = run(with_fragment(table, fragment("selector")), tmp_path / "run")
     earned = [[], []]
@@ -76,6 +78,7 @@ def test_the_selector_draws_by_its_means(table, tmp_path):
         earned[record["selection"]["arms"][0]].append(record["bandit_rewards"][0])
 
 
+@pytest.mark.slow
 def test_the_feedback_ranks_losses(table, tmp_path):
     records = run(with_fragment(table, fragment("feedback")), tmp_path / "run")
     seen = []
@@ -86,6 +89,7 @@ def test_the_feedback_ranks_losses(table, tmp_path):
     assert len({record["bandit_rewards"][0] for record in records}) > 2
 
 
+@pytest.mark.slow
 def test_the_signal_is_mixed_in(table, tmp_path):
     length = {"rewards": {"models": [{"name": "s", "type": "function", "function": f"{tmp_path}/scores.py:short"}]}}
     short = with_fragment(table, fragment("signal"), length, {"selector": {"type": "fixed", "arm": "s"}})
@@ -96,6 +100,7 @@ def test_the_signal_is_mixed_in(table, tmp_path):
     assert all(record["bandit_rewards"][0] >= 0.5 * record["bandit_signals"][0] for record in other)
 
 
+@pytest.mark.slow
 def test_the_generator_finds_distinct_responses(table, tmp_path):
     table = {**table, "generation": {**table["generation"], "temperature": 0.05}}  # where repeats are many
     plain, distinct = (
@@ -105,6 +110,7 @@ def test_the_generator_finds_distinct_responses(table, tmp_path):
     assert distinct < plain
 
 
+@pytest.mark.slow
 def test_all_of_them_together_resume_to_the_same_result(table, tmp_path, monkeypatch):
     config = with_fragment(table, *FRAGMENTS)
     laser.train(config, tmp_path / "whole")
@@ -161,6 +167,7 @@ def raises(): return Raises()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "name", "words"),
     [
@@ -182,6 +189,7 @@ def test_a_factory_that_makes_something_else_is_a_sentence(table, tmp_path, sect
     assert f"{section}.factory" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_reward_model_that_raises_is_put_in_quarantine(table, tmp_path):
     (tmp_path / "wrong.py").write_text(WRONG)
     models = [*table["rewards"]["models"], {"name": "bad", "type": "python", "factory": f"{tmp_path}/wrong.py:raises"}]
@@ -196,6 +204,7 @@ def test_engine_and_factory_go_together(table):
             with_fragment(table, {"generation": section})
 
 
+@pytest.mark.slow
 def test_a_selector_of_another_runs_code_is_not_run(table, tmp_path):
     laser.train(with_fragment(table, fragment("selector")), tmp_path / "theirs")
     with pytest.raises(LaserError, match="Python code of that run"):

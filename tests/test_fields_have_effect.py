@@ -171,6 +171,7 @@ def read(tmp_path_factory):
     return frozenset(fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("section", "name"), FIELDS)
 def test_every_field_is_read(read, section, name):
     if (section, name) == ("TrackingConfig", "project") and (section, name) not in read:

@@ -90,6 +90,7 @@ def learner_state(config):
     return (*public, learner._optimizer_steps, learner._budget.tokens, decay)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LEARNER)
 def test_learner_knobs(table, path):
     changed = learner_state(with_value(table, path, LEARNER[path]))
@@ -97,6 +98,7 @@ def test_learner_knobs(table, path):
     assert changed != learner_state(parse_config(table))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [("loss", "kto", "kto"), ("beta", 0.7, "0.7"), ("nll_weight", 0.2, "0.2"), ("reference", "initial", "base")],

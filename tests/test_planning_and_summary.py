@@ -204,6 +204,7 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
     assert cost.seconds(slow, 3e3) == pytest.approx(8 * 3e3 / (0.8 * 1e3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["8b", "70b"])
 def test_the_shipped_sizes_are_planned_without_weights(name):
     from io import StringIO

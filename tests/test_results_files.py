@@ -87,6 +87,7 @@ def command(monkeypatch, capsys, *arguments):
     return stopped.value.code, " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "out", "words"),
     [

@@ -90,6 +90,7 @@ def no_pictures(monkeypatch):
     render._templates.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(records()))
 def test_odd_values_in_a_run_give_a_page_or_a_sentence(tmp_path, no_pictures, name):
     shown, refusals = 0, []
@@ -149,6 +150,7 @@ def test_an_odd_noise_in_a_suite_is_a_sentence(tmp_path, noise):
         suite_page(read_suite(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_nested_deeply_is_shown_or_refused(tmp_path):
     contents = records()
     write(tmp_path, contents)

@@ -146,6 +146,7 @@ def test_control_sequences_and_direction_marks_are_written_out():
     assert markup('<script>"&\x1b') == "&lt;script&gt;&quot;&amp;\\x1b"
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_visible_text_is_safe_whatever_it_was(text):

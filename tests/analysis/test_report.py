@@ -80,6 +80,7 @@ def page(tmp_path_factory):
     return page_of(rich(tmp_path_factory.mktemp("page") / "rich0"))
 
 
+@pytest.mark.slow
 def test_the_page_has_every_section_and_picture(page):
     tree = Tree(page)
     titles = [attributes["id"] for attributes in tree.named("h2")]
@@ -165,6 +166,7 @@ def test_pictures_take_the_colors_of_the_page_and_hatches_tell_them_apart(tmp_pa
     assert "#0072b2" in svgs["utilization"].lower()
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page_and_pictures(tmp_path, page):
     path = rich(tmp_path / "rich0")
     assert page_of(path) == page
@@ -172,6 +174,7 @@ def test_the_same_run_gives_the_same_page_and_pictures(tmp_path, page):
     assert first == second
 
 
+@pytest.mark.slow
 def test_pngs_are_written_where_asked(tmp_path):
     written = write_report(rich(tmp_path / "run"), pictures=tmp_path / "png")
     assert set(written.pictures) == set((tmp_path / "png").iterdir())
@@ -184,6 +187,7 @@ def test_pngs_are_written_where_asked(tmp_path):
         assert path.stat().st_size < 300_000
 
 
+@pytest.mark.slow
 def test_records_without_the_newer_fields_are_reported(tmp_path):
     steps = typical(5)
     for one in steps:
@@ -235,6 +239,7 @@ BENCH = {
 }
 
 
+@pytest.mark.slow
 def test_numbers_of_rewardbench_are_shown_alongside(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps(BENCH))
     tree = Tree(page_of(write_run(tmp_path / "run", typical(4)), bench=tmp_path / "bench.json"))
@@ -267,6 +272,7 @@ def test_runs_that_cannot_be_reported_are_named(tmp_path):
         write_report(write_run(tmp_path / "run", typical(2)), tmp_path / "file" / "page.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "steps.jsonl", "../thesis.md", "../empty"])
 def test_only_an_earlier_report_is_replaced(tmp_path, name):
     run = write_run(tmp_path / "run", typical(2))
@@ -281,6 +287,7 @@ def test_only_an_earlier_report_is_replaced(tmp_path, name):
     write_report(run, tmp_path / "page.html")
 
 
+@pytest.mark.slow
 def test_an_unwritable_place_is_reported_with_its_option(tmp_path):
     run = write_run(tmp_path / "run", typical(2))
     (tmp_path / "file").write_text("")
@@ -290,6 +297,7 @@ def test_an_unwritable_place_is_reported_with_its_option(tmp_path):
         write_report(run, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_files_have_the_mode_that_the_umask_leaves(tmp_path, umask, mode):
     before = os.umask(umask)

@@ -142,6 +142,7 @@ def test_runs_put_together_hold_every_batch_of_every_seed(suite):
     assert sum(step["pairs"] for step in whole.steps) == sum(step["pairs"] for run in runs for step in run.steps)
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
     (suite / "maths" / "laser" / "seed-1" / "config.json").write_text("{")
     with (suite / "maths" / "random" / "seed-0" / "steps.jsonl").open("a") as file:

@@ -297,6 +297,7 @@ def test_it_only_answers_get_with_headers_that_forbid_everything_else(tmp_path):
         assert not re.search(r'(?:src|href)="(?!#|data:,)', page)
 
 
+@pytest.mark.slow
 def test_updates_are_sent_when_something_has_changed(tmp_path):
     write_run(tmp_path / "run", typical(5, text="<script>alert(1)</script>"))
     with served(tmp_path / "run") as server:
@@ -311,6 +312,7 @@ def test_updates_are_sent_when_something_has_changed(tmp_path):
         assert "6 batches" in second
 
 
+@pytest.mark.slow
 def test_the_report_rests_between_updates_while_progress_continues(tmp_path):
     write_run(tmp_path / "run", typical(3))
     with LiveServer(Watch(tmp_path / "run")) as server:
@@ -331,6 +333,7 @@ def test_the_report_rests_between_updates_while_progress_continues(tmp_path):
         assert parts() == third
 
 
+@pytest.mark.slow
 def test_the_live_page_shows_the_report_itself(tmp_path):
     """One renderer: what is between the progress and the footer is the report's own navigation and content."""
     path = write_run(tmp_path / "run", typical(5), [evaluation(0, 10), evaluation(4, 20)])

@@ -54,6 +54,7 @@ def test_one_number_beyond_float32_is_remembered():
     assert store.to_array()[0, 0] == 0.1
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=5))
 def test_rows_may_come_in_any_portions(portions):
     end = min(sum(portions), len(SINGLE))

@@ -182,6 +182,7 @@ def test_fixed_refuses_an_arm_that_is_not_there():
             Fixed(3, arm)
 
 
+@pytest.mark.slow
 def test_random_matches_its_propensities_over_20000_draws():
     selector = UniformRandom(4, seed=1)
     available = np.array([True, True, False, True])

@@ -68,6 +68,7 @@ def routed(request, folder):
 class TestFrozen:
     """The selector of another run."""
 
+    @pytest.mark.slow
     def test_the_same_reward_models_at_another_path_or_behind_noise_will_do(self, frozen):
         models = frozen["rewards"]["models"]
         frozen["rewards"] = {

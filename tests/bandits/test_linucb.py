@@ -52,6 +52,7 @@ def step(bandit, c, reward_K):
     return arm, selection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [3, 80])  # all arms in one array; dual throughout
 @pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
 def test_every_value_equals_the_literal_twin(dim, ridge):
@@ -70,6 +71,7 @@ def test_every_value_equals_the_literal_twin(dim, ridge):
 STREAMS = [(0.1, 20.0, 32), (1.0, 1.0, 32), (1.0, 20.0, 32), (1.0, 20.0, 80)]  # 80 features: dual, then primal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "norm", "dim"), STREAMS)
 def test_choices_equal_mabwiser(alpha, norm, dim):
     rows = contexts(2000, dim, norm)
@@ -84,6 +86,7 @@ def test_choices_equal_mabwiser(alpha, norm, dim):
     assert bandit.pulls_K.min() > 20  # the stream tells arms apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "norm", "dim"), STREAMS)
 def test_choices_equal_paretobandit(alpha, norm, dim):
     library = DisjointLinUCBPolicy([str(k) for k in range(4)], dim=dim, alpha=alpha)
@@ -181,6 +184,7 @@ def test_state_round_trip_continues_bit_for_bit(tmp_path, dim):
         assert np.array_equal(selection.values_MK, copy.values_MK)
 
 
+@pytest.mark.slow
 def test_ties_are_broken_evenly_and_by_the_seed():
     def draws(seed):
         return LinUCB(4, 3, seed=seed).select(np.ones((4000, 3))).arms_M

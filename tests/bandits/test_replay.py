@@ -57,6 +57,7 @@ def expected(selector, logged, environment):
     return np.mean(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", MAKERS)
 @pytest.mark.parametrize("logger", ["exp3", "epsilon-greedy", "random"])
 def test_estimates_by_propensity_are_unbiased(logger, target):
@@ -91,6 +92,7 @@ def test_a_deterministic_log_supports_no_other_selector(target):
     assert (found.ips, found.snips, found.doubly_robust) == (None, None, None)
 
 
+@pytest.mark.slow
 def test_the_regression_of_the_doubly_robust_estimate_takes_variance_away():
     errors = []
     for seed in range(15):
@@ -114,6 +116,7 @@ def test_matching_draws_are_independent_of_the_log(name):
     assert low - 0.05 < logged.rewards_N.mean() < high + 0.05
 
 
+@pytest.mark.slow
 def test_replay_of_uniform_logs_finds_the_value_of_a_selector():
     environment = linear(0, rounds=4000, noise=0.0)
     generator = np.random.default_rng(1)

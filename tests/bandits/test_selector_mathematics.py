@@ -57,6 +57,7 @@ def test_a_prior_is_where_thompson_starts():
     np.testing.assert_allclose(selector.select(rows).values_MK, rows @ prior.T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["discount", "decay"])
 def test_without_discount_forgetting_is_linucb(rule):
     for dim in (3, 40):
@@ -97,6 +98,7 @@ def test_discounting_equals_the_published_recursion(dim):
             b[k] = gamma * b[k] + (reward * c if k == arm else 0.0)
 
 
+@pytest.mark.slow
 def test_adaptive_forgetting_trusts_the_gamma_that_predicts_best():
     """Rewards that stay favor the longest memory; rewards that flip every 60 rounds favor the shortest."""
     favorites = []
@@ -230,12 +232,14 @@ def test_networks_leave_torchs_settings_alone_and_work_in_inference_mode():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_selectors_come_without_torch_until_a_network_is_made():
     source = "import sys, laser.bandits.neural as n, laser.bandits.classifier; assert 'torch' not in sys.modules\n"
     source += "n.NeuralUCB(2, 3); assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", source], check=True)
 
 
+@pytest.mark.slow
 def test_neural_ucb_learns_what_is_not_linear():
     generator = np.random.default_rng(0)
     selector = NeuralUCB(2, 2, hidden=(32, 16), alpha=1.0, train_steps=30)

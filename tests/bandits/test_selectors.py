@@ -39,6 +39,7 @@ MAKERS = {
 LEARNERS = [name for name in MAKERS if name not in ("fixed", "random", "sequential", "classifier", "frozen")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_saved_state_gives_the_same_next_50_selections(name, tmp_path):
     first, second = MAKERS[name](seed=1), MAKERS[name](seed=2)
@@ -82,6 +83,7 @@ def test_late_rewards_need_an_open_selection_of_their_size(name):
             selector.expire(selection.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["thompson", "exp3", "epsilon_greedy", "random"])
 def test_draws_match_propensities(name):
     selector = MAKERS[name]()
@@ -133,6 +135,7 @@ def test_arguments_out_of_range_are_named(make, word):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exp3", "ucb1", "epsilon_greedy", "multiplicative_weights"])
 def test_a_million_updates_keep_finite_numbers(name):
     selector = MAKERS[name]()
@@ -164,6 +167,7 @@ LONG = {  # a selector that has met its bound after the first third of the rows,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_long_runs_stay_small_and_finite(name, monkeypatch):
     """The arrays of a state are all that a selector holds, and the cost of a step grows with nothing else.

@@ -1,6 +1,7 @@
 """Environments and regret."""
 
 import numpy as np
+import pytest
 
 from laser.bandits.baselines import UniformRandom
 from laser.bandits.forgetting import ForgettingLinUCB
@@ -21,6 +22,7 @@ def test_linucb_has_a_tenth_of_the_regret_of_chance_where_rewards_are_linear():
     assert curves["linucb"][:, -1].mean() < 0.25 * curves["random"][:, -1].mean()
 
 
+@pytest.mark.slow
 def test_forgetting_pays_where_arms_change_and_not_where_they_stay():
     def final(make, kind):
         return np.mean([regret(make(seed), drifting(seed, kind=kind, rounds=1200))[-1] for seed in range(4)])

@@ -93,6 +93,7 @@ def test_a_run_prints_plain_lines_and_ends_with_what_matters(project, tmp_path, 
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_trained_on_nothing_says_so_and_how_answers_were_decoded(project, tmp_path, monkeypatch, capsys):
     (tmp_path / "same.py").write_text("def score(prompts, responses):\n    return [1.0] * len(responses)\n")
     models = f"rewards.models=[{{type='function', name='same', function='{tmp_path}/same.py:score'}}]"
@@ -106,6 +107,7 @@ def test_a_run_that_trained_on_nothing_says_so_and_how_answers_were_decoded(proj
     assert "(4 prompts, sampled at temperature 0.7)" in said
 
 
+@pytest.mark.slow
 def test_dry_run_prints_config_and_plan_and_trains_nothing(project, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(monkeypatch, capsys, "train", project / "run.toml", "--dry-run", "--set", "seed=9")
@@ -178,6 +180,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[words for _, words in MISTAKES])
 @pytest.mark.skipif(os.environ.get("CUDA_VISIBLE_DEVICES"), reason="a mistake here is that there is no GPU")
 def test_every_mistake_gets_one_sentence_and_exit_code_2(project, tmp_path, monkeypatch, capsys, arguments, words):
@@ -202,6 +205,7 @@ def test_a_reward_function_that_raises_stops_a_run_that_can_continue(project, tm
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
+@pytest.mark.slow
 def test_a_fixed_reward_function_continues_with_the_users_consent(project, tmp_path, monkeypatch, capsys):
     function, out = tmp_path / "mine.py", tmp_path / "run"
     function.write_text("def score(prompts, responses):\n    raise KeyError('x')\n")
@@ -223,6 +227,7 @@ def test_a_fixed_reward_function_continues_with_the_users_consent(project, tmp_p
     assert code == 0
 
 
+@pytest.mark.slow
 def test_training_takes_the_path_of_a_configuration_and_refuses_what_is_none(project, tmp_path):
     result = laser.train(project / "run.toml", tmp_path / "run")
     assert result.summary.num_batches == 4
@@ -242,6 +247,7 @@ def test_help_names_every_option(monkeypatch, capsys):
     assert all(re.search(r"[a-z]{3,}.*[a-z]{3,}", line.split("  ", 1)[1]) for line in rows)
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     heavy = "{'torch', 'transformers', 'numpy', 'pydantic'}"
     code = f"import sys; from laser.cli import main; print({heavy} & sys.modules.keys())"

@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_tables_of_accuracy(run, tmp_path, monkeypatch, capsys):
     code, out, _ = command(monkeypatch, capsys, "eval", run, "--base", "--out", tmp_path / "r.json")
     assert code == 0
@@ -45,6 +46,7 @@ def test_the_tables_of_accuracy(run, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.base.jsonl", "r.json", "r.run.jsonl"]
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_judge(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "ours.jsonl").write_text("".join(f'{{"prompt": "{i}", "response": "{i}"}}\n' for i in range(9)))
     (tmp_path / "theirs.jsonl").write_text("".join(f'{{"prompt": "{i}", "response": "no"}}\n' for i in range(9)))

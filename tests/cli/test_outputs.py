@@ -14,6 +14,7 @@ def laser(*arguments, **options):
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("tasks",), ("tasks", "show", "gsm8k")])
 def test_a_full_standard_output(arguments):
     with open("/dev/full", "w") as full:
@@ -23,11 +24,13 @@ def test_a_full_standard_output(arguments):
     assert "laser: error: cannot write the output (No space left on device)" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_standard_output():
     done = laser("tasks", preexec_fn=lambda: os.close(1))
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_ended():
     reading, writing = os.pipe()
     os.close(reading)
@@ -37,6 +40,7 @@ def test_a_reader_that_has_ended():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_characters_that_the_encoding_lacks_are_shown_as_escapes(tmp_path):
     (tmp_path / "\u65e5.toml").write_text("[policy]\nmodel = 1\n")
     done = laser(

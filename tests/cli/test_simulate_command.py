@@ -15,6 +15,7 @@ from laser.wiring import build_selector
 from runs import make_table
 
 
+@pytest.mark.slow
 def test_simulate_prints_regret_and_writes_json_and_a_picture(tmp_path, capsys):
     simulate(["linear", "digits"], ["linucb-1", "random"], 2, 60, tmp_path)
     assert "linucb-1" in capsys.readouterr().out

@@ -39,6 +39,7 @@ def test_the_list_has_every_task_in_80_columns(run, command):
     assert max(map(len, out.splitlines())) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_show_says_all_there_is(run, name):
     task = TASKS[name]

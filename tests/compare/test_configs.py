@@ -31,6 +31,7 @@ def test_there_is_a_suite_for_every_table_and_study_of_the_paper():
     assert len(RUNS) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_suite_is_valid_and_shows_a_plan_without_its_models(path, tmp_path):
     cells = cells_of(path, tmp_path)
@@ -112,6 +113,7 @@ def lab_cells(tmp_path):
     return {(cell.key.task, cell.key.method): cell for cell in cells}
 
 
+@pytest.mark.slow
 def test_the_laboratory_has_every_method_on_every_pool_and_study(tmp_path):
     cells = lab_cells(tmp_path)
     tasks, methods = {task for task, _ in cells}, {method for _, method in cells}
@@ -129,6 +131,7 @@ def differing(one, other):
         yield ""
 
 
+@pytest.mark.slow
 def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_path):
     cells = lab_cells(tmp_path)
 
@@ -155,6 +158,7 @@ def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_p
         assert [Path(model.model).name for model in added] == ["confident-numbers", "confident-reversal"][:count]
 
 
+@pytest.mark.slow
 def test_the_laboratorys_studies_use_routers_and_selectors_of_the_plain_pool(tmp_path):
     cells = lab_cells(tmp_path)
     cold = cells["mixed+noise-0.4", "laser-cold-start"]

@@ -107,11 +107,13 @@ def test_other_unusable_files(tmp_path):
         load_file(tmp_path / "p.parquet")
 
 
+@pytest.mark.slow
 def test_a_ten_megabyte_line_is_read(tmp_path):
     path = write(tmp_path / "p.jsonl", [{"prompt": "x" * 10_000_000}, {"prompt": "y"}])
     assert [len(prompt.text) for prompt in load_file(path)] == [10_000_000, 1]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(0, 20), st.integers(0, 20), st.integers(0, 5))
 def test_splits_are_disjoint_complete_and_repeatable(train, dev, test, seed):
     prompts = [make_prompt(f"question {i}", id=str(i), category="abc"[i % 3]) for i in range(100)]

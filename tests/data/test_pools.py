@@ -17,6 +17,7 @@ def pool(role, number, offset=0):
     return [make_prompt(f"{i + offset}", id=f"{role}{i}", category="abc"[i % 3]) for i in range(number)]
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries({role: st.integers(0, 40) for role in ROLES}),
     st.one_of(st.none(), st.integers(0, 60)),

@@ -41,6 +41,7 @@ def test_prompts_come_back_as_they_were():
     assert len(StoredPrompts.write([])) == 0
 
 
+@pytest.mark.slow
 def test_a_part_outlives_the_whole():
     part = StoredPrompts.write(PROMPTS)[2:]
     gc.collect()
@@ -62,6 +63,7 @@ def test_lists_and_files_are_split_and_drawn_alike(seed):
     assert batches(ours.train, **settings) == batches(theirs.train, **settings)
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_text(tmp_path):
     path = tmp_path / "p.jsonl"
     with path.open("w") as file:

@@ -176,6 +176,7 @@ def test_a_limit_draws_uniformly_whatever_the_order_and_the_rest_of_the_file(tmp
     assert {prompt.text for prompt in smaller} < {prompt.text for prompt in first}
 
 
+@pytest.mark.slow
 def test_a_large_file_is_streamed_in_memory_that_does_not_grow(tmp_path):
     path = tmp_path / "big.jsonl"
     with path.open("w") as file:

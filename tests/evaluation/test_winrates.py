@@ -19,6 +19,7 @@ def lengths(num=400, mean=120.0, seed=0):
     return np.random.default_rng(seed).normal(mean, 150, num)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_judge_that_prefers_length_alone(seed):
     """With probability expit(3 tanh): raw far above one half, nothing left at equal length."""
@@ -33,6 +34,7 @@ def test_a_judge_that_prefers_length_alone(seed):
     assert not controlled.extrapolated
 
 
+@pytest.mark.slow
 def test_a_judge_that_always_takes_the_longer_one():
     """The verdicts are separable: the ridge keeps the slope finite and the boundary at equal length."""
     extra = lengths(mean=100)
@@ -41,6 +43,7 @@ def test_a_judge_that_always_takes_the_longer_one():
     assert control_length(wins, extra, seed=0).win_rate.value == pytest.approx(0.5, abs=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
 def test_at_equal_length_it_is_the_raw_rate(share):
     preferences = np.random.default_rng(0).beta(10 * share, 10 * (1 - share), 50)
@@ -48,6 +51,7 @@ def test_at_equal_length_it_is_the_raw_rate(share):
     assert controlled.win_rate.value == pytest.approx(preferences.mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_quality_that_has_nothing_to_do_with_length_stays():
     rng = np.random.default_rng(1)
     extra = rng.normal(0, 150, 500)
@@ -57,6 +61,7 @@ def test_quality_that_has_nothing_to_do_with_length_stays():
     assert abs(controlled.phi) < 0.5
 
 
+@pytest.mark.slow
 def test_swapping_the_sides_mirrors_everything():
     rng = np.random.default_rng(2)
     extra, preferences = lengths(), rng.random(400)
@@ -66,6 +71,7 @@ def test_swapping_the_sides_mirrors_everything():
     assert ours.phi == pytest.approx(theirs.phi, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_where_length_was_never_equal_it_says_so():
     extra = np.abs(lengths()) + 50
     controlled = control_length(np.random.default_rng(0).random(400), extra, seed=0)
@@ -74,6 +80,7 @@ def test_where_length_was_never_equal_it_says_so():
     assert control_length(np.ones(1), np.array([30.0]), seed=0) is None
 
 
+@pytest.mark.slow
 def test_difficulty_is_fitted_where_it_is_given():
     rng = np.random.default_rng(3)
     extra, gamma = lengths(1000), rng.normal(0, 1, 1000)
@@ -103,6 +110,7 @@ def test_the_intercept_of_an_empty_model_is_the_log_odds():
     assert RIDGE > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ALPACA.is_dir(), reason="the verdicts of AlpacaEval are not next to the repository")
 def test_on_the_published_verdicts_of_alpaca_eval():
     """gemma-2b-it against gpt4_1106_preview, GPT-4 turbo's weighted verdicts. The leaderboard of AlpacaEval 2 says
@@ -126,6 +134,7 @@ TEXTS = ["aa", "bbbb", "same", "d", "eee"]
 BASELINE = ["a", "bb", "same", "dd", "ee"]
 
 
+@pytest.mark.slow
 def test_verdicts_become_counts():
     """ours, ours, identical, one order missing, contradictory: the second of each pair is shown the other way round."""
     shown = verdicts((1, 0), (0.9, 0.3), (np.nan, np.nan), (1, np.nan), (1, 1))
@@ -151,6 +160,7 @@ def test_nothing_judged_is_nothing():
     assert compare(np.full((2, 2), np.nan), ["a", "b"], ["c", "d"], ["x", "x"], seed=0) is None
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_cover_the_mean():
     """95% intervals of 100 samples of 60 prompts: about 95 hold the true mean."""
     rng = np.random.default_rng(0)

@@ -137,6 +137,7 @@ def decoded(model, decoder, prompts, responses):
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)])
 @pytest.mark.parametrize("name", ALL)
 def test_sampling_and_scoring_equal_plain_forward_passes(name, dtype, tolerance):
@@ -148,6 +149,7 @@ def test_sampling_and_scoring_equal_plain_forward_passes(name, dtype, tolerance)
     torch.testing.assert_close(sampled, expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_prompt_is_shared_where_that_is_right(name):
     model = build(name)

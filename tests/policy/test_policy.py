@@ -138,6 +138,7 @@ def test_the_seed_alone_decides_the_initial_adapter():
     assert not np.array_equal(states[0], states[2])
 
 
+@pytest.mark.slow
 def test_saved_adapter_loads_with_peft(tmp_path):
     base = save_model(tmp_path / "base")
     load = lambda: load_causal_lm(str(base), device=torch.device("cpu"), dtype=torch.float32)  # noqa: E731

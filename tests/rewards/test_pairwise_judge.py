@@ -56,6 +56,7 @@ def questions(num=1):
     return [Question(make_prompt(f"what is {i}?", id=str(i)), f"first {i}", f"second {i}") for i in range(num)]
 
 
+@pytest.mark.slow
 def test_the_judge_sees_both_and_braces_stay():
     question = [Question(make_prompt("{first}"), "one {second}", "two")]
     verdicts, bill, asked = ask(lambda *_: reply("A", prompt_tokens=7, completion_tokens=1), question)
@@ -69,6 +70,7 @@ def test_the_judge_sees_both_and_braces_stay():
     assert (bill.requests, bill.prompt_tokens, bill.completion_tokens, bill.unbilled) == (1, 7, 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
@@ -92,6 +94,7 @@ def test_a_reply_without_a_verdict_has_no_number(answer, problem):
     assert math.isnan(verdicts[0].first)
 
 
+@pytest.mark.slow
 def test_failures_spare_the_others_and_a_rerun_asks_only_for_them(tmp_path):
     def now_and_then(path, payload, number):
         return 500 if "what is 3" in str(payload) else reply("B")
@@ -108,6 +111,7 @@ def test_failures_spare_the_others_and_a_rerun_asks_only_for_them(tmp_path):
         assert len(server.asked) == 6
 
 
+@pytest.mark.slow
 def test_an_invalid_completion_is_requested_again(tmp_path):
     with serving(lambda path, payload, number: {} if number == 0 else reply("A")) as server:
         for problem in ("failed", None):
@@ -118,6 +122,7 @@ def test_an_invalid_completion_is_requested_again(tmp_path):
         assert len(server.asked) == 2
 
 
+@pytest.mark.slow
 def test_requests_to_a_dead_server_end():
     verdicts, _, asked = ask(lambda *_: 402, questions(40), max_failures=4)
     problems = [one.problem for one in verdicts]
@@ -126,6 +131,7 @@ def test_requests_to_a_dead_server_end():
     assert problems.count("skipped") == 40 - len(asked)
 
 
+@pytest.mark.slow
 def test_the_same_question_twice_is_paid_once():
     verdicts, bill, asked = ask(lambda *_: reply("A", prompt_tokens=5, completion_tokens=1), questions() * 3)
     assert [one.first for one in verdicts] == [1.0] * 3

@@ -59,7 +59,7 @@ def test_failures_in_a_row_put_it_out_and_rest_brings_it_back_on_trial():
         pool.quarantine.next_batch()
     assert pool.score(0, PROMPTS, RESPONSES)[0].tolist() == [1, 1]  # and a success heals
     state = pool.state_dict()
-    assert state == {"failures": [0, 0], "resting": [0, 0]}
+    assert (state["failures"], state["resting"]) == ([0, 0], [0, 0])
 
 
 def test_silence_counts_as_failure_but_is_not_asked_twice():

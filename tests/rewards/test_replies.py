@@ -238,6 +238,7 @@ def preferred(reply):
     return verdict.first
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*replies of the judge have no rating")
 @pytest.mark.parametrize(
     ("reply", "rating"),
@@ -260,6 +261,7 @@ def test_what_a_judge_thinks_is_not_its_rating(reply, rating):
     assert np.array_equal(rated(reply), rating, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "preference"),
     [
@@ -281,6 +283,7 @@ def tops(**probabilities):
     return [{"token": token.strip("_"), "logprob": math.log(p)} for token, p in probabilities.items()]
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_token_that_says_it_behind_the_thoughts():
     """Thoughts are among the tokens also where the server leaves them out of the message."""
     thoughts = [{"token": "<think>"}, {"token": "4", "top_logprobs": tops(_4=1.0)}, {"token": "</think>"}]
@@ -303,6 +306,7 @@ def test_odd_usage_is_not_billed_and_does_not_spoil_the_rating(usage):
     assert (read.text, read.num_tokens) == ("4", 0)
 
 
+@pytest.mark.slow
 def test_many_replies_without_a_rating_are_reported_once_with_one_of_them_and_the_cure():
     for reply, cure in (
         (completion("<think>hm", finish="length"), "raise max_tokens"),
@@ -337,6 +341,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fields", "complaint", "cure"), REFUSALS)
 def test_a_field_that_a_model_refuses_is_named_with_the_cure(fields, complaint, cure):
     with serving(lambda *_: (400, {"error": {"message": complaint}}, {})) as server:

@@ -43,6 +43,7 @@ def pooling(path, payload, number):
     return {"data": [{"data": [[0.0], [len(payload["messages"][-1]["content"])]]}]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "answer", "expected"),
     [
@@ -59,6 +60,7 @@ def test_every_contract(format, answer, expected, max_batch):
     assert [row.tolist() for row in scores] == expected
 
 
+@pytest.mark.slow
 def test_gold_answers_and_messages_are_sent():
     with serving(length) as server:
         HttpRM(Endpoint(server.url), path="/score", model="rm").score(PROMPTS, RESPONSES)
@@ -68,6 +70,7 @@ def test_gold_answers_and_messages_are_sent():
     assert payload["model"] == "rm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -84,6 +87,7 @@ def test_a_broken_contract_is_a_sentence(reply, words):
         HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
 
 
+@pytest.mark.slow
 def test_null_and_nan_are_not_scores():
     with serving(lambda path, payload, number: b'{"scores": [null, NaN, 3]}') as server:
         first, second, _ = HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
@@ -95,6 +99,7 @@ def judge(server, **options):
     return JudgeRM(CachedEndpoint(Endpoint(server.url), None), model="judge", **options)
 
 
+@pytest.mark.slow
 def test_a_judge_is_read_by_its_probabilities_or_its_words():
     def answer(path, payload, number):
         text = payload["messages"][0]["content"]
@@ -112,6 +117,7 @@ def test_a_judge_is_read_by_its_probabilities_or_its_words():
     assert (rm.take_tokens(), rm.take_tokens()) == (20, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", [{}, {"choices": []}, {"choices": [{"text": "4"}]}, [], "4"])
 def test_no_chat_completion_is_a_sentence(reply):
     with (
@@ -125,6 +131,7 @@ def sleepless(server, cache):
     return JudgeRM(CachedEndpoint(Endpoint(server.url, retries=0, concurrency=1), cache), model="judge")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [500, "hang up", b"<html>", {"choices": []}])
 def test_a_failed_request_has_no_score_and_is_sent_again_next_time(tmp_path, failure):
     texts = [f"response {row}" for row in range(9)]
@@ -141,6 +148,7 @@ def test_a_failed_request_has_no_score_and_is_sent_again_next_time(tmp_path, fai
         assert pool.usage()["judge"]["tokens"] == 90  # what the cache knew is not billed again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
@@ -168,6 +176,7 @@ def test_a_spent_quota_ends_it_and_a_rerun_asks_only_for_the_rest(tmp_path, fail
         assert len(server.asked) - before == 10
 
 
+@pytest.mark.slow
 def test_a_judge_that_keeps_failing_is_given_up():
     texts = [f"response {row}" for row in range(90)]
     with serving(lambda path, payload, number: 500 if number >= 40 else rate("4")) as server:
@@ -181,6 +190,7 @@ def test_a_judge_that_keeps_failing_is_given_up():
         sleepless(server, None).score(PROMPTS[:1], [["a", "b"]])
 
 
+@pytest.mark.slow
 def test_ratings_of_two_digits_are_read_from_the_text():
     """A tokenizer that splits digits gives "1" as the first token of "10"."""
 
@@ -201,6 +211,7 @@ def test_expected_ratings_and_templates():
     assert fill("{a}{b}", {"a": "{b}", "b": "x"}) == "{b}x"
 
 
+@pytest.mark.slow
 def test_a_rubric_and_scale_that_make_no_sense():
     with serving(length) as server:
         with pytest.raises(RewardModelError, match=r"no .response"):
@@ -214,6 +225,7 @@ def served(server, **options):
     return ServedLogLikelihoodRM(Endpoint(server.url), encoder, model="m", **options)
 
 
+@pytest.mark.slow
 def test_served_log_likelihood_sums_the_response_tokens():
     def answer(path, payload, number):
         entries = [None, *({str(token): {"logprob": -float(token)}} for token in payload["prompt"][1:])]
@@ -228,6 +240,7 @@ def test_served_log_likelihood_sums_the_response_tokens():
     assert np.allclose(mean[0], [-np.mean(tokens) for tokens in ids[0]])
 
 
+@pytest.mark.slow
 def test_a_text_that_fills_the_window_leaves_room_for_the_token_that_the_server_samples(tmp_path):
     window = 40
 
@@ -247,6 +260,7 @@ def test_a_text_that_fills_the_window_leaves_room_for_the_token_that_the_server_
             assert scores.tolist() == [-4.0], length  # three letters and the end of the turn
 
 
+@pytest.mark.slow
 def test_log_probs_of_other_tokens_are_refused():
     reply = {"choices": [{"prompt_logprobs": [None, {"1": {"logprob": -1}}, {"1": {"logprob": -1}}]}]}
     with (

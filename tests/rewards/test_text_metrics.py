@@ -137,6 +137,7 @@ def chains(draw):
     return Chain(unit(steps), unit(1)[0], tuple(unit(int(rng.integers(1, 5))) for _ in range(steps)))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(chains(), chains(), chains())
 def test_the_fast_code_equals_the_literal_one_and_stays_in_the_unit_interval(h, s, r):
@@ -351,6 +352,7 @@ def section(**options):
     return section_of.TextMetricReward(name="m", **options)
 
 
+@pytest.mark.slow
 def test_languages():
     pytest.importorskip("py3langid", reason="py3langid is not installed; run make test")
     english = build_text_metric(section(metric="language", language="en"))

@@ -14,6 +14,7 @@ def replies(cached, payloads, **options):
     return [outcome.reply for outcome in cached.post_each("/x", payloads, max_failures=1, **options)]
 
 
+@pytest.mark.slow
 def test_no_request_is_sent_twice_also_by_another_process(tmp_path):
     with serving(lambda path, payload, number: {"number": number}) as server:
         payloads = [{"q": "a"}, {"q": "b"}, {"q": "a"}]
@@ -26,6 +27,7 @@ def test_no_request_is_sent_twice_also_by_another_process(tmp_path):
         assert len(server.asked) == 4
 
 
+@pytest.mark.slow
 def test_address_path_and_the_whole_payload_identify_a_reply(tmp_path):
     with serving(lambda path, payload, number: {"number": number}) as server:
         file, base = tmp_path / "replies.sqlite", {"model": "m", "messages": [{"role": "user", "content": "q"}]}
@@ -40,6 +42,7 @@ def test_address_path_and_the_whole_payload_identify_a_reply(tmp_path):
             assert given == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_cache_and_not_the_requests(tmp_path):
     with serving(lambda path, payload, number: {"long": "x" * 5000}) as server:
         cached = CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite")
@@ -50,6 +53,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_requests(tmp_path):
         assert replies(cached, [{"q": 0}]) == found[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     ["{bad", "", b"\xff\xfe", b'"\x00', 7, 1.5, "[" * 100_000, "7", "null", '"text"', '{"other": 1}'],
@@ -73,6 +77,7 @@ def test_a_damaged_reply_is_one_request_and_heals(tmp_path, reply):
         assert len(server.asked) == 6
 
 
+@pytest.mark.slow
 def test_a_damaged_page_costs_its_replies_alone(tmp_path):
     file, payloads = tmp_path / "replies.sqlite", [{"q": number} for number in range(200)]
     with serving(lambda path, payload, number: {"long": f"{payload['q']}" * 300}) as server:
@@ -88,6 +93,7 @@ def test_a_damaged_page_costs_its_replies_alone(tmp_path):
         assert 200 < len(server.asked) < 300
 
 
+@pytest.mark.slow
 def test_a_table_that_vanishes_costs_no_reply(tmp_path):
     with serving(lambda path, payload, number: {"number": payload["q"]}) as server:
         cached = CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite")

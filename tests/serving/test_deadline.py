@@ -75,6 +75,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_cannot_hold_a_request_beyond_its_deadline(way):
     before = threading.active_count()
@@ -87,6 +88,7 @@ def test_a_server_cannot_hold_a_request_beyond_its_deadline(way):
         assert threading.active_count() <= before + 2  # the server's own
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_read_cannot_hold_a_large_request():
     with raw_server(never_reads) as url:
         begun = time.monotonic()
@@ -95,6 +97,7 @@ def test_a_server_that_does_not_read_cannot_hold_a_large_request():
         assert time.monotonic() - begun < 8 * TIMEOUT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dripping", [False, True])
 def test_a_slow_handshake_cannot_hold_a_request(dripping):
     def behave(connection):
@@ -112,6 +115,7 @@ def test_a_slow_handshake_cannot_hold_a_request(dripping):
         assert time.monotonic() - begun < 6 * TIMEOUT
 
 
+@pytest.mark.slow
 def test_a_slow_lookup_of_the_name_holds_neither_the_request_nor_more_than_one_thread(monkeypatch):
     released = threading.Event()
     lookups = []
@@ -134,6 +138,7 @@ def test_a_slow_lookup_of_the_name_holds_neither_the_request_nor_more_than_one_t
         endpoint.post("/x", {})
 
 
+@pytest.mark.slow
 def test_retries_have_a_deadline_each():
     with raw_server(WAYS["headers"]) as url:
         begun = time.monotonic()

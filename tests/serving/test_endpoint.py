@@ -12,6 +12,7 @@ from laser.serving.transport import proxy_of
 from servers import serving
 
 
+@pytest.mark.slow
 def test_replies_come_in_order_and_a_bounded_number_at_a_time():
     def answer(path, payload, number):
         time.sleep(0.01 * (payload["index"] % 3))
@@ -23,6 +24,7 @@ def test_replies_come_in_order_and_a_bounded_number_at_a_time():
         assert 1 < server.most_busy <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [429, 500, 502, 503, 504, "hang up"])
 def test_a_passing_failure_is_tried_again(failure):
     with serving(lambda path, payload, number: failure if number < 2 else {"fine": True}) as server:
@@ -30,6 +32,7 @@ def test_a_passing_failure_is_tried_again(failure):
         assert len(server.asked) == 3
 
 
+@pytest.mark.slow
 def test_retry_after_is_obeyed():
     first = (429, {}, {"Retry-After": "1"})
     with serving(lambda path, payload, number: first if number == 0 else {}) as server:
@@ -38,6 +41,7 @@ def test_retry_after_is_obeyed():
         assert time.monotonic() - begun >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -53,6 +57,7 @@ def test_a_lasting_failure_is_a_sentence(given, words):
         Endpoint(server.url, retries=1).post("/x", {})
 
 
+@pytest.mark.slow
 def test_a_slow_server_and_no_server():
     with (
         serving(lambda path, payload, number: time.sleep(1)) as server,
@@ -68,6 +73,7 @@ def test_a_slow_server_and_no_server():
         Endpoint("localhost:8000")
 
 
+@pytest.mark.slow
 def test_the_first_failure_ends_a_round():
     with serving(lambda path, payload, number: 400) as server:
         with pytest.raises(ServerError):
@@ -75,6 +81,7 @@ def test_the_first_failure_ends_a_round():
         assert len(server.asked) < 50
 
 
+@pytest.mark.slow
 def test_the_key_is_sent_and_never_shown(monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-secret")
     with serving(lambda path, payload, number: (403, b"no: sk-secret", {})) as server:
@@ -88,6 +95,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch):
         Endpoint("http://127.0.0.1:1", api_key_env="A_KEY")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "sk-right"])
 def test_credentials_of_other_programs_are_not_sent(monkeypatch, tmp_path, key):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login bob password hunter2\n")
@@ -99,6 +107,7 @@ def test_credentials_of_other_programs_are_not_sent(monkeypatch, tmp_path, key):
         assert server.headers[0].get("Authorization") == (f"Bearer {key}" if key else None)
 
 
+@pytest.mark.slow
 def test_a_limit_of_requests_per_minute_spaces_them_and_tokens_add_to_it():
     with serving(lambda path, payload, number: {"usage": {"total_tokens": 30}}) as server:
         endpoint = Endpoint(server.url, pace=Pace(requests_per_minute=600))
@@ -123,6 +132,7 @@ def proxy(monkeypatch):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
 def test_this_machine_is_reached_without_a_proxy(proxy, host):
     with serving(lambda path, payload, number: {"fine": True}) as server:
@@ -130,6 +140,7 @@ def test_this_machine_is_reached_without_a_proxy(proxy, host):
     assert proxy.asked == []
 
 
+@pytest.mark.slow
 def test_other_machines_are_reached_through_the_proxy_unless_it_is_excepted(proxy, monkeypatch):
     with pytest.raises(ServerError, match="status 418"):
         Endpoint("http://judge.example:8000", retries=0).post("/x", {})

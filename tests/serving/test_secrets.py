@@ -75,6 +75,7 @@ def test_other_texts_and_numbers_stay_as_they_are():
     assert Secret("k").removed("ask for tokens, k") == "ask for tokens, ***"  # a placeholder is removed as a word only
 
 
+@pytest.mark.slow
 def test_hostile_replies_do_not_take_long():
     """Two mebibytes of escapes, of beginnings of the key, of keys."""
     for text in ("%41" * 700_000, "sk-l" * 500_000, KEY * 25_000):
@@ -94,6 +95,7 @@ REPLIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLIES)
 def test_no_message_has_the_key_however_it_is_shortened(monkeypatch, name):
     monkeypatch.setenv("A_KEY", KEY)
@@ -103,6 +105,7 @@ def test_no_message_has_the_key_however_it_is_shortened(monkeypatch, name):
     assert caught.value.__cause__ is None  # whose text could have it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_no_reply_and_no_cache_has_the_key(monkeypatch, tmp_path, form):
     monkeypatch.setenv("A_KEY", KEY)
@@ -127,6 +130,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypat
     assert "live" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_blanks_around_a_key_are_dropped(monkeypatch):
     monkeypatch.setenv("A_KEY", " sk-live-ABCDEFGH\n")
     with serving(lambda *_: {}) as server:

@@ -32,6 +32,7 @@ def clock(batch):
     return PhaseClock(Silent(), iteration=batch.iteration, step=batch.step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandit_loss", ["train", "decrease"])
 def test_a_prompt_is_rendered_once_per_batch(tmp_path, monkeypatch, bandit_loss):
     config, parts, batches = make_batches(tmp_path, training={"bandit_loss": bandit_loss})
@@ -46,6 +47,7 @@ def test_a_prompt_is_rendered_once_per_batch(tmp_path, monkeypatch, bandit_loss)
         rendered.clear()
 
 
+@pytest.mark.slow
 def test_responses_that_are_given_are_used_and_none_are_sampled(tmp_path):
     config, parts, batches = make_batches(tmp_path)
     kept = sample(parts, config, batches[0])

@@ -29,6 +29,7 @@ def test_distributions_are_quantiles_of_the_scores_and_of_the_margins():
     assert empty["margins"] == []
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_compared_and_a_single_choice_is_not(tmp_path):
     table = {**make_table(tmp_path, "vowels", "short", selector={"type": "ensemble"}, **LAST), "seed": 5}
     laser.train(table, tmp_path / "all")
@@ -50,6 +51,7 @@ def test_an_ensemble_is_compared_and_a_single_choice_is_not(tmp_path):
         assert [one["reward_model"] for one in record["distributions"]["scores"]] == ["short"]
 
 
+@pytest.mark.slow
 def test_signals_that_ask_everybody_are_compared(tmp_path):
     signal = {"type": "agreement", "every": 2}
     laser.train(make_table(tmp_path, "vowels", "short", signal=signal, **LAST), tmp_path / "run")

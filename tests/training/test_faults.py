@@ -65,6 +65,7 @@ def test_with_one_healthy_reward_model_every_schedule_ends(tmp_path, seed):
         assert record["pairs"] == 0 or chosen <= usage.keys()
 
 
+@pytest.mark.slow
 def test_with_none_left_the_run_stops_and_resumes_once_it_is_fixed(tmp_path):
     table = faulty_table(tmp_path, 0, "first", "second", rate=1.1)
     flag = tmp_path / "fixed"
@@ -93,6 +94,7 @@ def test_a_diverged_policy_stops_the_run_before_its_weights_are_saved(tmp_path):
         laser.resume(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e12, 1e18])
 @pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
 def test_a_policy_that_diverges_later_is_distinguished_too(tmp_path, rate, sampling):

@@ -47,6 +47,7 @@ def default(tmp_path_factory):
     return folder, essence(run(folder, "default"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DIFFERENT)
 def test_a_field_changes_the_batches(default, path):
     folder, expected = default
@@ -61,11 +62,13 @@ def checkpoints(path):
     return sorted(entry.name for entry in (path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_evaluation_every_says_after_which_iterations_the_dev_metric_is_measured(tmp_path):
     always, rarely = (run(tmp_path, f"every-{every}", **{"evaluation.every": every}) for every in (1, 2))
     assert (evaluations(always), evaluations(rarely)) == ([0, 2, 4], [0, 4])
 
 
+@pytest.mark.slow
 def test_checkpoint_every_and_keep_say_what_is_on_disk(tmp_path):
     fine, coarse, few = (
         checkpoints(run(tmp_path, f"{every}-{keep}", **{"checkpoint.every": every, "checkpoint.keep": keep}))
@@ -75,6 +78,7 @@ def test_checkpoint_every_and_keep_say_what_is_on_disk(tmp_path):
     assert few == fine[-2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("checks", "num_batches"), [(1, 2), (2, 4)])
 def test_convergence_waits_for_checks_in_a_row(tmp_path, checks, num_batches):
     """A policy that does not learn stalls at every check: no reward model orders its responses."""

@@ -61,6 +61,7 @@ def weights(learner):
     return torch.cat([parameter.detach().flatten() for parameter in learner.policy.trainable_parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 def test_the_step_is_the_same_in_smaller_micro_batches(monkeypatch, error):
     plenty, _ = make_learner(monkeypatch, 1000)
@@ -119,6 +120,7 @@ def logps(policy):
     return lambda: torch.cat(policy.logps(prompts, [[(5, 6, 7), (8, 9)]] * len(prompts), which="reference")).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("phase", [sample, embed, logps])
 def test_the_policy_does_the_same_in_smaller_batches(phase, error):

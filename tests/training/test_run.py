@@ -21,6 +21,7 @@ from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
 from tiny import make_model
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_behind(tmp_path):
     table = {**make_table(tmp_path, "vowels", "short"), "seed": 5}  # a seed with a pair in every batch
     result = laser.train(table, tmp_path / "run")
@@ -46,6 +47,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert sum(sum(counts.values()) for counts in result.summary.utilization.values()) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["gold", "consensus"])
 def test_what_the_probe_found_is_shown_before_training_and_in_the_summary(tmp_path, labels):
     written = io.StringIO()
@@ -75,6 +77,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert essence(tmp_path / "a") != essence(tmp_path / "c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["dpo", "nll", "nll+dpo", "kto"])
 def test_every_loss_trains_towards_the_reward(tmp_path, loss):
     table = make_table(
@@ -92,6 +95,7 @@ def test_every_loss_trains_towards_the_reward(tmp_path, loss):
     assert np.mean(sampled[-3:]) < np.mean(sampled[:3])
 
 
+@pytest.mark.slow
 def test_the_first_dpo_loss_of_an_iteration_is_log_two_and_later_ones_are_not(tmp_path):
     table = make_table(tmp_path, "vowels", training={"loss": "dpo", "learning_rate": 1e-2})
     laser.train(table, tmp_path / "run")
@@ -101,6 +105,7 @@ def test_the_first_dpo_loss_of_an_iteration_is_log_two_and_later_ones_are_not(tm
     assert abs(losses[2] - np.log(2)) > 1e-3
 
 
+@pytest.mark.slow
 def test_with_the_initial_reference_later_iterations_do_not_start_at_log_two(tmp_path):
     table = make_table(tmp_path, "vowels", training={"loss": "dpo", "learning_rate": 1e-2, "reference": "initial"})
     laser.train(table, tmp_path / "run")
@@ -109,6 +114,7 @@ def test_with_the_initial_reference_later_iterations_do_not_start_at_log_two(tmp
     assert abs(losses[3] - np.log(2)) > 1e-3
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(tmp_path):
     for name, budget in (("one", 100_000), ("many", 1)):
         laser.train(make_table(tmp_path, "vowels", training={"max_batch_tokens": budget}), tmp_path / name)
@@ -117,6 +123,7 @@ def test_micro_batches_change_nothing(tmp_path):
         assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_per_prompt_selection_gives_the_bandit_a_row_per_prompt(tmp_path):
     table = make_table(
         tmp_path, "vowels", "short", training={"granularity": "per_prompt"}, selector={"forced_pulls": 2}
@@ -127,6 +134,7 @@ def test_per_prompt_selection_gives_the_bandit_a_row_per_prompt(tmp_path):
     assert len({name for record in records for name in record["selection"]["reward_models"]}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bandit_loss", ["post_update", "decrease"])
 def test_the_bandit_can_be_fed_other_losses(tmp_path, bandit_loss):
     table = make_table(tmp_path, "vowels", training={"bandit_loss": bandit_loss, "learning_rate": 1e-2})
@@ -137,6 +145,7 @@ def test_the_bandit_can_be_fed_other_losses(tmp_path, bandit_loss):
     assert "after minus before" in TrainingConfig.model_fields["bandit_loss"].description
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["silent", "constant", "broken"])
 def test_a_reward_model_that_orders_nothing_trains_nothing_and_earns_nothing(tmp_path, name):
     table = make_table(tmp_path, name, selector={"type": "fixed", "arm": name}, split={"dev": 0})
@@ -150,6 +159,7 @@ def test_a_reward_model_that_orders_nothing_trains_nothing_and_earns_nothing(tmp
     assert all((value == 0).all() for value in untouched)
 
 
+@pytest.mark.slow
 def test_convergence_stops_the_run(tmp_path):
     table = make_table(
         tmp_path, "constant", selector={"type": "fixed", "arm": "constant"},
@@ -238,6 +248,7 @@ def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(forks
     assert essence(tmp_path / "run") == essence(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
     laser.train(make_table(tmp_path, "vowels"), tmp_path / "run")
     before = essence(tmp_path / "run")
@@ -274,6 +285,7 @@ def test_resume_refuses_another_configuration_or_other_reward_models(tmp_path):
         laser.resume(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_refused_with_a_sentence(tmp_path):
     table = make_table(tmp_path, "vowels", training={"iterations": 1}, split={"dev": 0})
     laser.train(table, tmp_path / "run")

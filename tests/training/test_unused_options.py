@@ -54,6 +54,7 @@ def test_a_learning_selector_over_one_reward_model_is_reported(tmp_path, names, 
     assert (note is not None) == told
 
 
+@pytest.mark.slow
 def test_a_run_and_its_plan_say_that_there_is_nothing_to_choose(tmp_path):
     training = {"iterations": 1, "batches_per_iteration": 1}
     table, notes, written = make_table(tmp_path, split={"dev": 0}, training=training), Notes(), io.StringIO()

@@ -65,6 +65,7 @@ def tables(draw):
     return table
 
 
+@pytest.mark.slow
 @settings(max_examples=times(200), deadline=None)
 @given(tables())
 def test_any_table_is_a_configuration_or_a_sentence(table):

@@ -72,6 +72,7 @@ def reward_models(reply):
     yield ServedLogLikelihoodRM(Canned(reply), ResponseEncoder(make_tokenizer(), context_length=100), model="m")
 
 
+@pytest.mark.slow
 @settings(max_examples=times(100), deadline=None)
 @given(NEARLY)
 def test_no_reply_of_a_reward_server_is_more_than_scores_or_a_sentence(reply):
@@ -90,6 +91,7 @@ def policy():
     return Policy(make_model(scale=0.15), make_tokenizer(), lora_rank=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=times(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reply=NEARLY, token=LEAVES, logp=LEAVES)
 def test_no_reply_of_a_sampling_server_is_more_than_responses_or_a_sentence(policy, reply, token, logp):
@@ -117,6 +119,7 @@ def test_an_invalid_log_prob_is_refused(policy, logp):
     assert generator._responses({"choices": [choice]}, 1)[0].sampling_logps == (1e-4, -5.0)
 
 
+@pytest.mark.slow
 def test_the_first_swap_creates_the_adapter_folder_and_closing_removes_it(policy, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(policy, "save_adapter", lambda folder: folder.mkdir(parents=True))
@@ -132,6 +135,7 @@ def test_the_first_swap_creates_the_adapter_folder_and_closing_removes_it(policy
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_runs_on_one_server_leave_each_others_adapters_and_serve_again_what_is_gone(policy, tmp_path):
     held = ["policy"]
 
@@ -167,6 +171,7 @@ def test_a_model_that_the_server_lacks_is_reported_with_the_field(policy):
         generator._swap()
 
 
+@pytest.mark.slow
 def test_a_reply_that_drips_ends_at_the_deadline(monkeypatch):
     def slowly(handler, given):
         handler.send_response(200)
@@ -185,6 +190,7 @@ def test_a_reply_that_drips_ends_at_the_deadline(monkeypatch):
         assert time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [False, True])
 def test_an_endless_reply_is_cut_off(monkeypatch, zipped):
     monkeypatch.setattr(transport, "_LARGEST", 2**20)
@@ -194,12 +200,14 @@ def test_an_endless_reply_is_cut_off(monkeypatch, zipped):
         Endpoint(server.url, retries=0).post("/x", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"1" * 10_000, b'"\xff\xfe"', b"\x00", b'{"scores": [1'])
 def test_bodies_that_break_parsers_are_a_sentence(body):
     with serving(lambda path, payload, number: body) as server, pytest.raises(ServerError, match="not JSON"):
         Endpoint(server.url, retries=0).post("/x", {})
 
 
+@pytest.mark.slow
 def test_redirects_are_not_followed(monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-secret")
     with serving(lambda path, payload, number: {}) as thief:
@@ -212,6 +220,7 @@ def test_redirects_are_not_followed(monkeypatch):
         assert thief.asked == []
 
 
+@pytest.mark.slow
 def test_a_key_that_a_reply_repeats_goes_no_further(monkeypatch, tmp_path):
     monkeypatch.setenv("A_KEY", "sk-secret")
     reply = {"choices": [{"message": {"content": "you said Bearer sk-secret"}}], "sk-secret": ["sk-secret", 7]}

@@ -89,6 +89,7 @@ def planted(run, name):
     return run / name.replace("*", newest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, *INNER, *PENDING, *FOLDERS])
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder"])
 def test_a_resumed_run_touches_nothing_that_was_planted(stopped, run, victim, name, kind):
@@ -117,6 +118,7 @@ def test_a_hard_link_is_not_written_through(run, victim, name):
     assert (victim / "file").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_new_run_empties_nothing(stopped, tmp_path, victim):
     table = load_config_table(stopped)
     for name in (".lock", "run.json"):
@@ -148,6 +150,7 @@ def test_what_a_killed_process_was_writing_is_removed(run):
     assert not [path for path in run.iterdir() if is_leftover(path.name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "part-000000.jsonl", ".part-000000.json", "summary.json"])
 def test_labels_replace_planted_links(stopped, tmp_path, victim, name):
     config, out = load_config_table(stopped), tmp_path / "pairs"
@@ -159,6 +162,7 @@ def test_labels_replace_planted_links(stopped, tmp_path, victim, name):
     assert untouched(victim)
 
 
+@pytest.mark.slow
 def test_best_of_n_replaces_planted_links(stopped, tmp_path, victim):
     table = json.loads((stopped / "run" / "config.json").read_text())
     config = parse_config({**table, "split": {**table["split"], "test": 4}})
@@ -170,6 +174,7 @@ def test_best_of_n_replaces_planted_links(stopped, tmp_path, victim):
     assert untouched(victim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 @pytest.mark.parametrize("name", ["config.json", "steps.jsonl", "evaluations.jsonl", "report", "report.html"])
 def test_looking_at_a_run_neither_hangs_nor_follows(stopped, tmp_path, victim, kind, name):

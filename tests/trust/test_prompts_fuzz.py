@@ -36,6 +36,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=times(150), deadline=None)
 @given(st.lists(LINE, max_size=4))
 def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, lines):
@@ -66,6 +67,7 @@ ANY_ROW = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::laser.core.errors.DataWarning")
 @settings(max_examples=times(400), deadline=None)
 @given(ANY_ROW)

@@ -193,6 +193,7 @@ def killed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_result(killed, tmp_path):
     shutil.copytree(killed / "run", tmp_path / "run")
     laser.resume(tmp_path / "run")
@@ -284,6 +285,7 @@ def test_resuming_a_strangers_run_executes_nothing(foreign):
     assert not (folder / "marker").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["config", "trust"])
 def test_the_user_can_vouch_for_it(foreign, how):
     folder, table = foreign

@@ -92,6 +92,7 @@ def calls(path):
             yield ast.unparse(node.func), node
 
 
+@pytest.mark.slow
 def test_everything_that_prints_goes_through_one_module():
     """Consoles are made, and text is printed, in cli/terminal.py; elsewhere only words of the program itself."""
     found = []

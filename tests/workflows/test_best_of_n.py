@@ -94,6 +94,7 @@ def test_responses_and_scores_are_shared_and_kept(table, tmp_path):
         best_of_n(config.model_copy(update={"seed": 5}), tmp_path / "out", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", ["auto", "nll", "gold_nll", "metric"])
 @pytest.mark.parametrize("granularity", ["per_batch", "per_prompt"])
 def test_every_reward_and_granularity(table, tmp_path, reward, granularity):
@@ -105,6 +106,7 @@ def test_every_reward_and_granularity(table, tmp_path, reward, granularity):
     assert 0 <= results[name].value <= 1
 
 
+@pytest.mark.slow
 def test_a_scaled_ensemble_does_not_depend_on_the_units(table, tmp_path):
     """The one that is multiplied by 1000 decides alone where scores are added as they are; scaled, it has one voice."""
     other = "\ndef other(prompts, responses):\n    return [-{} * (text.count('e') + 0.1) for text in responses]\n"
@@ -139,6 +141,7 @@ def test_the_methods_are_those_of_the_paper(table, tmp_path):
         assert methods["classifier"].selector.path == str(Path("mine").resolve())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "recommended"])
 def test_a_router_reranks(table, tmp_path, monkeypatch, preset):
     """One that learned from pairs on which either reward model is right half of the time, on plain contexts."""
@@ -170,6 +173,7 @@ def test_votes_differ_from_ranks():
     assert _pick(np.array([[1.0], [2.0], [np.nan]]), weights, "agreement") == 0
 
 
+@pytest.mark.slow
 def test_a_reward_model_that_fails_is_left_out_and_the_others_compared(table, tmp_path):
     notes, config = [], parse_config(table)
     without = best_of_n(config, tmp_path / "without", some(config, "sequential", "score ensemble", "online ensemble"))
@@ -207,6 +211,7 @@ def test_responses_too_long_for_a_reward_model_are_counted(table, tmp_path):
     assert 0 < asked.too_long <= asked.responses == 144
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True])
 def test_an_interruption_between_chunks_changes_nothing(table, tmp_path, monkeypatch, silent):
     """Three chunks of 4 prompts a split; the second run is stopped before the third, and continues from there."""
@@ -292,6 +297,7 @@ def test_accuracy_has_wilson_intervals_and_unreadable_answers_are_shown(table, t
     assert "set evaluation.answer" in notes[begin + 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name"),
     [("judges.py", "reward models"), ("prompts.jsonl", "test prompts"), ("base/config.json", "policy")],
@@ -311,6 +317,7 @@ def test_responses_of_what_has_changed_since_are_refused(table, tmp_path, change
     best_of_n(config, tmp_path / "out", some(config, "random"))
 
 
+@pytest.mark.slow
 def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     table["rewards"]["models"] += [model(tmp_path, "silent"), model(tmp_path, "down")]

@@ -45,6 +45,7 @@ def config_of(run):
     return parse_config(json.loads((run / "config.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_reply_streams_and_the_conversation_grows(run):
     heard = []
     chat = Chat(run, overrides=LONG, on_text=heard.append)
@@ -60,6 +61,7 @@ def test_a_reply_streams_and_the_conversation_grows(run):
     assert [len(message["content"]) > 0 for message in fresh._messages] == [True, True]
 
 
+@pytest.mark.slow
 def test_it_is_the_trained_policy_under_its_system_prompt(run):
     """The greedy reply is the greedy response of the trained weights to the conversation so far."""
     config = config_of(run)
@@ -143,6 +145,7 @@ def test_a_reward_model_that_fails_is_left_out_and_the_next_asked(run, tmp_path)
     assert np.isnan(forced.scores).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", [{"type": "fixed", "arm": "short"}, {"type": "ensemble"}, {"type": "random"}])
 def test_every_kind_of_selector_can_pick(run, tmp_path, selector):
     table = make_table(run.parent, "vowels", "short", training={"iterations": 1, "batches_per_iteration": 1})
@@ -194,6 +197,7 @@ def laser_main(monkeypatch, capsys, *arguments, stdin=None):
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_one_question_answers_to_standard_output_alone(run, monkeypatch, capsys):
     code, out, _ = laser_main(monkeypatch, capsys, "chat", run, "--once", "hello", "--set", LONG[0])
     assert (code, out) == (0, readable(Chat(run, overrides=LONG).say("hello").text) + "\n")

@@ -44,6 +44,7 @@ def project(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_measures_what_training_measured(project):
     """Greedy answers of the same weights on the same prompts: the run's own last dev check."""
     checks = (project / "first" / "evaluations.jsonl").read_text().splitlines()
@@ -57,6 +58,7 @@ def test_a_run_measures_what_training_measured(project):
     assert evaluation.differences == {}
 
 
+@pytest.mark.slow
 def test_the_results_are_the_metric_of_the_kept_responses(project, tmp_path):
     evaluation = evaluate(
         [project / "first", project / "second"], split="test", base=True, overrides=WHOLE, out=tmp_path / "r.json"
@@ -79,6 +81,7 @@ def test_the_results_are_the_metric_of_the_kept_responses(project, tmp_path):
     assert any(value > 0 for measured in evaluation.measured.values() for value in measured.values)
 
 
+@pytest.mark.slow
 def test_differences_are_paired(project):
     evaluation = evaluate([project / "first"], base=True, overrides=WHOLE)
     share = evaluation.differences["first"]
@@ -88,6 +91,7 @@ def test_differences_are_paired(project):
     assert list(same.measured) == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_configuration_means_its_untrained_model(project, tmp_path):
     (tmp_path / "plain.toml").write_text(
         f'seed = 3\npolicy = {{model = "{project}/base", max_context = 450}}\n'
@@ -116,6 +120,7 @@ def test_a_users_file_next_to_the_results_stays_whole(project, tmp_path, content
     assert (tmp_path / "r.first.jsonl").read_text() == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 8, 100, -1])
 def test_a_row_cut_anywhere_is_sampled_again(project, tmp_path, cut):
     whole = evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
@@ -126,6 +131,7 @@ def test_a_row_cut_anywhere_is_sampled_again(project, tmp_path, cut):
     assert (tmp_path / "r.first.jsonl").read_text() == kept
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_continues(project, tmp_path):
     whole = evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
     lines = (tmp_path / "r.first.jsonl").read_text().splitlines(keepends=True)
@@ -148,6 +154,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_kept_responses_of_other_settings_are_refused(project, tmp_path, change):
     evaluate([project / "first"], overrides=WHOLE, out=tmp_path / "r.json")
@@ -155,6 +162,7 @@ def test_kept_responses_of_other_settings_are_refused(project, tmp_path, change)
         evaluate([project / "first"], overrides=[*WHOLE, change], out=tmp_path / "r.json")
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_evaluated_at_its_checkpoint(project, tmp_path):
     shutil.copytree(project / "first", tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "adapter")
@@ -165,6 +173,7 @@ def test_an_unfinished_run_is_evaluated_at_its_checkpoint(project, tmp_path):
         evaluate([tmp_path / "first"])
 
 
+@pytest.mark.slow
 def test_prompts_of_the_training_are_counted(project):
     """The second run split the same prompts by another seed: some of the first one's dev prompts trained it."""
     evaluation = evaluate([project / "first", project / "second"])
@@ -233,6 +242,7 @@ def test_every_field_of_policy_and_generation_is_in_the_identity_or_known_to_cha
     assert fields >= set(_WITHOUT_EFFECT["generation"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["generation.temperature=0.3", "generation.server.url=http://h:1", "rewards.max_resident=3"]
 )

@@ -68,6 +68,7 @@ def quality(first, second):
     return RANK[first[:4]] > RANK[second[:4]]
 
 
+@pytest.mark.slow
 def test_win_rates_and_costs(two, tmp_path):
     with serving(prefers(quality)) as server:
         result = win_rates(two, judge(server), out=tmp_path / "r.json")
@@ -90,6 +91,7 @@ def test_win_rates_and_costs(two, tmp_path):
     assert verdicts[0]["preference_for_first"] == [None, None]
 
 
+@pytest.mark.slow
 def test_swapping_the_policies_mirrors_the_rates(two):
     with serving(prefers(quality)) as server:
         one = win_rates(two, judge(server)).judged["ours"].compared
@@ -98,6 +100,7 @@ def test_swapping_the_policies_mirrors_the_rates(two):
     assert (one.wins, one.ties, one.losses) == (other.losses, other.ties, other.wins)
 
 
+@pytest.mark.slow
 def test_a_judge_that_likes_length_is_seen_through(tmp_path):
     """Ours is usually longer; the judge takes the longer one four times in five, whatever it says."""
     rng = random.Random(0)
@@ -125,6 +128,7 @@ def test_a_judge_that_likes_length_is_seen_through(tmp_path):
     assert abs(controlled.win_rate.value - 0.5) < abs(one.win_rate.value - 0.5)
 
 
+@pytest.mark.slow
 def test_a_judge_that_looks_at_the_place(two):
     with serving(lambda *_: says("A")) as server:
         one = win_rates(two, judge(server)).judged["ours"].compared
@@ -132,6 +136,7 @@ def test_a_judge_that_looks_at_the_place(two):
     assert (one.first_shown, one.num_inconsistent) == (1.0, 29)
 
 
+@pytest.mark.slow
 def test_probabilities_are_used_where_there_are_some(two):
     def answer(path, payload, number):
         assert payload["top_logprobs"] == 20
@@ -152,6 +157,7 @@ def test_probabilities_are_used_where_there_are_some(two):
 TEMPLATE_END = "[Response A]\n{first}\n\n[Response B]\n{second}\n\n[End]"
 
 
+@pytest.mark.slow
 def test_nonsense_and_failures_are_counted_and_never_scored(two):
     """Where it gives no verdict in one order, the prompt is left out; the rest is judged."""
 
@@ -171,6 +177,7 @@ def test_nonsense_and_failures_are_counted_and_never_scored(two):
     assert (judged.compared.num_judged, judged.compared.num_one_sided, judged.compared.wins) == (28, 1, 18)
 
 
+@pytest.mark.slow
 def test_a_spent_quota_leaves_what_is_judged_and_a_rerun_ends_it(two, tmp_path):
     spent = {"after": 20}
 
@@ -189,6 +196,7 @@ def test_a_spent_quota_leaves_what_is_judged_and_a_rerun_ends_it(two, tmp_path):
     assert ended.judged["ours"].failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [(402, "no verdict on any of 29 prompts.*status 402"), (says("Hm."), "58 replies name neither response")],
@@ -200,6 +208,7 @@ def test_a_judge_that_judges_nothing_is_an_error(tmp_path, answer, words):
         win_rates(files, judge(server))
 
 
+@pytest.mark.slow
 def test_a_slow_judge(two):
     """The one prompt with identical responses is a tie without it, and no result on its own."""
     done = threading.Event()
@@ -210,6 +219,7 @@ def test_a_slow_judge(two):
         done.set()
 
 
+@pytest.mark.slow
 def test_prompts_are_matched_by_what_they_say(tmp_path):
     baseline = write_responses(tmp_path / "baseline.jsonl", ["fair answer!"] * 6, ids=False)
     ours = write_responses(tmp_path / "ours.jsonl", ["good answer!"] * 8)
@@ -224,6 +234,7 @@ def test_prompts_are_matched_by_what_they_say(tmp_path):
         win_rates([baseline, other], judge(server))
 
 
+@pytest.mark.slow
 def test_difficulty_is_used_and_must_be_complete(two, tmp_path):
     path = tmp_path / "difficulty.jsonl"
     rows = [{"id": f"p{row}", "difficulty": row % 3} for row in range(30)]

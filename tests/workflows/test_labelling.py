@@ -39,6 +39,7 @@ def test_a_data_set_in_the_standard_format(config, tmp_path):
         assert row["reward_model"] in ("likelihood", "vowels", "short")
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
     label(config, tmp_path / "whole")
     label(config, tmp_path / "again")
@@ -49,6 +50,7 @@ def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
     assert (tmp_path / "again" / "part-000000.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_with_a_scaled_ensemble_goes_on_to_the_same_rows(tmp_path):
     ensemble = {"selector": {"type": "ensemble"}, "split": {"train": 8, "dev": 0}}
     table = make_table(tmp_path, "vowels", "short", **ensemble)

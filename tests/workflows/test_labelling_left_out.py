@@ -64,6 +64,7 @@ def test_a_reward_model_that_raises_is_named_and_the_others_continue(tmp_path):
     assert summary(tmp_path / "pairs")["failed"] == report.failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redone", [1, 3, 5])
 def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redone):
     """On the way one reward model goes into quarantine and the selector chooses again; a resume knows of both."""
@@ -118,6 +119,7 @@ def test_the_command_says_what_was_left_out(tmp_path, capsys):
     assert "failed: down: " in shown
 
 
+@pytest.mark.slow
 def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
     """The configuration names files: other prompts or other code under the same names make other labels."""
     table = with_models(tmp_path, "vowels", "short", selector={"type": "sequential"})
