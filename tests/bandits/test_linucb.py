@@ -133,7 +133,7 @@ def test_without_data_the_bound_is_alpha_norm_over_root_lambda(alpha, ridge, nor
     np.testing.assert_allclose(value, alpha * norm / np.sqrt(ridge), rtol=1e-12)
 
 
-def test_relabelling_the_arms_permutes_the_choices():
+def test_relabeling_the_arms_permutes_the_choices():
     rows = contexts(300, 12, 5.0)
     table = rewards(rows, 4)
     order = np.array([2, 0, 3, 1])

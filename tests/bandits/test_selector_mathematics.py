@@ -286,7 +286,7 @@ def test_an_ensemble_that_does_not_learn_is_charged_for_nothing():
     np.testing.assert_allclose(selection.weights_MK, 1 / 3)
 
 
-def test_the_classifier_learns_the_labelling_rule():
+def test_the_classifier_learns_the_labeling_rule():
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(400, 10)) * 3 + 1
     differences = np.stack([embeddings[:, 0] - 1, 1 - embeddings[:, 0], np.full(400, -1.0)], axis=1)

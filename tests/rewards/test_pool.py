@@ -79,7 +79,7 @@ def test_several_weights_give_the_weighted_mean():
     np.testing.assert_allclose(combine_scores(scores[0], weights[0]), [1.75, 3.5])
 
 
-def test_standardised_and_ranked_scores_give_every_model_the_same_say():
+def test_standardized_and_ranked_scores_give_every_model_the_same_say():
     scores = np.array([[0.0, 1000.0, 500.0], [0.3, 0.1, 0.2], [0.3, 0.1, 0.2]])
     weights = np.full(3, 1 / 3)
     assert combine_scores(scores, weights, "raw").argmax() == 1  # the widest scale decides
