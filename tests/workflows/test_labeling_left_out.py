@@ -132,10 +132,13 @@ def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
     (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("question", "query"))
     with pytest.raises(ConfigError, match=r"prompts changed since the first batches of .*; restore them"):
         label(config, tmp_path / "pairs")
+    (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("}", ', "level": 2}'))  # reward functions read it
+    with pytest.raises(ConfigError, match="prompts changed since"):
+        label(config, tmp_path / "pairs")
     (tmp_path / "prompts.jsonl").write_text("".join(rows))
     code = (tmp_path / "scores.py").read_text()
     (tmp_path / "scores.py").write_text(code + "\n# another\n")
-    with pytest.raises(ConfigError, match="reward_models changed since"):
+    with pytest.raises(ConfigError, match="reward models changed since"):
         label(config, tmp_path / "pairs")
     (tmp_path / "scores.py").write_text(code)
     assert label(config, tmp_path / "pairs").num_pairs > 0

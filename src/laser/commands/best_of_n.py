@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from laser.bandits.base import Selector
-from laser.commands.scored_samples import RECORD, SOURCES, ScoreCounts, ScoredSamples, check_owner, check_sources
+from laser.commands.scored_samples import RECORD, SOURCES, ScoreCounts, ScoredSamples, check_owner
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
 from laser.core.errors import DataError, RewardModelError
-from laser.core.files import write_json
+from laser.core.files import read_json, write_json
 from laser.core.outputs import claim
 from laser.core.seeding import stream
 from laser.core.statistics import mean_share
@@ -34,7 +34,7 @@ from laser.rewards.combine import Combination, combine_scores
 from laser.rewards.spreads import deviations_by_arm, spread
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.wiring import build_contexts, build_feedback, build_selector
-from laser.wiring.identity import scored_sources
+from laser.wiring.identity import check_sources, scored_sources
 from laser.wiring.learned import router_context
 
 CLASSIFIER = "classifier"
@@ -98,7 +98,8 @@ def best_of_n(
     for method in methods.values():
         build_selector(method, build_contexts(method, dim=samples.policy.context_dim))
     sources = scored_sources(config, samples.prompts)
-    check_sources(out, sources)
+    if any(out.glob("responses-*")):
+        check_sources(read_json(out / SOURCES), sources, f"the responses in {out} were sampled and scored")
     claim(out, RECORD, config.model_dump(mode="json"))  # only now: a start that fails leaves no folder behind
     claim(out, SOURCES, sources)
     samples.sample()

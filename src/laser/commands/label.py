@@ -12,11 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from laser.config import RunConfig
 from laser.config.compare import first_difference
@@ -26,14 +23,13 @@ from laser.core.files import atomic_write, check_regular, open_regular, read_jso
 from laser.core.outputs import claim, claimed_by
 from laser.core.state import load_state, save_state
 from laser.core.types import Batch, FloatArray, Responses, Selection
-from laser.data.store import digest
-from laser.lm.sources import fingerprint
 from laser.rewards.spreads import deviations_by_arm
 from laser.training.batch import Parts, draw_candidates, embed, orient, prepare_contexts, sample, score, select
 from laser.training.pairs import Candidates, OrientedPairs
 from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.records import category_of
-from laser.wiring import Built, build, reward_fingerprints
+from laser.wiring import build
+from laser.wiring.identity import check_sources, scored_sources, state_digest
 
 Format = Literal["jsonl", "parquet"]
 
@@ -134,7 +130,12 @@ def label(
     out, progress = Path(out).absolute(), progress or Silent()
     _check_owner(config, out, format)
     built = build(config, on_tokens=progress.tokens, on_probe=progress.probe)
-    _claim(config, out, format, _sources(config, built))  # only now, so that a failed start leaves no folder behind
+    sources = scored_sources(config, {"train": built.splits.train})
+    sources["selector"] = state_digest(built.parts.selector.state_dict())
+    if any(out.glob(".part-??????.json")):
+        check_sources(read_json(out / _RECORD).get("sources", {}), sources, f"the first batches of {out}")
+    else:  # only now, so that a failed start leaves no folder behind
+        claim(out, _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": sources})
     prompts, size = built.splits.train, config.training.batch_size
     starts = range(0, len(prompts), size)
     parts = [_Part(out, step, format) for step in range(len(starts))]
@@ -244,7 +245,8 @@ def _pass_over(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock
     if record["failed"]:
         parts.selector.load_state_dict(load_state(part.selector))
     parts.pool.quarantine.load_state_dict(record["quarantine"])
-    parts.pool.spreads.add(record.get("deviations") or [[]] * len(parts.pool.names))
+    if record["deviations"] is not None:
+        parts.pool.spreads.add(record["deviations"])
 
 
 def _left_out(batch: Batch, candidates: Candidates, oriented: OrientedPairs, pairs_per_prompt: int) -> dict[str, int]:
@@ -293,35 +295,6 @@ def _writing(out: Path) -> Iterator[None]:
         raise RunDirectoryError(
             f"cannot write to {out} ({error.strerror or error}); fix that and run the command again, which continues"
         ) from error
-
-
-def _sources(config: RunConfig, built: Built) -> dict[str, Any]:
-    """Digests of what the configuration only names: prompts, weights, code and the state of the selector."""
-    state = blake2b(digest_size=16)
-    for name, value in sorted(built.parts.selector.state_dict().items()):
-        state.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
-    prompts = blake2b(digest_size=16)
-    for prompt in built.splits.train:
-        prompts.update(digest([prompt.id, prompt.messages, prompt.category]))
-    return {
-        "prompts": prompts.hexdigest(),
-        "policy": fingerprint(config.policy.model, config.policy.revision),
-        "selector": state.hexdigest(),
-        "reward_models": reward_fingerprints(config),
-    }
-
-
-def _claim(config: RunConfig, out: Path, format: Format, sources: dict[str, Any]) -> None:
-    """Record the job that a folder belongs to; if it has finished batches, their sources must be the same."""
-    if any(out.glob(".part-??????.json")):
-        stored = read_json(out / _RECORD).get("sources", sources)
-        changed = [name for name, value in sources.items() if stored.get(name) != value]
-        if changed:
-            raise ConfigError(
-                f"{', '.join(changed)} changed since the first batches of {out}; restore them, or choose a new --out"
-            )
-        return
-    claim(out, _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": sources})
 
 
 def _rows(

@@ -6,10 +6,9 @@ interruption loses one chunk at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError
-from laser.core.files import read_json
 from laser.core.outputs import claimed_by
 from laser.core.seeding import stream_seed
 from laser.core.state import load_state, save_state
@@ -182,25 +180,6 @@ def check_owner(config: RunConfig, out: Path) -> None:
     difference = first_difference(parse_config(dict(stored), source=str(out / RECORD)), config)
     if difference is not None:
         raise ConfigError(f"{difference}; the responses in {out} belong to another configuration, choose a new --out")
-
-
-def check_sources(out: Path, sources: Mapping[str, Any]) -> None:
-    """Make sure that what is kept in a folder was sampled and scored with these sources; changes nothing.
-
-    Args:
-        out: A folder that `check_owner` passed.
-        sources: See `laser.wiring.identity.scored_sources`.
-
-    Raises:
-        ConfigError: It was not; names what changed.
-    """
-    stored = read_json(out / SOURCES) if (out / SOURCES).is_file() and any(out.glob("responses-*")) else sources
-    changed = [name for name, value in sources.items() if stored.get(name) != value]
-    if changed:
-        raise ConfigError(
-            f"{', '.join(changed)} changed since the responses in {out} were sampled and scored; restore them, or "
-            "choose a new --out"
-        )
 
 
 def _is_kept(stem: Path) -> bool:

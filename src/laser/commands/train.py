@@ -25,6 +25,7 @@ from laser.training.run_directory import RunDirectory, check_free
 from laser.training.signature import is_ours, powers, sign
 from laser.wiring import Built, build, build_tracking, reward_fingerprints
 from laser.wiring.checks import check_used, nothing_to_choose
+from laser.wiring.rewards import changed_names
 
 T = TypeVar("T")
 
@@ -217,7 +218,7 @@ def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
     stored = run.provenance.get("reward_models", {})
     if not isinstance(stored, dict):
         raise RunDirectoryError(f"{run.path / 'run.json'} is damaged (reward_models is not an object); restore it")
-    return [name for name, fingerprint in reward_fingerprints(config).items() if stored.get(name) != fingerprint]
+    return changed_names(stored, reward_fingerprints(config))
 
 
 def _accept_rewards(run: RunDirectory, config: RunConfig, changed: Sequence[str]) -> None:

@@ -14,11 +14,11 @@ from laser.config import schema
 from laser.core.seeding import stream_seed
 from laser.core.types import Prompt
 from laser.data.split import Splits
-from laser.evaluation.accuracy import Accuracy, accuracy
+from laser.evaluation.accuracy import accuracy
 from laser.evaluation.metrics import check_gold
 from laser.lm.chat import PLAIN_TEMPLATE
 from laser.lm.limits import check_vocabulary
-from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_tokenizer
+from laser.lm.sources import load_causal_lm
 from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
@@ -27,7 +27,7 @@ from laser.policy.vllm_generation import VllmGenerator
 from laser.training.batch import Parts
 from laser.training.findings import Findings
 from laser.training.learner import Learner
-from laser.training.loop import draw_batches
+from laser.training.loop import Evaluate, draw_batches
 from laser.training.losses import Objective
 from laser.wiring.checks import check_answers
 from laser.wiring.custom import custom_generator
@@ -37,6 +37,7 @@ from laser.wiring.rewards import build_pool, check_reward_model, reward_fingerpr
 from laser.wiring.selection import build_feedback, build_selector, build_signal, split_off_probe
 from laser.wiring.servers import build_endpoint
 from laser.wiring.tracking import build_tracking, check_tracking
+from laser.wiring.weights import load_weights, tokenizer_of
 
 __all__ = [
     "Built",
@@ -68,7 +69,7 @@ class Built:
 
     parts: Parts
     splits: Splits
-    evaluate: Callable[[], Accuracy] | None
+    evaluate: Evaluate | None
     num_prompts: dict[str, int]
 
 
@@ -117,7 +118,7 @@ def build(
             pool,
             generator,
             room.probe,
-            lambda dev: build_evaluation(config, generator, dev),
+            partial(build_evaluation, config, generator),
             splits.dev,
             on_probe=on_probe,
         ),
@@ -142,15 +143,8 @@ def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
 def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:
     """Load the policy and add its adapters; with `policy.shard`, each process of the run holds a shard of it."""
     section = config.policy
-    device = choose_device(section.device)
-    model = load_causal_lm(
-        section.model,
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-        device=device,
-        dtype=choose_dtype(section.precision, device),
-        ranks=ranks if section.shard else None,
-    )
+    load = partial(load_causal_lm, ranks=ranks if section.shard else None)
+    model = load_weights(section, load, section.model, section.revision)
     tokenizer = build_tokenizer(section)
     check_vocabulary(tokenizer, model.config, section.model)
     return Policy(
@@ -169,7 +163,7 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
 
 def build_tokenizer(section: schema.PolicyConfig) -> PreTrainedTokenizerBase:
     """Load the policy's tokenizer with the configured chat template."""
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    tokenizer = tokenizer_of(section, section.model)
     if section.chat_template != "own":
         tokenizer.chat_template = PLAIN_TEMPLATE if section.chat_template == "plain" else section.chat_template
     return tokenizer
@@ -219,9 +213,7 @@ def check_dev(dev: Sequence[Prompt]) -> None:
         check_gold(dev, "accuracy", "dev")
 
 
-def build_evaluation(
-    config: schema.RunConfig, generator: Generator, dev: Sequence[Prompt]
-) -> Callable[[], Accuracy] | None:
+def build_evaluation(config: schema.RunConfig, generator: Generator, dev: Sequence[Prompt]) -> Evaluate | None:
     """A function that measures accuracy on the dev prompts; None without prompts or gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):
         return None

@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from laser.config import RunConfig
-from laser.core.types import Prompt
+from laser.core.errors import ConfigError
+from laser.core.types import Prompt, StateDict
 from laser.lm.sources import fingerprint
 from laser.rewards.user_files import function_fingerprint
-from laser.wiring.rewards import reward_fingerprints
+from laser.wiring.rewards import changed_names, reward_fingerprints
 from laser.wiring.trained import find_weights, weights_digest
 
 _WITHOUT_EFFECT = {
@@ -75,10 +78,34 @@ def scored_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -
     }
 
 
+def state_digest(state: StateDict) -> str:
+    """Identity of a state: 32 hexadecimal digits of its SHA-256."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
+    return digest.hexdigest()[:32]
+
+
+def check_sources(kept: Mapping[str, Any], sources: Mapping[str, Any], since: str) -> None:
+    """Make sure that kept results have the sources of the results to come.
+
+    Args:
+        kept: Identities of what the kept results depend on.
+        sources: The same of the results to come; see `scored_sources`.
+        since: What the kept results are, for the message.
+
+    Raises:
+        ConfigError: Some differ; the message names them.
+    """
+    if changed := changed_names(kept, sources):
+        raise ConfigError(f"{', '.join(changed)} changed since {since}; restore them, or choose a new --out")
+
+
 def _prompts_digest(prompts: Iterable[Prompt]) -> str:
     digest = hashlib.sha256()
     for prompt in prompts:
-        row = (prompt.id, [dict(message) for message in prompt.messages], prompt.answer, dict(prompt.metadata))
+        messages, metadata = [dict(message) for message in prompt.messages], dict(prompt.metadata)
+        row = (prompt.id, messages, prompt.category, prompt.answer, metadata, prompt.conversational)
         digest.update(json.dumps(row, sort_keys=True, default=repr).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 

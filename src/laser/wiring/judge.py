@@ -22,9 +22,8 @@ def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJu
     Raises:
         LaserError: The address, key, template or cache cannot be used.
     """
-    endpoint = build_endpoint(section, tokens_per_minute=section.tokens_per_minute)
     return PairwiseJudge(
-        CachedEndpoint(endpoint, Path(section.cache) if section.cache is not None else cache),
+        CachedEndpoint(build_endpoint(section), Path(section.cache) if section.cache is not None else cache),
         model=section.model,
         template=section.template or TEMPLATE,
         use_logprobs=section.use_logprobs,

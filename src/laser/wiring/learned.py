@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +21,7 @@ from laser.core.state import load_state
 from laser.core.types import FloatArray, StateDict
 from laser.lm.sources import fingerprint
 from laser.training.checkpoint import newest_checkpoint
-from laser.wiring.rewards import reward_fingerprints
+from laser.wiring.rewards import changed_names, reward_fingerprints
 
 ROUTER_VERSION = 1
 
@@ -128,10 +127,9 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
                     f"the classifier in {folder} was trained with {where}.{name} = {then.get(name)!r}, and here it is "
                     f"{now[name]!r}: train it again with this configuration"
                 )
-    changed = _changed(theirs["reward_models"], ours["reward_models"])
-    if changed is not None:
+    if changed := changed_names(theirs["reward_models"], ours["reward_models"]):
         raise ConfigError(
-            f"reward model {changed!r} has other weights or code here than when the classifier in {folder} was "
+            f"reward model {changed[0]!r} has other weights or code here than when the classifier in {folder} was "
             "trained; train it again with this configuration"
         )
 
@@ -154,11 +152,6 @@ def _useless(folder: Path) -> ConfigError:
         f"the classifier in {folder} was made by another version or is damaged; train it again with "
         "laser train-classifier"
     )
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
-    """The first reward model whose fingerprint differs. Noise and corruption around its scores do not count."""
-    return next((name for name, value in now.items() if then.get(name) != value), None)
 
 
 def load_frozen(
@@ -221,9 +214,8 @@ def _check_frozen(config: schema.RunConfig, theirs: schema.RunConfig, run: Path)
             f"{run / 'run.json'} does not say which reward models its selector was trained on: it is damaged or of "
             "another version; train it again with this one"
         )
-    changed = _changed(then, reward_fingerprints(config))
-    if changed is not None:
+    if changed := changed_names(then, reward_fingerprints(config)):
         raise ConfigError(
-            f"reward model {changed!r} has other weights or code here than in {run}, so its selector's arm means "
+            f"reward model {changed[0]!r} has other weights or code here than in {run}, so its selector's arm means "
             "something else; use that run's reward models, or train a selector on these"
         )

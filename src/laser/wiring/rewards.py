@@ -5,23 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from laser.config import rewards as section_of
 from laser.config.schema import RunConfig
 from laser.core.errors import LaserError, RewardModelError
 from laser.lm.chat import has_chat_template
-from laser.lm.sources import (
-    choose_device,
-    choose_dtype,
-    fetch,
-    fingerprint,
-    load_causal_lm,
-    load_encoder,
-    load_tokenizer,
-)
+from laser.lm.sources import fetch, fingerprint, load_causal_lm, load_encoder, load_tokenizer
 from laser.parallel.ranks import Ranks
 from laser.rewards.base import RewardModel, TrainingStep
 from laser.rewards.function import FunctionRM
@@ -48,6 +41,7 @@ from laser.wiring.scorers import (
     check_tokenizer,
 )
 from laser.wiring.servers import build_endpoint, request_fields
+from laser.wiring.weights import load_weights, tokenizer_of
 
 
 def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
@@ -150,19 +144,12 @@ def _corrupted(
 
 
 def _build_loglik(section: section_of.LogLikelihoodReward, ranks: Ranks | None) -> RewardModel:
-    device = choose_device(section.device)
-    load = partial(
-        load_causal_lm,
-        trust_remote_code=section.trust_remote_code,
-        device=device,
-        dtype=choose_dtype(section.precision, device),
-        ranks=ranks,
-    )
+    load, reference = partial(load_causal_lm, ranks=ranks), section.reference
     return LogLikelihoodRM(
-        load(section.model, revision=section.revision),
-        load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code),
+        load_weights(section, load, section.model, section.revision),
+        tokenizer_of(section, section.model),
         normalization=section.normalization,
-        reference_model=load(section.reference) if section.reference is not None else None,
+        reference_model=load_weights(section, load, reference, None) if reference is not None else None,
         end_of_turn=section.end_of_turn,
         template=section.template,
         plain_format=section.plain_format,
@@ -172,16 +159,8 @@ def _build_loglik(section: section_of.LogLikelihoodReward, ranks: Ranks | None) 
 
 
 def _build_similarity(section: section_of.SimilarityReward) -> RewardModel:
-    device = choose_device(section.device)
-    model = load_encoder(
-        section.model,
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-        device=device,
-        dtype=choose_dtype(section.precision, device),
-    )
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
-    return SimilarityRM(model, tokenizer, max_batch_tokens=section.max_batch_tokens)
+    model = load_weights(section, load_encoder, section.model, section.revision)
+    return SimilarityRM(model, tokenizer_of(section, section.model), max_batch_tokens=section.max_batch_tokens)
 
 
 def _build_http(section: section_of.HttpReward) -> RewardModel:
@@ -197,7 +176,7 @@ def _build_http(section: section_of.HttpReward) -> RewardModel:
 def _build_judge(section: section_of.JudgeReward) -> RewardModel:
     cache = Path(section.cache) if section.cache is not None else None
     return JudgeRM(
-        CachedEndpoint(build_endpoint(section, tokens_per_minute=section.tokens_per_minute), cache),
+        CachedEndpoint(build_endpoint(section), cache),
         model=section.model,
         rubric=section.rubric or RUBRIC,
         scale=section.scale,
@@ -223,6 +202,11 @@ def _build_served_loglik(section: section_of.ServedLogLikelihoodReward) -> Rewar
 def reward_fingerprints(config: RunConfig) -> dict[str, str]:
     """Identity of each reward model's weights or code, by name; a resumed run must find the same."""
     return {model.name: _fingerprint(model) for model in config.rewards.models}
+
+
+def changed_names(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of what has another identity than it had, such as reward models with another fingerprint."""
+    return [name for name, identity in now.items() if then.get(name) != identity]
 
 
 def _fingerprint(model: section_of.RewardModelConfig) -> str:

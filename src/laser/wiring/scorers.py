@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,14 +10,7 @@ from laser.config import rewards as section_of
 from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_text
 from laser.lm.limits import check_vocabulary
-from laser.lm.sources import (
-    choose_device,
-    choose_dtype,
-    load_causal_lm,
-    load_encoder,
-    load_model_config,
-    load_tokenizer,
-)
+from laser.lm.sources import choose_device, choose_dtype, load_causal_lm, load_encoder
 from laser.rewards.base import RewardModel
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.conversation import ConversationEncoder, check_template
@@ -35,6 +27,7 @@ from laser.rewards.metrics.perplexity import PerplexityRM
 from laser.rewards.metrics.text import DistinctNgrams, Format, Language, Length, TextMetric, count_words, on_responses
 from laser.rewards.pairwise import PairwiseRM
 from laser.rewards.user_files import load_function
+from laser.wiring.weights import load_weights, model_config_of, tokenizer_of
 
 
 def check_classifier(section: section_of.ClassifierReward) -> None:
@@ -49,7 +42,7 @@ def check_classifier(section: section_of.ClassifierReward) -> None:
     if family == "token_logit":
         tokens_of(tokenizer, outputs)
     if family == "standard" and section.family == "auto":  # else config.json may be of another kind of model
-        config = _model_config(section)
+        config = model_config_of(section, section.model)
         check_outputs(output_names(config, config.num_labels), outputs)
 
 
@@ -71,9 +64,7 @@ def check_text_metric(section: section_of.TextMetricReward) -> None:
 
 def check_tokenizer(source: str, section: section_of.WeightsRewardBase) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer and check that the model can read all it gives. Raises ModelError."""
-    revision, remote_code = section.revision, section.trust_remote_code
-    config = load_model_config(source, revision=revision, trust_remote_code=remote_code)
-    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=remote_code)
+    config, tokenizer = model_config_of(section, source), tokenizer_of(section, source)
     check_vocabulary(tokenizer, config, source)
     return tokenizer
 
@@ -106,16 +97,9 @@ def build_text_metric(section: section_of.TextMetricReward) -> RewardModel:
     """Load what a text metric needs. Raises LaserError."""
     if section.model is None:
         return FunctionRM(on_responses(_text_metric(section)), section.name)
-    device = choose_device(section.device)
     load = load_causal_lm if section.metric in section_of.PERPLEXITY_METRICS else load_encoder
-    model = load(
-        section.model,
-        revision=section.revision,
-        trust_remote_code=section.trust_remote_code,
-        device=device,
-        dtype=choose_dtype(section.precision, device),
-    )
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    model = load_weights(section, load, section.model, section.revision)
+    tokenizer = tokenizer_of(section, section.model)
     match section.metric:
         case "perplexity_step" | "perplexity_chain":
             return PerplexityRM(
@@ -149,9 +133,7 @@ def _text_metric(section: section_of.TextMetricReward) -> TextMetric:
 def _counter(section: section_of.TextMetricReward) -> Callable[[str], int]:
     if section.tokenizer is None:
         return {"words": count_words, "characters": len}[section.unit]
-    tokenizer = load_tokenizer(
-        section.tokenizer, revision=section.revision, trust_remote_code=section.trust_remote_code
-    )
+    tokenizer = tokenizer_of(section, section.tokenizer)
     return lambda text: len(encode_text(tokenizer, text))
 
 
@@ -188,19 +170,14 @@ def _pairwise_family(section: section_of.PairwiseReward) -> str:
 
 
 def _architectures(section: section_of.ModelRewardBase) -> list[str]:
-    return list(_model_config(section).architectures or [])
-
-
-def _model_config(section: section_of.ModelRewardBase) -> Any:
-    return load_model_config(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
+    return list(model_config_of(section, section.model).architectures or [])
 
 
 def _checkpoint(section: section_of.ModelRewardBase) -> Checkpoint:
     device = choose_device(section.device)
-    tokenizer = load_tokenizer(section.model, revision=section.revision, trust_remote_code=section.trust_remote_code)
     return Checkpoint(
         section.model,
-        tokenizer,
+        tokenizer_of(section, section.model),
         device=device,
         dtype=choose_dtype(section.precision, device),
         revision=section.revision,

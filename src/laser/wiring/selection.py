@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,17 +23,15 @@ from laser.core.errors import DataError
 from laser.core.types import Prompt
 from laser.data.split import Splits
 from laser.data.store import categories_of, pick
-from laser.evaluation.accuracy import Accuracy
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
 from laser.training.findings import Findings
+from laser.training.loop import Evaluate
 from laser.training.probe import Probe
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
-
-Evaluate = Callable[[], Accuracy]
 
 
 def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batches_per_iteration: int = 1) -> Selector:
@@ -136,7 +134,7 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Sp
     """
     if not isinstance(section, selection.ProbeSignal):
         return splits, {}
-    needs_gold = probe_labels(section, splits) == "gold"
+    needs_gold = probe_labels(section, splits.train) == "gold"
     sizes = Counter(categories_of(splits.train))
     aside: dict[str, list[int]] = {}
     rest = []
@@ -158,11 +156,11 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Sp
     return Splits(train=pick(splits.train, rest), dev=splits.dev, test=splits.test), probe
 
 
-def probe_labels(section: selection.ProbeSignal, splits: Splits) -> Literal["gold", "consensus"]:
-    """The probe's labels: as configured; for "auto", gold answers if any training prompt has one."""
+def probe_labels(section: selection.ProbeSignal, prompts: Iterable[Prompt]) -> Literal["gold", "consensus"]:
+    """The probe's labels: as configured; for "auto", gold answers if any of the prompts has one."""
     if section.labels != "auto":
         return section.labels
-    return "gold" if any(prompt.answer is not None for prompt in splits.train) else "consensus"
+    return "gold" if any(prompt.answer is not None for prompt in prompts) else "consensus"
 
 
 def build_signal(
@@ -197,10 +195,8 @@ def build_signal(
                 raise DataError("signal.type = 'dev_gain' needs dev prompts with gold answers; raise split.dev")
             return DevGain(lambda: evaluate().overall, every=every, span=span)
         case selection.ProbeSignal() as section:
-            has_gold = all(prompt.answer is not None for prompts in probe.values() for prompt in prompts)
-            labels = "gold" if section.labels != "consensus" and has_gold else "consensus"
             return Probe(
-                section.model_copy(update={"labels": labels}),
+                section.model_copy(update={"labels": probe_labels(section, probed)}),
                 config.generation,
                 pool,
                 generator,

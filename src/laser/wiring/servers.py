@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from laser.config.judge import JudgeConfig
+from laser.config.rewards import JudgeReward
 from laser.config.schema import ServerConfig
 from laser.config.servers import ChatSection, ServerSection
 from laser.serving.endpoint import Endpoint
 from laser.serving.pace import Pace
 
 
-def build_endpoint(section: ServerSection | ServerConfig, *, tokens_per_minute: float | None = None) -> Endpoint:
+def build_endpoint(section: ServerSection | ServerConfig) -> Endpoint:
     """Make the client of a server; raises ServerError if its address or key cannot be used."""
     requests_per_minute = section.requests_per_minute if isinstance(section, ServerSection) else None
+    tokens_per_minute = section.tokens_per_minute if isinstance(section, JudgeReward | JudgeConfig) else None
     return Endpoint(
         section.url,
         api_key_env=section.api_key_env,
@@ -25,13 +28,13 @@ def build_endpoint(section: ServerSection | ServerConfig, *, tokens_per_minute: 
 
 def request_fields(section: ChatSection) -> dict[str, Any]:
     """Fields of a judge's requests besides model, messages and log-probs."""
-    by_name: dict[str, Any] = {
-        "temperature": section.temperature,
-        "max_tokens": section.max_tokens if section.max_completion_tokens is None else "none",
-    }
+    fields: dict[str, Any] = {}
+    if section.temperature != "none":
+        fields["temperature"] = section.temperature
     if section.max_completion_tokens is not None:
-        by_name["max_completion_tokens"] = section.max_completion_tokens
+        fields["max_completion_tokens"] = section.max_completion_tokens
+    elif section.max_tokens != "none":
+        fields["max_tokens"] = section.max_tokens
     if section.reasoning_effort is not None:
-        by_name["reasoning_effort"] = section.reasoning_effort
-    sent = {name: value for name, value in by_name.items() if name == "reasoning_effort" or value != "none"}
-    return {**sent, **section.extra_body}
+        fields["reasoning_effort"] = section.reasoning_effort
+    return {**fields, **section.extra_body}
