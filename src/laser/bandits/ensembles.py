@@ -133,7 +133,7 @@ class MultiplicativeWeights:
 
 
 def _check(state: StateDict, kind: str, num_arms: int) -> None:
-    check_state_version(state.get("version", _STATE_VERSION), _STATE_VERSION)  # the first states had none
+    check_state_version(state.get("version"), _STATE_VERSION)
     if (state.get("kind"), state.get("num_arms")) != (kind, num_arms):
         raise ValueError(
             f"state is of {state.get('kind')!r} with {state.get('num_arms')} arms, this selector is {kind!r} with "

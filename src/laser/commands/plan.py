@@ -141,31 +141,31 @@ def lm_shape(size: ModelSize) -> LmShape:
         layers=size.num_layers,
         width=size.attention_width,
         kv_width=size.kv_width,
-        bytes_each=size.num_bytes // max(size.num_parameters, 1),
+        bytes_each=round(size.bytes_each),
     )
 
 
 def measure_reward_model(section: reward_sections.RewardModelConfig, *, needs_weights: bool = True) -> ModelSize:
     """Size a reward model; 0 for one without weights in this process."""
+    kind: type
     match section:
-        case reward_sections.ClassifierReward(family="token_logit") | reward_sections.PairwiseReward(family="pair_lm"):
-            return measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
+        case (
+            reward_sections.LogLikelihoodReward()
+            | reward_sections.ClassifierReward(family="token_logit")
+            | reward_sections.PairwiseReward(family="pair_lm")
+            | reward_sections.TextMetricReward(model=str(), metric="perplexity_step" | "perplexity_chain")
+        ):
+            kind = AutoModelForCausalLM
         case reward_sections.ClassifierReward(family="auto" | "standard"):
-            return measure_model(section, AutoModelForSequenceClassification, needs_weights=needs_weights)
-        case reward_sections.ClassifierReward() | reward_sections.PairwiseReward():
-            return measure_model(section, AutoModel, needs_weights=needs_weights)
-        case reward_sections.TextMetricReward(model=str(), metric="perplexity_step" | "perplexity_chain"):
-            return measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
-        case reward_sections.TextMetricReward(model=str()):
-            return measure_model(section, AutoModel, needs_weights=needs_weights)
-        case reward_sections.SimilarityReward():
-            return measure_model(section, AutoModel, needs_weights=needs_weights)
-        case reward_sections.LogLikelihoodReward():
-            size = measure_model(section, AutoModelForCausalLM, needs_weights=needs_weights)
-            copies = 2 if section.reference else 1
-            return replace(size, num_bytes=size.num_bytes * copies, sharded_bytes=size.sharded_bytes * copies)
+            kind = AutoModelForSequenceClassification
+        case reward_sections.ModelRewardBase() | reward_sections.TextMetricReward(model=str()):
+            kind = AutoModel
         case _:
             return ModelSize(0, 0)
+    size = measure_model(section, kind, needs_weights=needs_weights)
+    if isinstance(section, reward_sections.LogLikelihoodReward) and section.reference:
+        return replace(size, num_bytes=2 * size.num_bytes, sharded_bytes=2 * size.sharded_bytes)
+    return size
 
 
 def estimate_memory(
@@ -262,9 +262,9 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
     console.print(_steps_table(config, splits))
     target = _machine(config, machine)
     config = with_budgets(config, policy, target.memory, devices)
-    estimate = estimate_memory(config, policy, rewards, batch_size(config, splits), devices)
-    console.print(_memory_table(estimate, target))
-    console.print(_time_table(config, splits, policy, rewards, target, devices))
+    size = batch_size(config, splits)
+    console.print(_memory_table(estimate_memory(config, policy, rewards, size, devices), target))
+    console.print(_time_table(size, policy, rewards, target, devices))
 
 
 def _models_table(config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize]) -> Table:
@@ -289,21 +289,18 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
     drawn = draw_batches(config, splits.train, 0)
     batches, prompts = len(drawn), training.iterations * sum(map(len, drawn))
     steps = training.iterations * batches * training.epochs * training.optimizer_steps
+    possible = math.comb(config.generation.num_responses, 2)
     table = Table("what", "how many", title="Plan")
     for name, value in (
         ("prompts: train / dev / test", f"{len(splits.train)} / {len(splits.dev)} / {len(splits.test)}"),
         ("iterations x batches", f"{training.iterations} x {batches}"),
         ("optimizer steps, at most", str(steps)),
         ("responses sampled, at most", str(prompts * config.generation.num_responses)),
-        ("pairs scored, at most", str(prompts * min(num_candidates(config), _possible_pairs(config)))),
+        ("pairs scored, at most", str(prompts * min(num_candidates(config), possible))),
         ("pairs trained on, at most", str(prompts * training.pairs_per_prompt)),
     ):
         table.add_row(name, value)
     return table
-
-
-def _possible_pairs(config: schema.RunConfig) -> int:
-    return math.comb(config.generation.num_responses, 2)
 
 
 def _machine(config: schema.RunConfig, name: str) -> Machine:
@@ -344,20 +341,12 @@ def _prompt_tokens(section: schema.PolicyConfig, prompts: Sequence[Prompt]) -> i
     return max(1, round(sum(lengths) / len(lengths)))
 
 
-def _time_table(
-    config: schema.RunConfig,
-    splits: Splits,
-    policy: ModelSize,
-    rewards: list[ModelSize],
-    machine: Machine,
-    devices: int,
-) -> Table:
-    scoring = [size for size in rewards if size.num_layers]
-    largest = max(scoring, key=lambda size: size.num_parameters, default=None)
-    size = batch_size(config, splits)
+def _time_table(size: BatchSize, policy: ModelSize, rewards: list[ModelSize], machine: Machine, devices: int) -> Table:
+    scoring = [model for model in rewards if model.num_layers]
+    largest = max(scoring, key=lambda model: model.num_parameters, default=None)
     size = replace(size, prompts=-(-size.prompts // devices))  # the largest share of a process
     costs = batch_costs(lm_shape(policy), lm_shape(largest) if largest is not None else None, size)
-    where = f"{machine.name}" if devices == 1 else f"{devices} x {machine.name}"
+    where = machine.name if devices == 1 else f"{devices} x {machine.name}"
     table = Table("phase", "TFLOP each", f"seconds on {escape(where)}", title="A batch, estimated")
     sharded = dict.fromkeys(costs, policy.sharded_bytes) | {"score": largest.sharded_bytes if largest else 0}
     others = (devices - 1) / devices

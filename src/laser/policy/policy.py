@@ -100,7 +100,7 @@ class Policy:
         )
         self._peft = _inject(model, lora, stream_seed(seed, "policy"))
         self.model = model
-        self.context_length = max_context or _model_context(model)
+        self.context_length = max_context or window_of(model.config)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
@@ -381,7 +381,3 @@ def compute_in_base_precision(model: PreTrainedModel) -> None:
             module.cast_input_dtype_enabled = False
     for part in (model.base_model, model):
         part.forward = torch.autocast(model.device.type, dtype=model.dtype)(part.forward)
-
-
-def _model_context(model: PreTrainedModel) -> int:
-    return window_of(model.config)

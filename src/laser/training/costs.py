@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -246,8 +247,7 @@ def _tiny_model(device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
 def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """Measure this machine: a large matrix product, a pass over memory, and layers that compute almost nothing."""
 
-    def best(work: object, repeats: int = 5) -> float:
-        assert callable(work)
+    def best(work: Callable[[], object], repeats: int = 5) -> float:
         times = []
         for _ in range(repeats):
             begin = time.perf_counter()

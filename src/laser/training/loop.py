@@ -146,12 +146,14 @@ def _sample_iteration(
     if config.training.sampling == "per_batch":
         return None
     pending = PendingResponses(run.responses, cursor.iteration, keep=config.checkpoint.keep)
-    if not pending.load(may_be_missing=cursor.step == 0):
+    replies = pending.load(may_be_missing=cursor.step == 0)
+    if replies is None:
         progress.phase("sample", iteration=cursor.iteration, step=cursor.step)
         steps = range(len(drawn))
         replies = [sample(parts, config, _batch(prompts, drawn, cursor.iteration, step)) for step in steps]
-        pending.keep(replies, write=run.writes)
-    return pending.replies
+        if run.writes:
+            pending.keep(replies)
+    return replies
 
 
 def _report_reward_models(record: dict[str, Any], parts: Parts, progress: Progress) -> None:

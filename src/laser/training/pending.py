@@ -33,32 +33,27 @@ class PendingResponses:
         self._iteration = iteration
         self._keep = keep
         self._target = folder / f"iteration-{iteration:05d}"
-        self.replies: Replies = []
 
-    def load(self, *, may_be_missing: bool) -> bool:
-        """Read the responses back; returns False if they are incomplete and may be sampled again.
+    def load(self, *, may_be_missing: bool) -> Replies | None:
+        """Read the responses back; returns None if they are incomplete and may be sampled again.
 
         Raises:
             RunDirectoryError: They are missing or damaged, and batches of this iteration have used them.
         """
         if self._intact():
-            self.replies = unpack_responses(load_state(self._target / _NAME))
-            return True
+            return unpack_responses(load_state(self._target / _NAME))
         if not may_be_missing:
             raise RunDirectoryError(
                 f"{self._target} is missing or damaged, and the checkpoint needs it; restore it or start a new run"
             )
-        return False
+        return None
 
-    def keep(self, replies: Replies, *, write: bool = True) -> None:
-        """Keep the responses in memory and on disk, and delete those of old iterations.
+    def keep(self, replies: Replies) -> None:
+        """Write the responses, and delete those of old iterations.
 
         Raises:
             RunDirectoryError: They cannot be written.
         """
-        self.replies = replies
-        if not write:
-            return
         with writing(self._target, self._folder.parent):
             make_folder(self._folder)
             with replacing_folder(self._target) as temporary:

@@ -33,10 +33,6 @@ from laser.training.signals import Prepare
 _VERSION = 2  # of the state
 
 
-def _ignore(findings: Findings) -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Item:
     """A probe prompt with distinct responses.
@@ -83,7 +79,7 @@ class Probe:
         is_right: IsRight,
         *,
         gold_format: str = "{answer}",
-        report: Callable[[Findings], None] = _ignore,
+        report: Callable[[Findings], None] = lambda findings: None,
         seed: int,
     ) -> None:
         self._section, self._sampling, self._gold_format, self._seed = section, sampling, gold_format, seed

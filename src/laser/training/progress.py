@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from laser.training.findings import Findings
 
-PHASES = ("probe", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
-
 
 class Progress(Protocol):
     """Observer of a run; the command line has one for terminals and one for pipes."""
@@ -20,7 +18,7 @@ class Progress(Protocol):
         ...
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
-        """One of `PHASES` begins."""
+        """A phase begins: probe, embed, select, sample, score, train, update, checkpoint or evaluate."""
         ...
 
     def tokens(self, count: int) -> None:

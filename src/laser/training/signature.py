@@ -37,8 +37,7 @@ def is_ours(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
 
 def powers(config: Mapping[str, Any]) -> list[str]:
     """What a configuration makes laser do beyond computing: clauses for the user who decides whether to trust it."""
-    found = dict.fromkeys(_powers(config))
-    return list(found)
+    return list(dict.fromkeys(_powers(config)))
 
 
 def _powers(value: Any) -> Iterator[str]:
