@@ -1,7 +1,8 @@
 """Runs of several real processes on this machine: starting them, and what must be the same however many there are."""
 
-import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,28 @@ import numpy as np
 from runs import adapter, steps
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "GLOO_SOCKET_IFNAME": "lo"}
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["laser.commands.train"])
+
+
+def fork(processes, work, *arguments):
+    """Call a function in processes that find each other as those of torchrun do, without importing torch in each."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [FORKS.Process(target=_rank, args=(rank, processes, port, work, arguments)) for rank in range(processes)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(240)
+    assert [rank.exitcode for rank in ranks] == [0] * processes
+
+
+def _rank(rank, processes, port, work, arguments):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
+    work(*arguments)
 
 
 def launch(processes, *arguments):
@@ -22,25 +45,6 @@ def launch(processes, *arguments):
 def finish(process, timeout=240):
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
-
-
-def toml(path, table):
-    """A configuration file; JSON is TOML enough for inline values."""
-    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
-    for name, section in table.items():
-        if isinstance(section, dict) and name != "rewards":
-            lines.append(f"[{name}]")
-            lines += [f"{key} = {inline(value)}" for key, value in section.items()]
-    for model in table["rewards"]["models"]:
-        lines += ["[[rewards.models]]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
-    path.write_text("\n".join(lines))
-    return path
-
-
-def inline(value):
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {inline(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value)
 
 
 def same(first, second):

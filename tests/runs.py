@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from laser.training.progress import Silent
 from tiny import save_model
 
 FUNCTIONS = """
@@ -52,6 +53,16 @@ def make_table(folder, *names, **sections):
     for name, section in sections.items():
         table[name] = {**table.get(name, {}), **section}
     return table
+
+
+class Notes(Silent):
+    """Keeps what a run says."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
 
 
 def steps(path):

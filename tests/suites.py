@@ -1,4 +1,4 @@
-"""Suites for tests: TOML from Python values, and results without running anything."""
+"""Configurations and suites for tests: TOML from Python values."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ def toml(value):
     return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
-def write_suite(path, table):
+def write_toml(path, table):
     path.write_text("".join(f"{json.dumps(key)} = {toml(value)}\n" for key, value in table.items()), encoding="utf-8")
     return path
 
 
 def read_suite(folder, table):
-    return load_suite(write_suite(folder / "suite.toml", table))
+    return load_suite(write_toml(folder / "suite.toml", table))

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -150,18 +151,30 @@ def test_an_odd_noise_in_a_suite_is_a_sentence(tmp_path, noise):
         suite_page(read_suite(tmp_path))
 
 
+TOO_DEEP = "nested too deeply to show"
+
+
 @pytest.mark.slow
 def test_a_configuration_that_is_nested_deeply_is_shown_or_refused(tmp_path):
     contents = records()
     write(tmp_path, contents)
     config = json.dumps(contents["config.json"])[:-1]
     found = set()
-    for depth in range(800, 1000):
+    for depth in range(800, 1000, 5):
         (tmp_path / "config.json").write_text(f'{config}, "note": {"[" * depth}{"]" * depth}}}')
         try:
             (code,) = configuration(read_run(tmp_path))
         except RunDirectoryError:
             found.add("refused")
         else:
-            found.add("too deep" if code.text == "nested too deeply to show" else "shown")
+            found.add("too deep" if code.text == TOO_DEEP else "shown")
     assert found >= {"shown", "refused"}
+
+
+def test_a_configuration_that_was_read_where_more_recursion_was_left_is_not_shown(tmp_path):
+    write(tmp_path, records())
+    note = []
+    for _ in range(2000):
+        note = [note]
+    (code,) = configuration(replace(read_run(tmp_path), config={"note": note}))
+    assert code.text == TOO_DEEP

@@ -135,16 +135,36 @@ def test_arguments_out_of_range_are_named(make, word):
         make()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["exp3", "ucb1", "epsilon_greedy", "multiplicative_weights"])
-def test_a_million_updates_keep_finite_numbers(name):
-    selector = MAKERS[name]()
-    for _ in range(100):  # 100 selections of 10,000 rows
-        selection = selector.select(np.zeros((10_000, D)))
-        selector.update(selection.id, np.ones(len(selection.charged_E)))
+def check_finite(selector):
     selection = selector.select(np.zeros((1, D)))
     assert np.isfinite(selection.values_MK).all()
     assert np.isfinite(selection.probabilities_MK).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exp3", "ucb1", "epsilon_greedy"])
+def test_a_million_updates_keep_finite_numbers(name):
+    """10,000 at a time, drawn here by the selector's probabilities: a selector draws row by row, which takes longer."""
+    selector, generator = MAKERS[name](), np.random.default_rng(0)
+    for _ in range(100):
+        selection = selector.select(np.zeros((1, D)))
+        selector.expire(selection.id)
+        (probabilities_K,) = selection.probabilities_MK
+        arms = generator.choice(K, size=10_000, p=probabilities_K)
+        selector.observe(np.zeros((10_000, D)), arms, np.ones(10_000), probabilities_K[arms])
+    assert selector.pulls_K.sum() == 1_000_000
+    check_finite(selector)
+
+
+@pytest.mark.slow
+def test_a_million_rows_keep_finite_weights():
+    """The costs of the ensemble, 0 for the first reward model and 1 for the others, add up to 1,000."""
+    selector = MultiplicativeWeights(K)
+    for _ in range(2_000):
+        selection = selector.select(np.zeros((500, D)))
+        selector.update(selection.id, np.tile(np.arange(K) == 0, 500))
+    check_finite(selector)
+    assert selector.select(np.zeros((1, D))).weights_MK[0, 0] == 1.0
 
 
 def num_bytes(selector):

@@ -1,6 +1,5 @@
 """What every command that loads models sets up first."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 import laser.cli
 from laser.cli import environment
 from runs import make_table
+from suites import write_toml
 
 
 def test_what_the_user_has_set_stays_and_libraries_are_quiet(monkeypatch):
@@ -47,8 +47,7 @@ def test_no_command_sets_up_only_a_part_of_it():
 @pytest.mark.slow
 def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
     table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
-    sections = [f"{name}={_inline(value)}" for name, value in table.items()]
-    (tmp_path / "run.toml").write_text("\n".join(sections))
+    write_toml(tmp_path / "run.toml", table)
     unset = {
         name: value for name, value in os.environ.items() if not {"TQDM", "PROGRESS", "VERBOSITY"} & {*name.split("_")}
     }
@@ -67,10 +66,3 @@ def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
     assert "\r" not in said
     assert "it/s" not in said
     assert "Loading weights" not in said
-
-
-def _inline(value):
-    """A value of TOML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + "}"
-    return "[" + ", ".join(map(_inline, value)) + "]" if isinstance(value, list) else json.dumps(value)

@@ -120,6 +120,9 @@ def test_the_laboratory_has_every_method_on_every_pool_and_study(tmp_path):
     assert {task.partition("+")[0] for task in tasks} == set(POOLS)
     assert (len(tasks), len(methods)) == (3 * 18, 28)
     assert len(cells) == len(tasks) * len(methods)
+    configs = {task: cells[task, "laser"].config for task in tasks}
+    assert all(len(configs[pool].rewards.models) == 4 for pool in POOLS)
+    assert all(configs[task] != configs[task.partition("+")[0]] for task in tasks - set(POOLS))
 
 
 def differing(one, other):
@@ -145,6 +148,7 @@ def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_p
     assert changed(config("laser-post-update"), loss) == {"training.bandit_loss"}
     assert changed(config("laser-decrease"), loss) == {"training.bandit_loss"}
     assert changed(config("laser-per-prompt"), laser) == {"training.granularity", "split.batching"}
+    assert [config(name).selector.type for name in ("ucb1", "epsilon-greedy")] == ["ucb1", "epsilon_greedy"]
     for study, field in (("longer", "batches_per_iteration"), ("loss-kto", "loss")):
         assert changed(config("laser", f"+{study}"), laser) == {f"training.{field}"}
     models = {study: config("laser", f"+{study}").rewards.models for study in ("noise-0.3", "units", "rms-8")}

@@ -14,7 +14,7 @@ from laser.compare.cost import Cost, estimate_best_of_n, estimate_cost
 from laser.config.patch import merged
 from laser.config.suite import MethodConfig, SuiteConfig, TaskConfig, load_suite
 from laser.core.errors import ConfigError
-from suites import read_suite, toml, write_suite
+from suites import read_suite, toml, write_toml
 
 MODELS = [{"type": "function", "name": name, "function": f"scores.py:{name}"} for name in ("good", "bad")]
 BASE = {
@@ -84,9 +84,9 @@ def test_a_section_of_another_type_replaces_the_old_one():
 
 def test_a_suite_extends_another_and_starts_from_a_run_file(tmp_path):
     (tmp_path / "runs").mkdir()
-    write_suite(tmp_path / "runs" / "run.toml", BASE)
+    write_toml(tmp_path / "runs" / "run.toml", BASE)
     table = {**SUITE, "base": {"file": "runs/run.toml", "training": {"iterations": 5}}}
-    write_suite(tmp_path / "first.toml", {**table, "name": "first", "title": "One"})
+    write_toml(tmp_path / "first.toml", {**table, "name": "first", "title": "One"})
     (tmp_path / "second.toml").write_text(
         'extends = "first.toml"\n[base.policy]\nmodel = "org/other"\n[methods.third]\nselector = {type = "ucb1"}\n'
     )

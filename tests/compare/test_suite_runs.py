@@ -22,7 +22,7 @@ from laser.core.errors import ConfigError
 from laser.training.progress import Silent
 from runs import essence, make_table, same_adapter, steps
 from servers import rate, serving
-from suites import read_suite, write_suite
+from suites import read_suite, write_toml
 
 COMMAND = (sys.executable, "-m", "laser.cli.cell")
 
@@ -58,7 +58,7 @@ SUITE = {
 @pytest.mark.slow
 def test_a_suite_runs_fails_in_part_and_continues(tmp_path, capfd):
     table = {**SUITE, "base": base(tmp_path, split={"train": 12, "dev": 4, "test": 4})}
-    path, out = write_suite(tmp_path / "suite.toml", table), tmp_path / "out"
+    path, out = write_toml(tmp_path / "suite.toml", table), tmp_path / "out"
     assert exit_code(path, out, dry_run=True) == 0
     assert not out.exists()
     assert "3 cells" in capfd.readouterr().out
@@ -82,7 +82,7 @@ def test_a_suite_runs_fails_in_part_and_continues(tmp_path, capfd):
     # A method is fixed: finished cells stay, the others run, the cold start after the run it needs.
     stamp = (laser / "summary.json").stat().st_mtime_ns
     table["methods"]["broken"] = {"selector": {"type": "linucb", "forced_pulls": 1}}
-    write_suite(path, table)
+    write_toml(path, table)
     assert exit_code(path, out, "method=cold") == 0
     shown = capfd.readouterr().out
     assert shown.index("[1/2] all broken seed 3: done") < shown.index("[2/2] all cold seed 3: done")
@@ -96,7 +96,7 @@ def test_a_suite_runs_fails_in_part_and_continues(tmp_path, capfd):
 
     # A cell whose stored configuration is another is refused; nothing is run.
     table["methods"]["laser"] = {"training": {"beta": 0.7}}
-    write_suite(path, table)
+    write_toml(path, table)
     assert exit_code(path, out) == 1
     assert "training.beta is 0.7, but the run was started with 0.1" in capfd.readouterr().err
     assert (laser / "summary.json").stat().st_mtime_ns == stamp
@@ -122,7 +122,7 @@ def wait_for(condition, seconds=120):
 def test_killed_with_its_cells_it_continues_to_the_same_result(tmp_path):
     table = base(tmp_path, training={"iterations": 6}, checkpoint={"every": 1})
     suite = {"seeds": [3], "base": table, "methods": {"laser": {}}}
-    path, out = write_suite(tmp_path / "suite.toml", suite), tmp_path / "out"
+    path, out = write_toml(tmp_path / "suite.toml", suite), tmp_path / "out"
     (cell,) = make_cells(read_suite(tmp_path, suite), out)
     run = cell.key.folder(out)
     running = subprocess.Popen([sys.executable, "-c", KILLED, path, out], stdout=subprocess.DEVNULL)

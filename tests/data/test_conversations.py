@@ -1,6 +1,5 @@
 """Conversations in the forms of trainers, as prompts and as labeled responses; what is not understood is refused."""
 
-import json
 import re
 
 import datasets
@@ -9,11 +8,7 @@ import pytest
 from laser.core.errors import DataError, DataWarning
 from laser.data.files import Fields, load_file
 from laser.data.preferences import load_candidates, load_preferences
-
-
-def write(path, *rows):
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    return path
+from task_files import lines
 
 
 def said(role, content, **more):
@@ -58,17 +53,17 @@ PROMPTS = {
 @pytest.mark.parametrize("form", PROMPTS)
 def test_prompts_of_every_form(tmp_path, form):
     row, messages = PROMPTS[form]
-    (prompt,) = load_file(write(tmp_path / "p.jsonl", row))
+    (prompt,) = load_file(lines(tmp_path / "p.jsonl", [row]))
     assert list(prompt.messages) == (messages or row["prompt"])
 
 
 def test_a_named_field_with_an_answered_conversation_gives_what_comes_before(tmp_path):
-    (prompt,) = load_file(write(tmp_path / "p.jsonl", {"dialog": [HI, HELLO]}), Fields("dialog"))
+    (prompt,) = load_file(lines(tmp_path / "p.jsonl", [{"dialog": [HI, HELLO]}]), Fields("dialog"))
     assert prompt.messages == (HI,)
 
 
 def test_an_answer_that_is_not_used_stays_in_the_metadata(tmp_path):
-    (prompt,) = load_file(write(tmp_path / "p.jsonl", {"messages": [HI, HELLO]}))
+    (prompt,) = load_file(lines(tmp_path / "p.jsonl", [{"messages": [HI, HELLO]}]))
     assert prompt.metadata == {"messages": [HI, HELLO]}
 
 
@@ -82,7 +77,7 @@ def test_parquet_s_nulls_are_not_fields(tmp_path):
 
 def test_tools_that_no_template_sees_are_reported(tmp_path):
     with pytest.warns(DataWarning, match="1 of 1 rows have 'tools', which chat templates do not get to see"):
-        load_file(write(tmp_path / "p.jsonl", {"prompt": WEATHER, "tools": [{"name": "w"}]}))
+        load_file(lines(tmp_path / "p.jsonl", [{"prompt": WEATHER, "tools": [{"name": "w"}]}]))
 
 
 @pytest.mark.parametrize(
@@ -105,12 +100,14 @@ def test_tools_that_no_template_sees_are_reported(tmp_path):
 )
 def test_what_is_not_text_is_refused_with_its_row(tmp_path, prompt, words):
     with pytest.raises(DataError, match=re.escape(words)) as refused:
-        load_file(write(tmp_path / "p.jsonl", {"prompt": prompt}))
+        load_file(lines(tmp_path / "p.jsonl", [{"prompt": prompt}]))
     assert "line 1" in str(refused.value)
 
 
 def test_the_template_goes_around_the_last_message_of_the_user(tmp_path):
-    path = write(tmp_path / "p.jsonl", {"prompt": [said("system", "s"), HI, HELLO, said("user", "x")]}, {"prompt": "y"})
+    path = lines(
+        tmp_path / "p.jsonl", [{"prompt": [said("system", "s"), HI, HELLO, said("user", "x")]}, {"prompt": "y"}]
+    )
     first, second = load_file(path, Fields(template="Q: {prompt}"))
     assert [message["content"] for message in first.messages] == ["s", "Hi?", "hello", "Q: x"]
     assert second.text == "Q: y"
@@ -169,7 +166,7 @@ PAIRS = {
 @pytest.mark.parametrize("form", PAIRS)
 def test_pairs_of_every_form(tmp_path, form):
     row, messages = PAIRS[form]
-    (pair,) = load_preferences(write(tmp_path / "p.jsonl", row))
+    (pair,) = load_preferences(lines(tmp_path / "p.jsonl", [row]))
     assert (list(pair.prompt.messages), pair.chosen, pair.rejected) == (messages, "good", "bad")
 
 
@@ -198,14 +195,14 @@ def test_pairs_of_every_form(tmp_path, form):
 )
 def test_pairs_that_are_not_understood_are_refused_with_their_row(tmp_path, row, words):
     with pytest.raises(DataError, match=re.escape(words)) as refused:
-        load_preferences(write(tmp_path / "p.jsonl", row))
+        load_preferences(lines(tmp_path / "p.jsonl", [row]))
     assert "line 1" in str(refused.value)
 
 
 def test_the_named_fields_count_where_a_file_has_them(tmp_path):
     rows = ({"ask": "q", "kind": "k"}, {"prompt": "q", "category": "k"})
     for row in rows:
-        path = write(tmp_path / "p.jsonl", {**row, "chosen": "good", "rejected": "bad"})
+        path = lines(tmp_path / "p.jsonl", [{**row, "chosen": "good", "rejected": "bad"}])
         (pair,) = load_preferences(path, Fields("ask", category="kind"))
         assert (pair.prompt.text, pair.prompt.category) == ("q", "k")
 
@@ -213,7 +210,9 @@ def test_the_named_fields_count_where_a_file_has_them(tmp_path):
 def test_rewardbench_s_own_rows(tmp_path):
     first = {"prompt": "q", "chosen": "good", "rejected": "bad", "subset": "hep-cpp", "id": 3}
     second = {"id": "7", "prompt": "q", "chosen": ["a"], "rejected": ["b", "c", "d"], "subset": "Math"}
-    one, two = load_candidates(write(tmp_path / "p.jsonl", first, {**second, "num_correct": 1, "total_completions": 4}))
+    one, two = load_candidates(
+        lines(tmp_path / "p.jsonl", [first, {**second, "num_correct": 1, "total_completions": 4}])
+    )
     assert (one.prompt.category, one.prompt.metadata["subset"]) == ("Reasoning", "hep-cpp")
     assert (two.prompt.category, two.correct, two.incorrect) == ("Math", ("a",), ("b", "c", "d"))
     pairs = load_preferences(tmp_path / "p.jsonl")

@@ -1,6 +1,5 @@
 """Gold answers, options and answer types: read as what they are, or refused with their row."""
 
-import json
 import math
 import re
 
@@ -10,11 +9,7 @@ import pytest
 from laser.core.errors import DataError, DataWarning
 from laser.data.files import Fields, load_file
 from laser.data.gold import read_gold, read_options
-
-
-def write(path, *rows):
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    return path
+from task_files import lines
 
 
 @pytest.mark.parametrize(
@@ -66,7 +61,7 @@ def test_a_row_keeps_several_answers_and_the_solution(tmp_path):
         {"prompt": "c", "answers": ["x"]},
         {"prompt": "d", "answer": "x", "answers": ["x", "y"]},
     ]
-    prompts = load_file(write(tmp_path / "p.jsonl", *rows))
+    prompts = load_file(lines(tmp_path / "p.jsonl", rows))
     assert [prompt.answer for prompt in prompts] == ["18", "18", "x", "x"]
     assert [prompt.metadata for prompt in prompts] == [
         {"answers": ["18", "eighteen"]},
@@ -102,16 +97,16 @@ def test_verl_s_parquet_is_read_as_it_is(tmp_path):
     ],
 )
 def test_a_named_field_that_no_row_has_is_an_error(tmp_path, fields, words):
-    path = write(tmp_path / "p.jsonl", {"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"})
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}])
     with pytest.raises(DataError, match=re.escape(words)):
         load_file(path, fields)
 
 
 def test_a_field_that_some_rows_lack_is_counted(tmp_path):
-    path = write(tmp_path / "p.jsonl", {"prompt": "a", "gold": "1"}, {"prompt": "b"}, {"prompt": "c"})
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "a", "gold": "1"}, {"prompt": "b"}, {"prompt": "c"}])
     with pytest.warns(DataWarning, match=r"^2 of 3 rows have no field 'gold' \(data\.answer_field\)$"):
         assert [prompt.answer for prompt in load_file(path, Fields(answer="gold"))] == ["1", None, None]
-    path = write(tmp_path / "p.jsonl", {"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": None})
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": None}])
     with pytest.warns(DataWarning, match=r"^1 of 2 prompts have no gold answer$"):
         load_file(path)
 
@@ -121,8 +116,8 @@ def test_a_field_may_be_in_one_of_several_files(tmp_path):
 
     fields = Fields(answer="gold")
     census = Census(fields)
-    load_file(write(tmp_path / "train.jsonl", {"prompt": "a"}), fields, census)
-    load_file(write(tmp_path / "dev.jsonl", {"prompt": "b", "gold": "1"}), fields, census)
+    load_file(lines(tmp_path / "train.jsonl", [{"prompt": "a"}]), fields, census)
+    load_file(lines(tmp_path / "dev.jsonl", [{"prompt": "b", "gold": "1"}]), fields, census)
     with pytest.warns(DataWarning, match="1 of 2 rows have no field 'gold'"):
         census.check()
 
@@ -135,7 +130,7 @@ def test_null_ids_and_conflicting_answers_are_reported(tmp_path):
         {"id": "y", "prompt": "b", "answer": "1"},
     ]
     with pytest.warns(DataWarning) as warned:
-        prompts = load_file(write(tmp_path / "p.jsonl", *rows))
+        prompts = load_file(lines(tmp_path / "p.jsonl", rows))
     assert [prompt.id for prompt in prompts] == ["0", "1", "x", "y"]
     assert sorted(str(one.message) for one in warned) == [
         "2 of 4 rows have the id null; their id is the number of the row",
@@ -173,9 +168,9 @@ def test_options_in_every_form(value, options):
 )
 def test_options_and_types_that_are_not_understood_are_refused(tmp_path, fields, words):
     with pytest.raises(DataError, match=re.escape(words)):
-        load_file(write(tmp_path / "p.jsonl", {"prompt": "q", **fields}))
+        load_file(lines(tmp_path / "p.jsonl", [{"prompt": "q", **fields}]))
 
 
 def test_the_answer_type_of_the_configuration_replaces_a_column_of_that_name(tmp_path):
-    path = write(tmp_path / "p.jsonl", {"prompt": "q", "answer": 1, "answer_type": "integer"})
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "q", "answer": 1, "answer_type": "integer"}])
     assert load_file(path, Fields(answer_type="number"))[0].metadata == {"answer_type": "number"}

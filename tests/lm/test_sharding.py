@@ -1,18 +1,16 @@
-"""A model held by several processes between them: `spread_checks.py` run by three real ones, and what is refused."""
+"""A model held by several processes between them: `sharding_checks.py` in three real ones, and what is refused."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+import sharding_checks
 from laser.core.errors import ModelError
 from laser.lm.sharding import layers_of
 from laser.lm.sources import load_causal_lm
 from laser.parallel.ranks import Alone
-from processes import ENVIRONMENT
+from processes import fork
 from tiny import make_model, save_model
 
 
@@ -20,12 +18,7 @@ from tiny import make_model, save_model
 def test_three_processes_hold_a_model_between_them(tmp_path):
     """Gradients equal to the bit however uneven the passes, failures on one process, loading, and a third of the bytes
     each: 128 KiB of layers, plus the padding of every layer's weights to equal shares."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    program = Path(__file__).with_name("spread_checks.py")
-    done = subprocess.run(
-        [*launcher, program, tmp_path], env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    fork(3, sharding_checks.check, tmp_path)
     embeddings_head_and_norm = 4 * (2 * 99 * 32 + 32)
     for rank in range(3):
         found = json.loads((tmp_path / f"rank-{rank}.json").read_text())

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tokenizers import AddedToken
 
 from laser.core.errors import DataWarning, ModelError
 from laser.lm.chat import encode_prompt, encode_text
+from laser.lm.gguf import gguf_digest
 from laser.lm.sources import (
     choose_device,
     choose_dtype,
@@ -171,6 +173,22 @@ def test_models_without_a_template_are_named():
     strict = make_tokenizer(chat_template="{{ raise_exception('only system') }}")
     with pytest.raises(ModelError, match="refuses the conversation"):
         encode_prompt(strict, USER)
+
+
+def test_of_two_processes_that_convert_a_model_at_once_the_first_one_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("LASER_CACHE", str(tmp_path))
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+
+    def convert(path, folder):
+        """What is written while another process renames its folder to the target."""
+        for one, said in ((folder, "second"), (tmp_path / "models" / f"m-{gguf_digest(path)}", "first")):
+            one.mkdir(exist_ok=True)
+            (one / "config.json").write_text(said)
+
+    monkeypatch.setattr("laser.lm.gguf._convert", convert)
+    found = Path(resolve(str(tmp_path / "m.gguf")))
+    assert (found / "config.json").read_text() == "first"
+    assert list((tmp_path / "models").iterdir()) == [found]
 
 
 @pytest.mark.models

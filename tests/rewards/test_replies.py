@@ -1,6 +1,7 @@
 """Ratings and verdicts in what judges say: JSON, brackets, words, thoughts, and replies that cannot be read."""
 
 import math
+import re
 import warnings
 
 import numpy as np
@@ -179,6 +180,8 @@ VERDICTS = [
     ("assistant_b is better", None),
 ]
 
+NOT_ITS_LETTER = re.compile(r"[AB]\s*[<=]|(?i:tie|both|neither|equal|it's|are)")  # how other verdicts begin
+
 
 @pytest.mark.parametrize(("text", "rating"), RATINGS)
 def test_a_rating_is_read_where_it_was_asked_for(text, rating):
@@ -196,7 +199,7 @@ def test_a_rating_is_read_on_its_scale(text, scale, rating):
 def test_a_verdict_is_read_where_it_was_asked_for(text, letter):
     found = find_verdict(text)
     assert (found.letter if found else None) == letter
-    assert found is None or text[found.start] == letter or set(text) & set("<=Tt") or letter == "C"
+    assert found is None or text[found.start] == letter or NOT_ITS_LETTER.match(text, found.start)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Every field that the loop reads changes a tiny run: what it does, when it checks and what it keeps."""
+"""Fields that the loop reads change a tiny run: what it does, when it checks and what it keeps.
+
+`test_knobs.py` has those of `draw_batches`.
+"""
 
 import json
 
@@ -20,13 +23,10 @@ DIFFERENT = {
     "training.bandit_loss": "post_update",
     "training.pairs_per_prompt": 1,
     "training.iterations": 1,
-    "training.batches_per_iteration": 1,
-    "training.batch_size": 1,
     "generation.num_responses": 4,
     "generation.temperature": 0.3,
     "generation.top_p": 0.2,
     "generation.max_new_tokens": 2,
-    "split.batching": "by_category",
     "seed": 11,
 }
 

@@ -19,8 +19,9 @@ from laser.core.errors import ConfigError, TrainingError
 from laser.parallel.ranks import Alone
 from laser.wiring import build_policy
 from laser.wiring.rewards import _reward_builder
-from processes import ENVIRONMENT, finish, launch, same, toml, worker_of
+from processes import ENVIRONMENT, finish, launch, same, worker_of
 from runs import make_table, steps
+from suites import write_toml
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "accelerate"
 
@@ -35,7 +36,7 @@ def one_process(tmp_path_factory):
     table["policy"]["shard"] = True
     table["rewards"]["models"][0]["shard"] = True
     table["training"].pop("batches_per_iteration")
-    toml(folder / "run.toml", table)
+    write_toml(folder / "run.toml", table)
     laser.train(table, folder / "one")
     assert len(steps(folder / "one")) == 18
     assert {step["reward_model"] for step in reward_models(folder / "one")} >= {"likelihood", "short"}

@@ -14,7 +14,7 @@ from laser.core.errors import ConfigError, RunDirectoryError
 from laser.training.progress import Silent
 from laser.training.tracking import Tracking, batch_numbers, evaluation_numbers, read_marks
 from laser.wiring.tracking import flatten
-from runs import make_table, steps
+from runs import Notes, make_table, steps
 
 
 class StopAfter(Silent):
@@ -198,14 +198,6 @@ def test_numbers_of_a_batch():
         "seconds/score": 0.5,
     }
     assert dict(evaluation_numbers(EVALUATION)) == {"dev/metric": 0.5, "dev/x": 0.25}
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_continue(tmp_path):

@@ -11,17 +11,8 @@ from laser.commands import train as api
 from laser.commands.plan import print_plan
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError
-from laser.training.progress import Silent
 from laser.wiring.checks import check_used, nothing_to_choose
-from runs import make_table
-
-
-class Notes(Silent):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
+from runs import Notes, make_table
 
 
 def test_accuracy_gap_without_gold_answers_is_refused_before_models_are_loaded(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """A key from an environment variable is in no file of the run and no line of output, whatever servers do with it."""
 
-import json
 import sys
 
 import pytest
@@ -8,21 +7,9 @@ import pytest
 from laser.cli import main as cli
 from runs import make_table
 from servers import rate, serving
+from suites import write_toml
 
 KEY = "sk-9f8e7d6c5b4a-very-secret"
-
-
-def toml(table):
-    """A table as TOML: JSON is TOML's inline form, but for the colon and null."""
-
-    def value(item):
-        if isinstance(item, dict):
-            return "{" + ", ".join(f"{json.dumps(key)} = {value(one)}" for key, one in item.items()) + "}"
-        if isinstance(item, list):
-            return "[" + ", ".join(map(value, item)) + "]"
-        return json.dumps(item)
-
-    return "\n".join(f"{json.dumps(key)} = {value(item)}" for key, item in table.items())
 
 
 @pytest.mark.slow
@@ -56,7 +43,7 @@ def test_the_key_is_nowhere(tmp_path, monkeypatch, capfd):
                 },
             ],
         }
-        (tmp_path / "run.toml").write_text(toml(table))
+        write_toml(tmp_path / "run.toml", table)
         for arguments in (["run.toml", "--out", str(tmp_path / "run")], ["--resume", str(tmp_path / "run")]):
             monkeypatch.chdir(tmp_path)
             monkeypatch.setattr(sys, "argv", ["laser", "train", *arguments])

@@ -21,9 +21,8 @@ from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, QuarantinedError, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.rewards.user_code import UserCode
-from laser.training.progress import Silent
 from laser.wiring import build_pool
-from runs import make_table, steps
+from runs import Notes, make_table, steps
 from servers import serving
 from tiny import make_prompt
 
@@ -278,13 +277,6 @@ def leaking(prompts, responses):
 
 @pytest.mark.slow
 def test_a_process_that_grows_with_the_calls_of_reward_models_is_a_warning(tmp_path, monkeypatch):
-    class Notes(Silent):
-        def __init__(self):
-            self.notes = []
-
-        def note(self, message):
-            self.notes.append(message)
-
     monkeypatch.setattr(growth, "_LIMIT", 2**28)
     table = make_table(
         tmp_path,

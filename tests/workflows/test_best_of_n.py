@@ -18,7 +18,7 @@ from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirec
 from laser.core.statistics import wilson_interval
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, gold_answers, make_metric, rouge_l, token_f1
 from runs import make_table
-from suites import write_suite
+from suites import write_toml
 from tiny import make_prompt, save_model
 
 KNOWING = """
@@ -321,7 +321,7 @@ def test_responses_of_what_has_changed_since_are_refused(table, tmp_path, change
 def test_the_command_keeps_names_whole_and_quotes_them(table, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     table["rewards"]["models"] += [model(tmp_path, "silent"), model(tmp_path, "down")]
-    path = write_suite(tmp_path / "run.toml", table)
+    path = write_toml(tmp_path / "run.toml", table)
     wanted = ["score ensemble, ranks", "fixed: silent", "configured: linucb"]
     cli.best_of_n(path, [], tmp_path / "out", wanted)
     shown = capsys.readouterr().out

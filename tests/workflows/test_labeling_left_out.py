@@ -9,7 +9,7 @@ from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from runs import make_table
-from suites import write_suite
+from suites import write_toml
 
 DOWN = "def down(prompts, responses):\n    raise RuntimeError('no answer from the judge')\n"
 
@@ -110,7 +110,7 @@ def test_a_start_that_fails_claims_nothing(tmp_path):
 
 def test_the_command_says_what_was_left_out(tmp_path, capsys):
     table = with_models(tmp_path, "vowels", "silent", "down", selector={"type": "sequential"})
-    cli.label(write_suite(tmp_path / "run.toml", table), [], tmp_path / "pairs")
+    cli.label(write_toml(tmp_path / "run.toml", table), [], tmp_path / "pairs")
     shown = capsys.readouterr().out
     assert "labeling: 3 batches" in shown
     assert "batch 3 of 3" in shown

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from laser.core.types import Prompt
+from laser.extend import Prompt
 
 _LOG_UNIT = math.log(1.0001)  # pocketsphinx counts log-probabilities in powers of 1.0001
 _UNKNOWN = -12.0  # nats for a word the model does not know

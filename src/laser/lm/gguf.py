@@ -30,7 +30,8 @@ def converted(path: Path) -> Path:
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist; check the path")
     target = _cache_folder() / "models" / f"{path.stem}-{gguf_digest(path)}"
-    if (target / "config.json").is_file():
+    whole = target / "config.json"
+    if whole.is_file():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,10 +42,11 @@ def converted(path: Path) -> Path:
         ) from error
     try:
         with LOADING:
-            _convert(path, temporary)
-        temporary.rename(target)
+            if not whole.is_file():  # another thread may have converted it while this one waited
+                _convert(path, temporary)
+                temporary.rename(target)
     except OSError:
-        if not (target / "config.json").is_file():  # otherwise another process finished first
+        if not whole.is_file():  # otherwise another process finished first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,11 +1,9 @@
-"""What processes that hold a model between them can see of it; a program for torchrun, which test_sharding.py starts.
+"""What processes that hold a model between them can see of it; test_sharding.py calls `check` in several processes.
 
 Every check raises where it fails; each process leaves what it measured as JSON in the folder it was given.
 """
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -16,8 +14,6 @@ from transformers import (
     MixtralConfig,
     Qwen2Config,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from laser.core.errors import ModelError, TrainingError
 from laser.lm.sharding import layers_of, spread
@@ -174,15 +170,11 @@ def check_loading(ranks, folder):
         raise AssertionError("no error was raised")
 
 
-def main():
+def check(folder):
+    """All checks, in one of several processes; writes what they measured."""
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     with joined() as ranks:
         measured = {str(recompute): check_uneven_passes(ranks, recompute) for recompute in (False, True)}
         check_failures(ranks)
         check_loading(ranks, folder)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(measured))
-
-
-if __name__ == "__main__":
-    main()
