@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from laser.bandits.classifier import QueryClassifier
 from laser.cli.lab import in_folder, run
 from laser.cli.train_classifier import train_classifier
 from laser.commands.train import train
@@ -67,6 +69,11 @@ def test_an_unbuilt_laboratory_says_how_to_build_it(tmp_path):
         run(tmp_path, tmp_path, [], [], [], 1, 1)
 
 
+def shrink_classifiers(patch):
+    """The 2 million weights of the paper's classifier take 20 s to train."""
+    patch.setattr("laser.commands.train_classifier.QueryClassifier", partial(QueryClassifier, hidden=(4,)))
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Models of two steps: useless, and enough to run everything."""
@@ -75,7 +82,9 @@ def lab(tmp_path_factory):
         recipe = RECIPES[name]
         save_model(*train_model(recipe.mixture, hidden=16, layers=1, steps=2, seed=recipe.seed), folder / name)
     _write_data(folder)
-    measure_oracle(folder, pools=("mixed",))
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_classifiers(patch)
+        measure_oracle(folder, pools=("mixed",))
     return folder
 
 
@@ -176,7 +185,8 @@ def test_a_classifier_of_another_pool_is_refused(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path, capsys):
+def test_train_classifier_says_how_good_it_is_and_what_it_refuses(lab, tmp_path, monkeypatch, capsys):
+    shrink_classifiers(monkeypatch)
     models = "".join(
         f'[[rewards.models]]\nname = "{name}"\ntype = "loglik"\nmodel = "{lab / name}"\n'
         for name in pool_members("mixed")
