@@ -8,12 +8,9 @@ alone, the short phases would never be hit.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,6 +18,7 @@ from pathlib import Path
 
 import laser
 from laser.training.progress import Silent
+from processes import FORKS
 from runs import essence, make_table
 
 PHASES = ("load", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
@@ -64,59 +62,25 @@ class Killer(Silent):
 def work(table, out, board, phase=None, count=0):
     """Begin or resume a run: the body of a process that may be killed at any instant."""
     progress = Announcer(board) if phase is None else Killer(phase, count)
-    if (Path(out) / "config.json").exists():
+    if (out / "config.json").exists():
         laser.resume(out, progress=progress)
     else:
         laser.train(table, out, progress=progress)
 
 
-def serve():
-    """Fork a process for every request: a line with its arguments comes in, its id and then its status go out."""
-    import laser.commands.train
-
-    assert laser.commands.train
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                work(*json.loads(line))
-                code = 0
-            finally:
-                os._exit(code)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+def start(table, out, board=None, phase=None, count=0):
+    """A process that begins or resumes a run; with a phase it kills itself at the start of its count-th one."""
+    if board is not None:
+        board.unlink(missing_ok=True)
+    process = FORKS.Process(target=work, args=(table, out, board, phase, count))
+    process.start()
+    return process
 
 
-class Forks:
-    """The other end of `serve`; runs go through it one at a time."""
-
-    def __init__(self):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment.get("PYTHONPATH", "")])
-        self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", "import kills; kills.serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, table, out, board, phase=None, count=0):
-        """The process id of a run that this begins or resumes."""
-        Path(board).unlink(missing_ok=True)
-        self._server.stdin.write(json.dumps([table, str(out), str(board), phase, count]) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def wait(self):
-        """The exit code of the run, negative for a signal."""
-        return int(self._server.stdout.readline())
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(60)
+def exit_code(process):
+    """How a process ended, negative for a signal."""
+    process.join()
+    return process.exitcode
 
 
 @dataclass
@@ -139,10 +103,10 @@ class KillReport:
 def kill_chains(folder: Path, *, kills: int, per_chain: int, seed: int) -> KillReport:
     """Kill runs `kills` times altogether, `per_chain` times each, and compare them with runs that were left alone."""
     begun, rng, report = time.monotonic(), random.Random(seed), KillReport()
-    forks, board = Forks(), folder / "board"
+    board = folder / "board"
     tables = [_table(folder, sampling) for sampling in ("per_batch", "per_iteration")]
     wholes = [folder / f"whole-{number}" for number in range(len(tables))]
-    durations = [_durations(forks, table, whole, board) for table, whole in zip(tables, wholes, strict=True)]
+    durations = [_durations(table, whole, board) for table, whole in zip(tables, wholes, strict=True)]
     wanted = _endless(PHASES, rng)
     while report.kills.total() < kills:
         number = report.chains % len(tables)
@@ -151,16 +115,14 @@ def kill_chains(folder: Path, *, kills: int, per_chain: int, seed: int) -> KillR
             phase = next(wanted)
             occurrence = rng.randint(1, 3) if turn == 0 and phase not in ("load", "evaluate") else 1
             instant = rng.random() * durations[number][phase]
-            hit = _run_and_kill(forks, tables[number], out, board, phase, occurrence, instant)
+            hit = _run_and_kill(tables[number], out, board, phase, occurrence, instant)
             if hit is None:  # it had no more of that phase and ended
                 break
             report.kills[hit] += 1
-        forks.start(tables[number], out, board)
-        assert forks.wait() == 0
+        assert exit_code(start(tables[number], out, board)) == 0
         report.chains += 1
         if not same_run(out, wholes[number]):
             report.different.append(out.name)
-    forks.close()
     report.seconds = time.monotonic() - begun
     return report
 
@@ -185,11 +147,11 @@ def _table(folder, sampling):
     )
 
 
-def _durations(forks, table, out, board):
+def _durations(table, out, board):
     """Mean seconds of each phase in a run that is left alone."""
     spent, count, begun, last = Counter(), Counter(), 0.0, None
-    pid = forks.start(table, out, board)
-    while _alive(pid):
+    process = start(table, out, board)
+    while _alive(process.pid):
         read, now = _read(board), time.monotonic()
         if read is not None and read != last:
             if last is not None:
@@ -197,14 +159,14 @@ def _durations(forks, table, out, board):
                 count[last[1]] += 1
             begun, last = now, read
         time.sleep(0.0005)
-    assert forks.wait() == 0
+    assert exit_code(process) == 0
     return {phase: spent[phase] / count[phase] if count[phase] else 0.01 for phase in PHASES}
 
 
-def _run_and_kill(forks, table, out, board, phase, occurrence, instant):
+def _run_and_kill(table, out, board, phase, occurrence, instant):
     """Resume a run and kill it some time into a phase; returns the phase that was under way, None if the run ended."""
-    pid, last = forks.start(table, out, board), None
-    while _alive(pid) and occurrence > 0:
+    process, last = start(table, out, board), None
+    while _alive(process.pid) and occurrence > 0:
         read = _read(board)
         if read is not None and read != last:
             last = read
@@ -212,8 +174,8 @@ def _run_and_kill(forks, table, out, board, phase, occurrence, instant):
         time.sleep(0.0002)
     time.sleep(instant)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return _read(board)[1] if forks.wait() == -signal.SIGKILL else None
+        os.kill(process.pid, signal.SIGKILL)
+    return _read(board)[1] if exit_code(process) == -signal.SIGKILL else None
 
 
 def _alive(pid):

@@ -12,7 +12,7 @@ import pytest
 from peft import PeftModel
 
 import laser
-from kills import Forks
+from kills import exit_code, start
 from laser.cli.progress import PlainProgress
 from laser.cli.terminal import SafeConsole
 from laser.config.schema import TrainingConfig
@@ -169,17 +169,14 @@ def test_convergence_stops_the_run(tmp_path):
     assert steps(tmp_path / "run")[-1]["iteration"] == 1
 
 
-@pytest.fixture(scope="module")
-def forks():
-    """Starts runs from a process that has imported everything."""
-    started = Forks()
-    yield started
-    started.close()
+def kill_at(table, out, phase, count):
+    """Run in another process, which kills itself at the start of a phase for the count-th time."""
+    assert exit_code(start(table, out, phase=phase, count=count)) == -signal.SIGKILL, phase
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["per_batch", "per_iteration"])
-def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(forks, tmp_path, sampling):
+def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(tmp_path, sampling):
     table = make_table(tmp_path, "vowels", "short", training={"sampling": sampling})
     whole = tmp_path / "whole"
     laser.train(table, whole)
@@ -189,8 +186,7 @@ def test_killed_at_any_phase_and_resumed_it_equals_the_uninterrupted_run(forks, 
     ]  # fmt: skip
     for phase, count in moments:
         out = tmp_path / f"{phase}-{count}"
-        forks.start(table, out, tmp_path / "board", phase, count)
-        assert forks.wait() == -signal.SIGKILL, phase
+        kill_at(table, out, phase, count)
         laser.resume(out)
         assert essence(out) == essence(whole), phase
         assert same_adapter(out, whole), phase
@@ -217,14 +213,13 @@ MEMORIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEMORIES)
-def test_everything_that_remembers_is_in_the_checkpoint(forks, tmp_path, name):
+def test_everything_that_remembers_is_in_the_checkpoint(tmp_path, name):
     """Killed in the last batch, after a checkpoint inside the second iteration."""
     sections = {key: value for key, value in MEMORIES[name].items() if isinstance(value, dict)}
     table = make_table(tmp_path, "vowels", "short", **sections)
     table |= {key: value for key, value in MEMORIES[name].items() if not isinstance(value, dict)}
     laser.train(table, tmp_path / "whole")
-    forks.start(table, tmp_path / "run", tmp_path / "board", "embed", 6)
-    assert forks.wait() == -signal.SIGKILL
+    kill_at(table, tmp_path / "run", "embed", 6)
     assert len(steps(tmp_path / "run")) == 5
     laser.resume(tmp_path / "run")
     assert essence(tmp_path / "run") == essence(tmp_path / "whole")
@@ -232,11 +227,10 @@ def test_everything_that_remembers_is_in_the_checkpoint(forks, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(forks, tmp_path):
+def test_killed_while_writing_a_checkpoint_the_half_written_one_is_ignored(tmp_path):
     table = make_table(tmp_path, "vowels")
     laser.train(table, tmp_path / "whole")
-    forks.start(table, tmp_path / "run", tmp_path / "board", "embed", 6)
-    assert forks.wait() == -signal.SIGKILL
+    kill_at(table, tmp_path / "run", "embed", 6)
     checkpoints = tmp_path / "run" / "checkpoints"
     newest = sorted(path for path in checkpoints.iterdir())[-1]
     shutil.copytree(newest, checkpoints / ".99999-000000.tmp")
