@@ -50,7 +50,7 @@ def test_the_example_runs_unchanged(tmp_path, monkeypatch, capsys):
     code = (
         example()
         .replace('"iterations": 2', '"iterations": 1, "batches_per_iteration": 2')
-        .replace('"dev": 32', '"dev": 4')
+        .replace('"split": {"dev": 32}', '"split": {"dev": 4}, "signal": {"prompts_per_category": 2}')
     )
     exec(compile(code, "README.md", "exec"), {})
     assert "mine" in capsys.readouterr().out
