@@ -23,7 +23,7 @@ class BigramRM(NoWeights):  # nothing is on a device, so `park` and `unpark` hav
 
     def _fluency(self, text: str) -> float:
         if len(text) < 2:
-            return float("nan")  # no opinion; a failure is never turned into a number
+            return float("nan")  # too short to score; NaN is never turned into a number
         odds = [(self._pairs[pair] + 1) / (self._firsts[pair[0]] + 256) for pair in pairwise(text)]
         return float(np.mean(np.log(odds)))
 

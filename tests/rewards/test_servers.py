@@ -1,5 +1,6 @@
 """Reward models behind a real HTTP server: contracts, ratings, and what nonsense gets."""
 
+import contextlib
 import math
 import sqlite3
 
@@ -12,7 +13,8 @@ from laser.rewards.chat import fill
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import JudgeRM
 from laser.rewards.loglik import ResponseEncoder
-from laser.rewards.pool import Arm, RewardPool
+from laser.rewards.pool import Arm, QuarantinedError, RewardPool
+from laser.rewards.quarantine import Quarantine
 from laser.rewards.replies import expected_rating
 from laser.rewards.served_loglik import ServedLogLikelihoodRM
 from laser.serving.cache import CachedEndpoint
@@ -88,11 +90,41 @@ def test_a_broken_contract_is_a_sentence(reply, words):
 
 
 @pytest.mark.slow
-def test_null_and_nan_are_not_scores():
+def test_null_is_no_opinion_and_nan_is_not_a_score():
     with serving(lambda path, payload, number: b'{"scores": [null, NaN, 3]}') as server:
-        first, second, _ = HttpRM(Endpoint(server.url)).score(PROMPTS, RESPONSES)
+        rm = HttpRM(Endpoint(server.url))
+        first, second, _ = rm.score(PROMPTS, RESPONSES)
     assert np.isnan(first).all()
     assert second.tolist() == [3]
+    assert (rm.take_abstained(), rm.take_abstained()) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("format", "reply", "abstains"),
+    [
+        ("scores", b'{"scores": [null, null, null]}', True),
+        ("openrlhf", b'{"rewards": [null, null, null]}', True),
+        ("scores", b'{"scores": [null, null, NaN]}', False),
+        ("scores", b'{"scores": [null, null, Infinity]}', False),
+        ("scores", b'{"scores": [null, null, "null"]}', False),
+        ("scores", b'{"scores": [null, null]}', False),
+        ("vllm_classify", b'{"data": [{"probs": [null]}]}', False),
+        ("vllm_pooling", b'{"data": [{"data": null}]}', False),
+    ],
+)
+def test_a_server_without_an_opinion_abstains_and_everything_else_is_a_failure(format, reply, abstains):
+    with serving(lambda path, payload, number: reply) as server:
+        quarantine = Quarantine(1, max_failures=2)
+        pool = RewardPool([Arm("http", lambda: HttpRM(Endpoint(server.url), format=format))], quarantine=quarantine)
+        for _ in range(2):
+            with contextlib.suppress(QuarantinedError):
+                assert np.isnan(np.concatenate(pool.score(0, PROMPTS, RESPONSES))).all()
+    assert bool(pool.available_K[0]) is abstains
+    if abstains:
+        used = pool.usage()["http"]
+        assert (used["abstained"], used["unscored"], used["failures"]) == (6, 6, 0)
+        assert "had no opinion on any of the 3 responses" in pool.take_warnings()[0]
 
 
 def judge(server, **options):

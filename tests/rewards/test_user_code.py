@@ -218,6 +218,14 @@ def test_anything_else_is_refused(given):
         scores(lambda p, r: given)
 
 
+def test_a_custom_reward_model_may_return_a_tensor():
+    class Learned:
+        def score(self, prompts, responses):
+            return torch.tensor([[1, 2], [3, 4]], dtype=torch.bfloat16, requires_grad=True)
+
+    assert [row.tolist() for row in CustomRM(Learned(), "learned").score(PROMPTS, [["a", "b"]] * 2)] == [[1, 2], [3, 4]]
+
+
 def test_code_of_users_is_never_called_with_empty_rows():
     class Strict:
         def score(self, prompts, responses):

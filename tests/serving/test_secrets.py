@@ -91,6 +91,7 @@ REPLIES = {
     "escaped, not JSON": (400, f"bad key {FORMS['php']}".encode(), {}),
     "long, not JSON": (200, (b"x" * 290 + KEY.encode()), {}),
     "status 500": (500, f"{'x' * 270} {KEY}".encode(), {}),
+    "nested": (400, b"[" * 700 + json.dumps(KEY).encode() + b"]" * 700, {}),
     "redirect": (302, {}, {"Location": f"http://127.0.0.1:1/{KEY}"}),
 }
 

@@ -352,8 +352,8 @@ def test_the_judges_settings(tmp_path):
     assert config.cache == str(tmp_path / "c.sqlite")
     assert load_judge("http://h:1", ["model=m"]).url == "http://h:1"
     for overrides, words in (
-        ([], "'model' is missing; add it, or give --judge-set model="),
-        (["model=m", "modell=n"], "unknown key 'modell'; known keys: url, api_key_env, "),
+        ([], "'model' is missing; add it; --judge-set KEY=VALUE sets a field"),
+        (["model=m", "modell=n"], "unknown key 'modell'; did you mean 'model'"),
         (["model=m", "timeout=0"], "timeout: input should be greater than 0"),
     ):
         with pytest.raises(ConfigError, match=words):

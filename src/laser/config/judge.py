@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 
-from laser.config.load import Overrides, apply_override, override_strings, read_toml
+from laser.config.load import Overrides, apply_override, explain, override_strings, read_toml
 from laser.config.paths import absolute_paths
 from laser.config.section import LocalPath
 from laser.config.servers import ChatSection, ServerSection
@@ -45,16 +44,5 @@ def load_judge(source: str | Path, overrides: Overrides = ()) -> JudgeConfig:
         return JudgeConfig.model_validate(absolute_paths(table, base.resolve(), JudgeConfig))
     except ValidationError as error:
         where = "--judge" if is_address else str(source)
-        problems = "; ".join(_explain(item) for item in error.errors())
-        raise ConfigError(f"{where}: {problems}") from error
-
-
-def _explain(problem: ErrorDetails) -> str:
-    name, message = ".".join(str(part) for part in problem["loc"][:1]), problem["msg"].removeprefix("Value error, ")
-    match problem["type"]:
-        case "extra_forbidden":
-            return f"unknown key {name!r}; known keys: {', '.join(JudgeConfig.model_fields)}"
-        case "missing":
-            return f"{name!r} is missing; add it, or give --judge-set {name}=..."
-        case _:
-            return f"{name}: {message[0].lower()}{message[1:]}" if name else message
+        problems = "; ".join(explain(item, JudgeConfig) for item in error.errors())
+        raise ConfigError(f"{where}: {problems}; --judge-set KEY=VALUE sets a field") from error

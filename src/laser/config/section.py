@@ -24,9 +24,14 @@ class Section(BaseModel):
         chosen = {
             name: "none"
             for name, field in cls.model_fields.items()
-            if name in data and data[name] is None and "none" in get_args(field.annotation)
+            if name in data and data[name] is None and _has_none(field.annotation)
         }
         return {**data, **chosen} if chosen else data
+
+
+def _has_none(annotation: Any) -> bool:
+    """Whether "none" is one of the values of a Literal, or of a Literal in a union."""
+    return any("none" in (member, *get_args(member)) for member in get_args(annotation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from laser.config.section import Address, PositiveInt, Section
-
-_Absent = BeforeValidator(lambda value: "none" if value is None else value)  # `none` on the command line is None
 
 
 class ServerSection(Section):
@@ -36,13 +34,13 @@ class ChatSection(Section):
     use_logprobs: bool = Field(
         True, description="Read the answer from token probabilities, where the server gives them."
     )
-    max_tokens: Annotated[PositiveInt | Literal["none"], _Absent] = Field(
+    max_tokens: PositiveInt | Literal["none"] = Field(
         8, description="Longest reply, in tokens; raise it for a model that thinks first. 'none': not sent."
     )
     max_completion_tokens: PositiveInt | None = Field(
         None, description="Sent instead of max_tokens, for models that refuse that name; None: not sent."
     )
-    temperature: Annotated[Annotated[float, Field(ge=0)] | Literal["none"], _Absent] = Field(
+    temperature: Annotated[float, Field(ge=0)] | Literal["none"] = Field(
         0.0, description="Sampling temperature; 'none': not sent, for models that refuse it."
     )
     reasoning_effort: str | None = Field(

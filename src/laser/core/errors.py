@@ -9,6 +9,12 @@ class LaserError(Exception):
     """Base of every error that the user can fix."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class ConfigError(LaserError):
     """The configuration is malformed, unknown in part, or asks for something impossible."""
 

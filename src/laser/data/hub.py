@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from laser.core.errors import DataError
+from laser.core.errors import DataError, first_line
 from laser.data.files import Census, Fields, make_prompts
 from laser.data.rows import is_saved
 from laser.data.store import StoredPrompts
@@ -103,9 +103,9 @@ def _load(
     except KeyError as error:
         raise DataError(f"data set {name} has no split {split!r}; it has {', '.join(loaded)}") from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"cannot load split {split!r} of data set {name} ({detail}); check the id and split, or give a local folder"
+            f"cannot load split {split!r} of data set {name} ({first_line(error)}); check the id and split, or give a "
+            "local folder"
         ) from error
 
 

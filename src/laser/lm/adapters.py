@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from laser.core.errors import ModelError
+from laser.core.errors import ModelError, first_line
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -75,9 +75,8 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
             warnings.simplefilter("ignore")
             adapted = PeftModel.from_pretrained(model, str(adapter))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"the adapter in {adapter} does not fit its base {base_of(adapter)[0]} ({reason}); set "
+            f"the adapter in {adapter} does not fit its base {base_of(adapter)[0]} ({first_line(error)}); set "
             f"base_model_name_or_path in its {_CONFIG} to the model that it was trained on"
         ) from error
     needed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))

@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from laser.core.errors import ModelError
+from laser.core.errors import ModelError, first_line
 from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
 from laser.lm.gguf import LOADING, converted, gguf_digest
 from laser.lm.sharding import load_spread
@@ -308,9 +308,8 @@ def _load_from(load: Callable[..., Any], path: str, source: str, wanted: str, **
     except Exception as error:  # tokenizers and remote code raise anything
         if is_out_of_memory(error):
             raise
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         cure = "check the folder" if Path(path).is_dir() else "check the id and the network, or give a local folder"
-        raise ModelError(f"cannot load {wanted} from {source} ({detail}); {cure}") from error
+        raise ModelError(f"cannot load {wanted} from {source} ({first_line(error)}); {cure}") from error
 
 
 def _check_folder(path: Path, needs_weights: bool) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laser.core.errors import DataError, ModelError, TrainingError
+from laser.core.errors import DataError, ModelError, TrainingError, first_line
 from laser.core.files import check_regular
 from laser.core.seeding import stream_seed
 from laser.core.types import FloatArray, Prompt, StateDict
@@ -267,8 +267,9 @@ class Policy:
             state = load_file(path / "adapter_model.safetensors")
             result = set_peft_model_state_dict(self._peft, state, adapter_name="default")
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"the adapter in {path} does not fit this policy or is damaged ({reason})") from error
+            raise ModelError(
+                f"the adapter in {path} does not fit this policy or is damaged ({first_line(error)})"
+            ) from error
         if result.unexpected_keys or len(state) != len(self._adapter("policy")):
             raise ModelError(
                 f"the adapter in {path} belongs to another model or other target_modules; set policy.model and "

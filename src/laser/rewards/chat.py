@@ -17,6 +17,7 @@ FIELDS: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 8}
 """Fields of a request where the configuration sets no others: greedy, and a few tokens."""
 
 _PATH = "/v1/chat/completions"
+_MAX_FAILURES = 16  # in a row, after which the rest is not sent; at least two for every request under way
 _UNUSABLE = (400, 404, 422)  # statuses of a request that the model does not take
 
 
@@ -43,7 +44,6 @@ class Chat:
         model: Name of the served model.
         fields: Further fields of the requests.
         use_logprobs: Ask for the probabilities of tokens.
-        max_failures: Failures in a row after which the rest is not sent; at least two for every request under way.
     """
 
     def __init__(
@@ -53,20 +53,18 @@ class Chat:
         model: str,
         fields: Mapping[str, Any],
         use_logprobs: bool,
-        max_failures: int = 16,
     ) -> None:
         self.fields = dict(fields)
         self.use_logprobs = use_logprobs
         self._endpoint = endpoint
         self._model = model
-        self._max_failures = max_failures
 
     def ask(self, questions: Sequence[str]) -> list[Answer]:
         """Answers in the order of the questions; replies that are not chat completions are not kept in the cache."""
         outcomes = self._endpoint.post_each(
             _PATH,
             [self._payload(question) for question in questions],
-            max_failures=self._max_failures,
+            max_failures=max(_MAX_FAILURES, 2 * self._endpoint.concurrency),
             keep=lambda reply: read_completion(reply) is not None,
         )
         return [self._answer(outcome) for outcome in outcomes]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
@@ -54,7 +55,7 @@ class CustomRM:
                     f"{self._subject} returned {len(row)} scores for {len(responses[place])} responses; return one each"
                 )
             self._num_abstained += row.count(None)
-            scores[place] = np.array([np.nan if score is None else score for score in row])
+            scores[place] = np.array(row, dtype=np.float64)  # None becomes NaN
         return scores
 
     def take_abstained(self) -> int:
@@ -88,7 +89,7 @@ class CustomRM:
             self._code.call(move)
 
     def _rows(self, returned: Any) -> list[list[float | None]]:
-        if isinstance(returned, np.ndarray) and returned.ndim == 2:
+        if isinstance(returned, np.ndarray | torch.Tensor) and returned.ndim == 2:
             returned = list(returned)
         rows = as_list(returned, self._subject)
         return [[as_number(value, self._subject) for value in as_list(row, self._subject)] for row in rows]

@@ -6,14 +6,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights, TrainingStep
 from laser.rewards.signatures import Batch, calling
 from laser.rewards.user_code import UserCode, finished
-from laser.rewards.values import as_list, as_number
+from laser.rewards.values import as_list, as_number, split_rows
 
 
 class FunctionRM(NoWeights):
@@ -56,8 +54,7 @@ class FunctionRM(NoWeights):
         flat_responses = [text for row in responses for text in row]
         scores = self._scores(Batch(flat_prompts, flat_responses, self._at)) if flat_responses else []
         self._num_abstained += scores.count(None)
-        flat = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
-        return np.split(flat, np.cumsum([len(row) for row in responses])[:-1]) if len(responses) else []
+        return split_rows(scores, responses)
 
     def take_abstained(self) -> int:
         """Responses that the function had no opinion on since the last call."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
 
 from laser.core.addresses import check_path
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights
+from laser.rewards.values import as_number, split_rows
 from laser.serving.endpoint import MALFORMED, Endpoint, shown
 
 Format = Literal["scores", "openrlhf", "vllm_classify", "vllm_pooling"]
@@ -41,7 +40,7 @@ class HttpRM(NoWeights):
 
     The contract of ``scores``, for your own server: POST ``{"model", "prompts", "responses"}``, where
     `prompts[i]` is the list of chat messages that `responses[i]` answers; the reply is ``{"scores": [...]}``, one
-    number each, null where there is none.
+    number each, null where it has no opinion.
 
     Args:
         endpoint: The server.
@@ -71,9 +70,10 @@ class HttpRM(NoWeights):
             raise RewardModelError(str(error)) from error
         self._model = model
         self._max_batch = 1 if self._contract.single else max_batch
+        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """Score responses; see `RewardModel.score`.
+        """Score responses; see `RewardModel.score`. null becomes NaN and is counted as no opinion.
 
         Raises:
             ServerError: The server cannot be reached, refuses, or answers something else than JSON.
@@ -85,13 +85,19 @@ class HttpRM(NoWeights):
         flat = [
             score for chunk, reply in zip(chunks, replies, strict=True) for score in self._scores(reply, len(chunk))
         ]
+        self._num_abstained += flat.count(None)
         return split_rows(flat, responses)
+
+    def take_abstained(self) -> int:
+        """Responses that the server had no opinion on since the last call."""
+        count, self._num_abstained = self._num_abstained, 0
+        return count
 
     def release(self) -> None:
         """Close the connections."""
         self._endpoint.close()
 
-    def _scores(self, reply: Any, expected: int) -> list[float]:
+    def _scores(self, reply: Any, expected: int) -> list[float | None]:
         try:
             given = list(self._contract.scores(reply))
         except MALFORMED as error:
@@ -102,30 +108,10 @@ class HttpRM(NoWeights):
             raise RewardModelError(
                 f"{self._endpoint.url}{self._path} gave {len(given)} scores for {expected} responses; send one each"
             )
-        return [as_score(value, self._endpoint.url) for value in given]
-
-
-def as_score(value: Any, source: str) -> float:
-    """A JSON number as float, null as NaN; anything else is refused."""
-    if value is None:
-        return float("nan")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RewardModelError(f"{source} gave {shown(value)} as a score; send a number or null")
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond the largest float
-        return math.inf if value > 0 else -math.inf
-
-
-def split_rows(flat: Sequence[float], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
-    """Scores in the order of the responses, split by prompt."""
-    remaining = iter(flat)
-    return [np.array([next(remaining) for _ in row], dtype=np.float64) for row in responses]
-
-
-def conversation(prompt: Prompt, response: str) -> list[Mapping[str, str]]:
-    """The prompt's messages and the response as the assistant's."""
-    return [*prompt.messages, {"role": "assistant", "content": response}]
+        for value in given:
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise RewardModelError(f"{self._endpoint.url} gave {shown(value)} as a score; send a number or null")
+        return [as_number(value, self._endpoint.url) for value in given]
 
 
 def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
@@ -153,17 +139,20 @@ def _ask_vllm(model: str | None, items: Sequence[_Item]) -> dict[str, Any]:
     ((prompt, text),) = items
     return {
         "model": model,
-        "messages": conversation(prompt, text),
+        "messages": [*prompt.messages, {"role": "assistant", "content": text}],
         "add_generation_prompt": False,
         "use_activation": False,  # the raw logit, not its sigmoid
     }
 
 
 def _last_number(value: Any) -> Any:
-    """A reward model's score is its last token's: the last number of whatever nesting the pooler gives."""
+    """A reward model's score is its last token's: the last number of whatever nesting the pooler gives.
+
+    A model always has an opinion: null is NaN in the JSON of some servers.
+    """
     while isinstance(value, list):
         value = value[-1]
-    return value
+    return math.nan if value is None else value
 
 
 _CONTRACTS: dict[Format, _Contract] = {

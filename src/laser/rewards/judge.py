@@ -12,12 +12,11 @@ from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights
 from laser.rewards.chat import FIELDS, Answer, Chat, fill
-from laser.rewards.http import split_rows
 from laser.rewards.replies import Completion, expected_rating, find_rating, spoken, token_at
+from laser.rewards.values import split_rows
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import shown
 
-_MAX_FAILURES = 16  # in a row; at least two for every request under way
 _UNREAD = 0.2  # share of replies without a rating above which the user hears of it
 
 RUBRIC = """\
@@ -74,7 +73,6 @@ class JudgeRM(NoWeights):
             model=model,
             fields=fields,
             use_logprobs=use_logprobs and scale[0] >= 0 and scale[1] <= 9,
-            max_failures=max(_MAX_FAILURES, 2 * endpoint.concurrency),
         )
         self._rubric = rubric
         self._scale = scale

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import queue
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,36 +78,28 @@ class UserCode:
     def _in_time(self, work: Callable[[], T]) -> T:
         if not self._busy.acquire(timeout=self.timeout):
             raise _TimeLimitError
-        outcome: queue.Queue[tuple[T] | _Raised] = queue.Queue()
+        outcome: Future[T] = Future()
         as_here = _as_here(work)
 
         def attempt() -> None:
-            result: tuple[T] | _Raised
             loop = asyncio.new_event_loop()
             asyncio.set_event_loop(loop)  # as the main thread has one
             try:
-                result = (as_here(),)
+                finish = partial(outcome.set_result, as_here())
             except BaseException as error:
-                result = _Raised(error)
+                finish = partial(outcome.set_exception, error)
             loop.close()
             self._busy.release()  # before the caller continues, who may call again
-            outcome.put(result)
+            finish()
 
         threading.Thread(target=attempt, daemon=True).start()
         try:
-            result = outcome.get(timeout=self.timeout)
-        except queue.Empty:
+            error = outcome.exception(self.timeout)
+        except TimeoutError:
             raise _TimeLimitError from None
-        if isinstance(result, _Raised):
-            if isinstance(result.error, KeyboardInterrupt):  # not the user's, which comes to the main thread
-                raise RewardModelError(f"{self._subject} raised KeyboardInterrupt") from result.error
-            raise result.error
-        return result[0]
-
-
-class _Raised:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+        if isinstance(error, KeyboardInterrupt):  # not the user's, which comes to the main thread
+            raise RewardModelError(f"{self._subject} raised KeyboardInterrupt") from error
+        return outcome.result()
 
 
 def finished(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scores that user code returned, as numbers; anything that is not a number is refused."""
+"""Scores that come from outside, as numbers; anything that is not a number is refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Any
 
@@ -54,6 +54,12 @@ def as_number(value: Any, subject: str) -> float | None:
     raise RewardModelError(
         f"{subject} returned {reprlib.repr(value)}, a {type(value).__name__}; return numbers, or None for no opinion"
     )
+
+
+def split_rows(flat: Sequence[float | None], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
+    """Scores in the order of the responses, split by prompt; None becomes NaN."""
+    remaining = iter(flat)
+    return [np.array([next(remaining) for _ in row], dtype=np.float64) for row in responses]
 
 
 def as_scores(row: object) -> FloatArray:

@@ -108,7 +108,7 @@ class Endpoint:
         self._retries = retries
         self._pace = pace or Pace()
         self._key = read_key(api_key_env, url)
-        self._secret = Secret(self._key) if self._key is not None else None
+        self._secret = Secret(self._key)
         self._transport = Transport(self.url, concurrency)
 
     def get(self, path: str) -> Any:
@@ -125,8 +125,7 @@ class Endpoint:
 
     def post_text(self, path: str, payload: Mapping[str, Any]) -> str:
         """POST JSON to a path that answers in plain text; raises ServerError."""
-        text = self._send("POST", path, payload).decode("utf-8", "replace")
-        return text if self._secret is None else self._secret.removed(text)
+        return self._secret.removed(self._send("POST", path, payload).decode("utf-8", "replace"))
 
     def post_all(self, path: str, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
         """POST every payload, a bounded number at a time; replies in order. The first failure ends the call."""
@@ -192,7 +191,7 @@ class Endpoint:
         try:
             reply = json.loads(body)
             self._pace.spent(billed(reply))
-            return reply if self._secret is None else self._secret.removed_from(reply)
+            return self._secret.removed_from(reply)
         except (ValueError, RecursionError):
             said = self._shortened(body[:_COMPLAINT].decode("utf-8", "replace"))
         raise ServerError(
@@ -237,18 +236,16 @@ class Endpoint:
             return ServerError(f"{where} redirects to another address; set the url to the server's own address")
         text = answer.body[:_COMPLAINT].decode("utf-8", "replace")
         try:
-            said = json.loads(text)
+            said = self._secret.removed_from(json.loads(text))  # before it is shortened, which could leave a part
         except (ValueError, RecursionError):
             return RefusedError(where, answer.status, self._shortened(text))
-        if self._secret is not None:
-            said = self._secret.removed_from(said)  # before it is shortened, which could leave a part of the key
         error = said.get("error", said) if isinstance(said, dict) else said
         message = error.get("message", error) if isinstance(error, dict) else error
         return RefusedError(where, answer.status, message[:_SHOWN] if isinstance(message, str) else shown(message))
 
     def _shortened(self, text: str) -> str:
         """The beginning of a text, without the key should the server repeat it."""
-        return (self._secret.removed(text) if self._secret is not None else text)[:_SHOWN]
+        return self._secret.removed(text)[:_SHOWN]
 
 
 def shown(value: Any) -> str:

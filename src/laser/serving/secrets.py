@@ -6,7 +6,6 @@ import base64
 import html
 import os
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -53,35 +52,33 @@ class Secret:
     less than four characters, such as a placeholder, only where it is a word.
 
     Args:
-        key: The key, in ASCII.
+        key: The key, in ASCII; None: there is nothing to remove.
     """
 
-    def __init__(self, key: str) -> None:
-        self._shortest = min(_PART, len(key))
-        self._forms = [_Form(spelling) for spelling in dict.fromkeys([key, *_encoded(key)])]
+    def __init__(self, key: str | None) -> None:
+        spellings = [key, *_encoded(key)] if key else []
+        self._length = min(_PART, len(key or ""))
+        self._parts = {text[at : at + self._length] for text in spellings for at in range(len(text) - self._length + 1)}
 
     def removed(self, text: str) -> str:
         """The text with ``***`` in place of the key; where the key was escaped, ASCII comes back without escapes."""
-        if len(text) < self._shortest:
+        if not self._parts or len(text) < self._length:
             return text
         plain = text
-        for _ in range(_LAYERS):
+        for _ in range(_LAYERS + 1):
             cleaned = self._without(plain)
             if cleaned != plain:
                 text = plain = cleaned
-            simpler = (
-                _ESCAPE.sub(lambda match: _meaning(match.group()), plain)
-                if any(mark in plain for mark in "\\%&")
-                else plain
-            )
+            simpler = _ESCAPE.sub(lambda match: _meaning(match.group()), plain)
             if simpler == plain:
-                return text
+                break
             plain = simpler
-        cleaned = self._without(plain)
-        return cleaned if cleaned != plain else text
+        return text
 
     def removed_from(self, value: Any) -> Any:
         """A JSON value without the key in any of its texts; numbers stay as they are."""
+        if not self._parts:
+            return value
         match value:
             case str():
                 return self.removed(value)
@@ -93,58 +90,18 @@ class Secret:
                 return value
 
     def _without(self, text: str) -> str:
-        for form in self._forms:
-            text = form.removed(text)
-        return text
+        pieces, end = [], 0
+        for at in range(len(text) - self._length + 1):
+            if text[at : at + self._length] in self._parts and self._counts(text, at):
+                if at >= end:
+                    pieces += [text[end:at], "***"]
+                end = at + self._length
+        return "".join([*pieces, text[end:]])
 
-
-class _Form:
-    """One spelling of a key.
-
-    A stretch of eight characters and more that a text shares with it holds one whole block of it, if blocks are half as
-    long: only these are searched for, which keeps long replies cheap.
-    """
-
-    def __init__(self, spelling: str) -> None:
-        self._spelling = spelling
-        self._part = min(_PART, len(spelling))
-        self._block = (self._part + 1) // 2
-        self._parts = {spelling[begin : begin + self._part] for begin in range(len(spelling) - self._part + 1)}
-
-    def removed(self, text: str) -> str:
-        for begin in range(0, len(self._spelling) - self._block + 1, self._block):
-            pieces, end = [], 0
-            for low, high in self._shared(text, begin):
-                pieces += [text[end:low], "***"]
-                end = high
-            if pieces:
-                text = "".join([*pieces, text[end:]])
-        return text
-
-    def _shared(self, text: str, begin: int) -> Iterator[tuple[int, int]]:
-        """Begin and end of every stretch around the block that begins at a place of the spelling."""
-        block = self._spelling[begin : begin + self._block]
-        at, end = text.find(block), 0
-        while at >= 0:
-            low, high = self._stretch(text, at, begin) if self._is_near(text, at) else (at, at)
-            if high - low >= self._part and (self._part >= _WORD or _is_word(text, low, high)):
-                yield max(low, end), high
-                end = high
-            at = text.find(block, max(high, at + 1))
-
-    def _is_near(self, text: str, at: int) -> bool:
-        """Whether a part of the spelling is around a place of the text."""
-        starts = range(max(0, at - self._part + self._block), at + 1)
-        return any(text[start : start + self._part] in self._parts for start in starts)
-
-    def _stretch(self, text: str, at: int, begin: int) -> tuple[int, int]:
-        low, place = at, begin
-        while low and place and text[low - 1] == self._spelling[place - 1]:
-            low, place = low - 1, place - 1
-        high, place = at + self._block, begin + self._block
-        while high < len(text) and place < len(self._spelling) and text[high] == self._spelling[place]:
-            high, place = high + 1, place + 1
-        return low, high
+    def _counts(self, text: str, at: int) -> bool:
+        """Whether a part is the key's, not a short key inside another word."""
+        end = at + self._length
+        return self._length >= _WORD or not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum())
 
 
 def _encoded(key: str) -> list[str]:
@@ -158,10 +115,6 @@ def _encoded(key: str) -> list[str]:
     safe = [letters.replace("+", "-").replace("/", "_") for letters in inside]
     digits = key.encode().hex()
     return [*inside, *safe, digits, digits.upper()]
-
-
-def _is_word(text: str, low: int, high: int) -> bool:
-    return not (text[low - 1 : low].isalnum() or text[high : high + 1].isalnum())
 
 
 @lru_cache(maxsize=4096)

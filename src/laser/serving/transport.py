@@ -90,20 +90,13 @@ class Transport:
             headers["Authorization"] = f"Bearer {key}"
         limits = {"connect": deadline, "read": deadline, "write": deadline, "pool": seconds}
         request = httpx2.Request(method, url, content=content, headers=headers)
-        address = httpcore2.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
         sent = httpcore2.Request(
-            method, address, headers=request.headers.raw, content=content, extensions={"timeout": limits}
+            method, _plain(request.url), headers=request.headers.raw, content=content, extensions={"timeout": limits}
         )
         try:
             given = self._pool.handle_request(sent)
             try:
-                assert isinstance(given.stream, Iterable)
-                reply = httpx2.Response(given.status, headers=given.headers, stream=_Body(given.stream))
+                reply = httpx2.Response(given.status, headers=given.headers, content=given.iter_stream())
                 return Answer(given.status, _read(reply, url, deadline), reply.headers.get("Retry-After"))
             finally:
                 given.close()
@@ -140,11 +133,12 @@ def proxy_of(url: str) -> httpcore2.Proxy | None:
     if not address or is_local(host) or urllib.request.proxy_bypass(host) or _is_excepted(host, proxies.get("no", "")):
         return None
     proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
-    target = httpcore2.URL(
-        scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
-    )
     context = httpx2.create_ssl_context() if proxy.url.scheme == "https" else None
-    return httpcore2.Proxy(target, auth=proxy.raw_auth, ssl_context=context)
+    return httpcore2.Proxy(_plain(proxy.url), auth=proxy.raw_auth, ssl_context=context)
+
+
+def _plain(url: httpx2.URL) -> httpcore2.URL:
+    return httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
 def is_local(host: str) -> bool:
@@ -175,21 +169,6 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-class _Body(httpx2.SyncByteStream):
-    """The bytes of a response."""
-
-    def __init__(self, stream: Iterable[bytes]) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
-
-    def close(self) -> None:
-        close = getattr(self._stream, "close", None)
-        if close is not None:
-            close()
 
 
 class _Stream(httpcore2.NetworkStream):

@@ -9,8 +9,6 @@ from laser.rewards.pairwise_judge import TEMPLATE, PairwiseJudge
 from laser.serving.cache import CachedEndpoint
 from laser.wiring.servers import build_endpoint, request_fields
 
-_MAX_FAILURES = 16  # in a row; at least two for every request under way
-
 
 def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJudge:
     """Make a judge.
@@ -28,5 +26,4 @@ def build_pairwise_judge(section: JudgeConfig, cache: Path | None) -> PairwiseJu
         template=section.template or TEMPLATE,
         use_logprobs=section.use_logprobs,
         fields=request_fields(section),
-        max_failures=max(_MAX_FAILURES, 2 * section.concurrency),
     )
