@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from laser.analysis.summary import RunSummary, summarize
-from laser.config import RunConfig, load_config, parse_config
-from laser.config.compare import first_difference
-from laser.core.errors import ConfigError, RunDirectoryError
+from laser.commands.starting import check_ours, default_out, on_main, provenance_of, reopen, resolved, stored_config
+from laser.config import RunConfig
+from laser.core.errors import RunDirectoryError
 from laser.core.files import replacing_folder, to_json, writing
-from laser.core.version import version
-from laser.parallel.ranks import Ranks, joined
+from laser.parallel.ranks import joined
 from laser.training.loop import Stop
 from laser.training.loop import train as run_loop
 from laser.training.probe import Probe
 from laser.training.progress import Progress, Silent
 from laser.training.run_directory import RunDirectory, check_free
-from laser.training.signature import is_ours, powers, sign
+from laser.training.signature import is_ours, sign
 from laser.wiring import Built, build, build_tracking, reward_fingerprints
 from laser.wiring.checks import check_used, nothing_to_choose
 from laser.wiring.rewards import changed_names
-
-T = TypeVar("T")
-
-_LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +40,6 @@ class RunResult:
     def adapter(self) -> Path:
         """Folder of the trained PEFT adapter."""
         return self.path / "adapter"
-
-
-def default_out(name: str = "run") -> Path:
-    """A fresh folder name under ``runs/``, from the current time."""
-    return Path("runs") / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
 def train(
@@ -76,18 +63,18 @@ def train(
     Raises:
         LaserError: The configuration, data, models or directory cannot be used. Existing files stay unchanged.
     """
-    config = _resolved(config)
+    config = resolved(config)
     check_used(config)
     progress = progress or Silent()
     if note := nothing_to_choose(config):
         progress.note(note)
     with joined() as ranks:
         path = ranks.broadcast(Path(out) if out is not None else default_out())
-        _on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
+        on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
         built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
-        provenance = {**_provenance(config), "prompts": built.num_prompts}
+        provenance = {**provenance_of(config, reward_models=reward_fingerprints(config)), "prompts": built.num_prompts}
         stored = config.model_dump(mode="json")
-        run = _on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
+        run = on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
         return _finish(config, built, run or RunDirectory.follow(path), progress, stop)
 
 
@@ -118,11 +105,11 @@ def resume(
     """
     progress = progress or Silent()
     with joined() as ranks:
-        run = _on_main(ranks, lambda: RunDirectory.reopen(path)) or RunDirectory.follow(path)
+        run = on_main(ranks, lambda: reopen(path, "train")) or RunDirectory.follow(path)
         try:
-            stored = _stored(run, config)
+            stored = stored_config(run, config)
             if config is None and not trust:
-                _on_main(ranks, lambda: _check_ours(run))
+                on_main(ranks, lambda: check_ours(run, "train"))
             changed = _changed_rewards(run, stored)
             if changed and not changed_rewards:
                 raise RunDirectoryError(
@@ -130,33 +117,12 @@ def resume(
                     "something else; restore the old one, add --changed-rewards to continue with the new one, or start "
                     "a new run with --out"
                 )
-            _on_main(ranks, lambda: _accept_rewards(run, stored, changed))
+            on_main(ranks, lambda: _accept_rewards(run, stored, changed))
             built = build(stored, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
         except BaseException:
             run.close()
             raise
         return _finish(stored, built, run, progress, stop)
-
-
-def _resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
-    if isinstance(config, RunConfig):
-        return config
-    if isinstance(config, str | Path):
-        return load_config(config)
-    if isinstance(config, Mapping):
-        return parse_config(dict(config))
-    raise ConfigError(
-        f"config is of type {type(config).__name__}; give a RunConfig, the path of a TOML file, or a dict"
-    )
-
-
-def _stored(run: RunDirectory, config: RunConfig | None) -> RunConfig:
-    """The configuration of a run; raises ConfigError if `config` is given and differs."""
-    stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
-    difference = first_difference(stored, config) if config is not None else None
-    if difference is not None:
-        raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
-    return stored
 
 
 def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progress, stop: Stop) -> RunResult:
@@ -176,41 +142,6 @@ def _finish(config: RunConfig, built: Built, run: RunDirectory, progress: Progre
     finally:
         run.close()
     return RunResult(run.path, summary)
-
-
-def _on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
-    """Do work in the main process; all processes raise its error. Returns None elsewhere."""
-    result: list[T] = []
-
-    def do(part: slice) -> list[None]:
-        if part.start == 0:
-            result.append(work())
-        return [None] * (part.stop - part.start)
-
-    ranks.together(do, ranks.size)
-    return result[0] if result else None
-
-
-def _provenance(config: RunConfig) -> dict[str, Any]:
-    provenance: dict[str, Any] = {
-        "laser": version(),
-        "python": platform.python_version(),
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
-        "reward_models": reward_fingerprints(config),
-    }
-    return provenance | {"signature": sign(config.model_dump(mode="json"), provenance)}
-
-
-def _check_ours(run: RunDirectory) -> None:
-    """Refuse to act on a folder that another user's laser wrote; see `laser.training.signature`."""
-    if is_ours(run.config, run.provenance):
-        return
-    does = "; ".join(powers(run.config)) or "only compute"
-    raise RunDirectoryError(
-        f"{run.path} was not started by your laser here, or its config.json has changed since; resuming it would: "
-        f"{does}. Give the configuration of the run (laser train CONFIG.toml --resume {run.path}), or read "
-        f"{run.path / 'config.json'} and add --trust"
-    )
 
 
 def _changed_rewards(run: RunDirectory, config: RunConfig) -> list[str]:
