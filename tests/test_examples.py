@@ -1,6 +1,8 @@
 """Every example of docs/extend.md runs unchanged, with tiny models, and does what the page says."""
 
+import importlib
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 import laser
+import laser.extend
 from laser.config import parse_config
 from laser.core.errors import ConfigError, LaserError, TrainingError
 from laser.core.state import load_state, save_state
@@ -28,6 +31,13 @@ def test_the_pages_show_every_example_as_it_is():
     shown = dict(re.findall(r"```python title=\"examples/(\w+\.py)\"\n(.*?)```", text, re.DOTALL))
     assert shown == {path.name: path.read_text() for path in FILES}
     assert len(FRAGMENTS) == len(NAMES)
+
+
+def test_records_are_found_where_custom_parts_of_0_1_import_them_from(monkeypatch):
+    monkeypatch.delitem(sys.modules, "laser.types", raising=False)
+    with pytest.warns(DeprecationWarning, match=r"import its names from laser\.extend"):
+        types = importlib.import_module("laser.types")
+    assert all(getattr(types, name) is getattr(laser.extend, name) for name in types.__all__)
 
 
 def with_fragment(table, *fragments):

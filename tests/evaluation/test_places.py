@@ -25,6 +25,8 @@ NUMBERS = {
     "Llama": "## Step 1: Add\n3 + 48\n\nThe final answer is: $\\boxed{51}$. I hope it is correct.",
     "Qwen": "To find the sum, add 3 and 48:\n\\[\n3 + 48 = 51\n\\]\n\nThe answer is:\n\\[\n\\boxed{51}\n\\]",
     "DeepSeek": "<think>\nMaybe 7. Final answer: 7\n</think>\n\n**Answer:** 51",
+    "Magistral": "[THINK]Final answer: 7[/THINK]51",
+    "said before a thought": "Answer: 51\n<think>Or is it 7? Answer: 7",
     "template opens the thought": "Perhaps 7? The answer is 7.\n</think>\nThe sum is 51.",
     "bold": "**Final Answer: 51**",
     "heading": "### Answer\n51",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken
 
 from laser.core.errors import DataWarning, ModelError
@@ -110,6 +111,23 @@ def test_fingerprints_tell_weights_apart_and_stay(tmp_path):
     (first / "config.json").write_text(json.dumps({**config, "rope_theta": 7.0}))
     assert fingerprint(str(first)) != before
     assert fingerprint("org/model", "v1") == "hub:org/model@v1"
+
+
+def test_a_fingerprint_sees_a_change_in_the_middle_of_large_weights(tmp_path):
+    """As of merging an adapter, which changes neither embeddings nor the last norm."""
+    tensors = {name: torch.zeros(2**21) for name in ("a.embedding", "b.attention", "c.norm")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    before = fingerprint(str(tmp_path))
+    tensors["b.attention"] += 1e-3
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size > 2**24
+    assert fingerprint(str(tmp_path)) != before
+
+
+def test_a_fingerprint_of_damaged_weights_is_left_to_loading(tmp_path):
+    for content in (b"\xff" * 2**25, (2**60).to_bytes(8, "little") + b"x" * 2**25, b"\x02" + b"\0" * 7 + b"[]" * 2**24):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        assert fingerprint(str(tmp_path)).startswith("folder:")
 
 
 def test_devices_and_precisions():

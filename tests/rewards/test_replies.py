@@ -9,7 +9,7 @@ import pytest
 
 from laser.rewards.judge import JudgeRM
 from laser.rewards.pairwise_judge import PairwiseJudge, Question
-from laser.rewards.replies import find_rating, find_verdict, read_completion, spoken
+from laser.rewards.replies import find_rating, find_verdict, read_completion
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
 from servers import serving
@@ -208,12 +208,6 @@ def test_a_verdict_is_read_where_it_was_asked_for(text, letter):
 )
 def test_a_number_that_may_go_further_is_known(text, is_last):
     assert find_rating(text, (1, 5)).is_last == is_last
-
-
-def test_thoughts_become_blanks_so_that_places_stay():
-    assert spoken("<think>4</think> 5") == " " * 17 + "5"
-    assert spoken("<|channel|>final<|message|>5<|return|>").strip() == "5"
-    assert spoken("<think>4") is None
 
 
 def completion(content, *, tokens=None, finish="stop", **message):

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from decimal import Decimal
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -92,6 +94,43 @@ def test_what_a_function_changes_for_the_whole_process_is_put_back(tmp_path):
     assert (os.getcwd(), signal.getsignal(signal.SIGINT)) == before
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
+
+
+CLOSES = """
+import os, sys
+from laser.rewards.function import FunctionRM
+from laser.core.types import Prompt
+
+def close(prompts, responses):
+    print("heard", flush=True)
+    {how}
+    return [1.0] * len(responses)
+
+FunctionRM(close, "close").score([Prompt("p", ())], [["a"]])
+file = open("records", "w")
+print("said", flush=True)
+print("told", file=sys.stderr, flush=True)
+file.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        "sys.stdout.close(); sys.stderr.close()",
+        "os.close(1); os.close(2)",
+        "os.dup2(os.open(os.devnull, os.O_WRONLY), 1)",
+        "sys.stdout = sys.stderr = open(os.devnull, 'w')",
+    ],
+)
+def test_standard_output_is_put_back(tmp_path, how):
+    """Otherwise the next line would be lost, or be in the next file that is opened."""
+    code = [sys.executable, "-c", CLOSES.format(how=how)]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "heard\nsaid\n")
+    assert done.stderr.endswith("told\n")
+    assert (tmp_path / "records").read_text() == ""
 
 
 def test_the_users_interrupt_passes():
@@ -204,6 +243,7 @@ def test_other_signatures():
         (True, Decimal(2), 3),
         np.array([1, 2, 3], dtype=np.int8),
         iter([1, 2, 3]),
+        pandas.Series([1, 2, 3], index=[7, 5, 6]),
     ],
 )
 def test_numbers_of_any_kind(given):
@@ -211,7 +251,18 @@ def test_numbers_of_any_kind(given):
 
 
 @pytest.mark.parametrize(
-    "given", [torch.ones(3, 1), [[1], [2], [3]], {1: 0, 2: 0, 3: 0}, {1.0, 2.0, 3.0}, "123", [1, 2], ["1", "2", "3"], 7]
+    "given",
+    [
+        pandas.DataFrame([[1, 2, 3]] * 2),
+        torch.ones(3, 1),
+        [[1], [2], [3]],
+        {1: 0, 2: 0, 3: 0},
+        {1.0, 2.0, 3.0},
+        "123",
+        [1, 2],
+        ["1", "2", "3"],
+        7,
+    ],
 )
 def test_anything_else_is_refused(given):
     with pytest.raises(RewardModelError, match="reward function 'f' returned"):

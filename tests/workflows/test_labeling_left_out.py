@@ -12,6 +12,9 @@ from runs import make_table
 from suites import write_toml
 
 DOWN = "def down(prompts, responses):\n    raise RuntimeError('no answer from the judge')\n"
+SAMPLER = (
+    "from laser.extend import TransformersGenerator\n\ndef make(policy):\n    return TransformersGenerator(policy)\n"
+)
 
 
 def with_models(folder, *names, **sections):
@@ -123,22 +126,24 @@ def test_the_command_says_what_was_left_out(tmp_path, capsys):
 def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
     """The configuration names files: other prompts or other code under the same names make other labels."""
     table = with_models(tmp_path, "vowels", "short", selector={"type": "sequential"})
-    rows = [json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(6)]
+    rows = [json.dumps({"prompt": f"question {number}", "answer": "old"}) + "\n" for number in range(6)]
     (tmp_path / "prompts.jsonl").write_text("".join(rows))
     table["data"] = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
+    (tmp_path / "sampler.py").write_text(SAMPLER)
+    table["generation"] |= {"engine": "python", "factory": f"{tmp_path / 'sampler.py'}:make"}
     config = parse_config(table)
     label(config, tmp_path / "pairs")
     sorted((tmp_path / "pairs").glob(".part-*.json"))[-1].unlink()
-    (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("question", "query"))
-    with pytest.raises(ConfigError, match=r"prompts changed since the first batches of .*; restore them"):
-        label(config, tmp_path / "pairs")
-    (tmp_path / "prompts.jsonl").write_text("".join(rows).replace("}", ', "level": 2}'))  # reward functions read it
-    with pytest.raises(ConfigError, match="prompts changed since"):
-        label(config, tmp_path / "pairs")
-    (tmp_path / "prompts.jsonl").write_text("".join(rows))
-    code = (tmp_path / "scores.py").read_text()
-    (tmp_path / "scores.py").write_text(code + "\n# another\n")
-    with pytest.raises(ConfigError, match="reward models changed since"):
-        label(config, tmp_path / "pairs")
-    (tmp_path / "scores.py").write_text(code)
+    for file, old, new, words in (
+        ("prompts.jsonl", "question", "query", r"prompts changed since the first batches of .*; restore them"),
+        ("prompts.jsonl", "old", "new", "prompts changed since"),
+        ("prompts.jsonl", "}", ', "level": 2}', "prompts changed since"),  # reward functions read it
+        ("scores.py", "def ", "# another\ndef ", "reward models changed since"),
+        ("sampler.py", "def ", "# another\ndef ", "generator changed since"),
+    ):
+        content = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(content.replace(old, new))
+        with pytest.raises(ConfigError, match=words):
+            label(config, tmp_path / "pairs")
+        (tmp_path / file).write_text(content)
     assert label(config, tmp_path / "pairs").num_pairs > 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from laser.core.thoughts import without_thoughts
 from laser.data.tasks import AnswerFormat
 from laser.data.tasks.latex import last_boxed
 from laser.evaluation.numbers import UnreadableError
@@ -31,7 +32,6 @@ _ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _WRAPPING = " \t*_`\"'$“”‘’"
 _SENTENCE = re.compile(r"(?<=\w{3})[.!?]\s+(?=[A-Z\u00C0-\u00DE])")
 
@@ -51,17 +51,15 @@ class Place:
 
 
 def spoken(text: str) -> str:
-    """The response without what the model thought before it.
+    """The response with blanks in place of what the model thought.
 
     Raises:
         UnreadableError: The model thought until its tokens were used up.
     """
-    tags = list(_THOUGHT.finditer(text))
-    closing = next((tag for tag in reversed(tags) if tag[1]), None)
-    rest = text[closing.end() :] if closing is not None else text
-    if closing is None and tags and not text[: tags[0].start()].strip():
+    said, is_thinking = without_thoughts(text)
+    if is_thinking and not said.strip():
         raise UnreadableError("the response ends inside its thoughts")
-    return rest
+    return said
 
 
 def places(text: str, answer_format: AnswerFormat, *, boxed: bool = False) -> Iterator[Place]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from huggingface_hub import snapshot_download
@@ -33,6 +34,7 @@ from laser.parallel.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
 _READ = 2**24  # bytes at a time
+_WHOLE, _PART = 2**24, 2**12  # bytes of a file that a fingerprint reads whole, and at either end of a tensor
 
 
 def choose_device(name: str) -> torch.device:
@@ -205,8 +207,9 @@ def load_model_config(
 def fingerprint(source: str, revision: str | None = None) -> str:
     """Identity of the weights behind a source, for telling whether a resumed run finds the same.
 
-    A local folder is identified by the names, sizes and safetensors headers of its files and by its small files
-    whole, an adapter by itself and its base, a hub id by its name and revision. Reads kilobytes, not weights.
+    A local folder is identified by the names and sizes of its files, its small files whole, and both ends of every
+    tensor, since training changes tensors throughout; an adapter by itself and its base, a hub id by its name and
+    revision. Reads a few megabytes, not all weights.
     """
     if source.startswith(PACKAGE_PREFIX):
         source = str(_in_package(source))
@@ -227,10 +230,31 @@ def _folder_digest(path: Path) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}\n".encode())
         with file.open("rb") as stream:
-            digest.update(stream.read(2**20))
-            stream.seek(max(0, size - 4096))
-            digest.update(stream.read())
+            for begin, end in _telling_parts(stream, size, file.suffix == ".safetensors"):
+                stream.seek(begin)
+                digest.update(stream.read(end - begin))
     return digest.hexdigest()[:32]
+
+
+def _telling_parts(stream: BinaryIO, size: int, has_tensors: bool) -> list[tuple[int, int]]:
+    """Begin and end of the parts that identify a file: a small one whole, of weights the ends of every tensor."""
+    if size <= _WHOLE:
+        return [(0, size)]
+    tensors = _tensor_spans(stream, size) if has_tensors else []
+    inner = [(part, min(end, part + _PART)) for begin, end in tensors for part in (begin, max(begin, end - _PART))]
+    return [(0, _WHOLE), *inner, (size - _PART, size)]
+
+
+def _tensor_spans(stream: BinaryIO, size: int) -> list[tuple[int, int]]:
+    """Begin and end of each tensor in a safetensors file; none where its header is damaged, which loading reports."""
+    start = 8 + int.from_bytes(stream.read(8), "little")
+    try:
+        header = json.loads(stream.read(start - 8)) if start < size else {}
+        offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+        spans = [(start + int(begin), start + int(end)) for begin, end in offsets]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return []
+    return [(begin, end) for begin, end in spans if start <= begin <= end <= size]
 
 
 def fetch(source: str, revision: str | None = None) -> None:

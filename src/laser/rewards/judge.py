@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laser.core.errors import RewardModelError
+from laser.core.thoughts import without_thoughts
 from laser.core.types import FloatArray, Prompt
 from laser.rewards.base import NoWeights
 from laser.rewards.chat import FIELDS, Answer, Chat, fill
-from laser.rewards.replies import Completion, expected_rating, find_rating, spoken, token_at
+from laser.rewards.replies import Completion, expected_rating, find_rating, token_at
 from laser.rewards.values import split_rows
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import shown
@@ -135,7 +136,7 @@ class JudgeRM(NoWeights):
         if self._has_warned or len(unread) <= _UNREAD * num_said:
             return
         self._has_warned = True
-        is_cut = unread[0].is_cut or spoken(unread[0].text) is None
+        is_cut = unread[0].is_cut or without_thoughts(unread[0].text)[1]
         cure = "raise max_tokens (or max_completion_tokens)" if is_cut else "ask for one number in the rubric"
         warnings.warn(
             f"{len(unread)} of {num_said} replies of the judge have no rating from {self._scale[0]} to "

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laser.core.thoughts import without_thoughts
 from laser.serving.endpoint import MALFORMED, billed
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -39,18 +40,6 @@ _VERDICT = rf"(?P<value>[AB]\s*(?:=+|≈|>+|<+|≫|≪)\s*[AB](?!\w)|[ABC](?![\w
 _END = r"(?=\W*$|[^\w\s]|\s*\n)"  # a letter that begins a sentence ("A good answer ...") is not a verdict
 _RESPONSE = r"(?i:(?:response|answer|assistant|option|model)\s+)"
 
-_THOUGHT = r"(?:\w+:)?(?:think|thinking|thoughts?|antthinking)"
-_OPENED = re.compile(
-    rf"(?i)<\s*{_THOUGHT}\b[^<>]*>|\[THINK\]|◁think▷|<\|(?:begin_of_thought|START_THINKING)\|>|<unused94>"
-)
-_CLOSED = re.compile(
-    rf"(?i)<\s*/\s*{_THOUGHT}\s*>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING)\|>|<unused95>"
-)
-_ASIDE = re.compile(
-    r"(?is)<(reasoning|reflection|analysis|explanation|scratchpad)\b[^<>]*>(?:.*?</\1\s*>|(?P<open>.*))"
-)
-_CONTROL = re.compile(r"<\|[^|<>]*\|>|</?s>")
-_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*<\|message\|>")
 _PLAIN = str.maketrans({"*": " ", "`": " ", "#": " ", "：": ":", "／": "/", "−": "-", "，": ",", "。": "."})
 
 
@@ -103,25 +92,6 @@ def read_completion(reply: Any) -> Completion | None:
         return None
 
 
-def spoken(text: str) -> str | None:
-    """What a model says after its thoughts, which become blanks of the same length; None for a thought without end."""
-    begin = 0
-    if "<|channel|>" in text:  # gpt-oss: only the last channel counts, and only if it is the final one
-        finals = list(_FINAL.finditer(text))
-        if not finals or "<|channel|>" in text[finals[-1].end() :]:
-            return None
-        begin = finals[-1].end()
-    elif re.match(r"\s*analysis(?=[A-Z])", text):  # the same after its control tokens were dropped
-        begin = text.rfind("assistantfinal") + len("assistantfinal")
-        if begin < len("assistantfinal"):
-            return None
-    begin = max([begin, *(match.end() for match in _CLOSED.finditer(text))])
-    said = " " * begin + text[begin:]
-    if _OPENED.search(said) or any(match["open"] is not None for match in _ASIDE.finditer(said)):
-        return None
-    return _CONTROL.sub(_blank, _ASIDE.sub(_blank, said))
-
-
 def find_rating(text: str, scale: tuple[int, int]) -> Found | None:
     """The rating in a reply; None if it has none on the scale.
 
@@ -129,8 +99,8 @@ def find_rating(text: str, scale: tuple[int, int]) -> Found | None:
         text: The reply.
         scale: Lowest and highest rating.
     """
-    said = spoken(text)
-    if said is None:
+    said, is_thinking = without_thoughts(text)
+    if is_thinking:
         return None
     low, high = scale
     said = re.sub(rf"(?<![\d.]){low}\s*(?:-|–|—|~|\.\.|to|through)\s*{high}(?![\d.]*\d)", _blank, said)
@@ -143,8 +113,8 @@ def find_rating(text: str, scale: tuple[int, int]) -> Found | None:
 
 def find_verdict(text: str) -> Found | None:
     """The verdict in a reply: A, B, or C for a tie; None if it has none."""
-    said = spoken(text)
-    if said is None:
+    said, is_thinking = without_thoughts(text)
+    if is_thinking:
         return None
     matches = _verdict_matches(said)
     letters = {_letter_of(match["value"]) for match in matches}

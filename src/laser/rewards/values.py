@@ -25,7 +25,7 @@ def as_list(returned: Any, subject: str) -> list[Any]:
     """
     if isinstance(returned, torch.Tensor):
         returned = returned.detach()
-    if isinstance(returned, torch.Tensor | np.ndarray) and returned.ndim != 1:
+    if getattr(returned, "ndim", 1) != 1:  # also of a data frame, whose elements are the names of its columns
         raise RewardModelError(
             f"{subject} returned an array of shape {tuple(returned.shape)}; return one score per response"
         )
