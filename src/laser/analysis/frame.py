@@ -83,8 +83,7 @@ def _numbers(run: Run) -> list[RenderableType]:
         checks = " → ".join(f"{row['accuracy']:.1%}" for row in run.evaluations[-6:])
         low, high = run.evaluations[-1]["interval"]
         lines.append(Text(f"dev accuracy  {checks}  (95% interval {low:.1%} to {high:.1%})", style="green"))
-    dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
-    lines.append(Text(visible(f"pairs trained on: {summary.num_pairs}; left out: {dropped or 'nothing'}")))
+    lines.append(Text(visible(f"pairs trained on: {summary.num_pairs}; left out: {summary.left_out}")))
     if trouble(run):
         lines.append(Text(trouble(run), style="red"))
     return lines

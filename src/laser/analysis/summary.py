@@ -52,6 +52,12 @@ class RunSummary:
     tokens: dict[str, int]
     seconds: dict[str, float]
 
+    @property
+    def left_out(self) -> str:
+        """`dropped` in words."""
+        counts = (f"{count} {name.replace('_', ' ')}" for name, count in self.dropped.items() if count)
+        return ", ".join(counts) or "nothing"
+
     def as_record(self) -> dict[str, Any]:
         """JSON-able form, the content of summary.json."""
         return asdict(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +42,8 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_d
 
 
 def _prompt_lines() -> str:
+    import json
+
     from laser.data.embedded import generate
 
     rows = (

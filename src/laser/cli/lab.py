@@ -31,13 +31,14 @@ def build(folder: _FOLDER = Path("lab"), workers: _WORKERS = 2) -> None:
     Example: laser lab build --folder lab
     """
     os.environ["OMP_NUM_THREADS"] = "1"
+    from laser.compare.choices import load_oracle
     from laser.compare.lab.build import build_lab
-    from laser.compare.lab.oracle import load_oracle, measure_oracle
+    from laser.compare.lab.oracle import measure_oracle
 
     console = make_console()
     build_lab(folder, workers=workers, note=console.print)
     measure_oracle(folder, note=console.print)
-    for pool, table in load_oracle(folder).items():
+    for pool, table in load_oracle(folder / "oracle.json").items():
         console.print(f"\n{pool}: pair accuracy on the policy's responses")
         for category, values in table.items():
             console.print(f"  {category:<11}" + "  ".join(f"{name} {value:.2f}" for name, value in values.items()))

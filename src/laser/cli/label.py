@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from laser.analysis.shown import visible
 from laser.cli.environment import prepare
 from laser.cli.options import ConfigFile, Overrides
-from laser.cli.progress import LiveProgress, batch_cells
 from laser.cli.terminal import make_console
-from laser.training.findings import Findings
 
 
 class Format(StrEnum):
@@ -37,11 +32,12 @@ def label(
     Example: laser label run.toml --out pairs, then datasets.load_dataset("json", data_files="pairs/part-*")
     """
     prepare()
+    from laser.cli.progress import LabelLines, make_progress
     from laser.config import load_config
 
     parsed = load_config(config, overrides or [])
     console = make_console()
-    progress = LiveProgress(console) if console.is_terminal else LabelLines(console)
+    progress = make_progress(console, LabelLines)
     progress.note("loading libraries, models and prompts")
     from laser.commands import label as api
 
@@ -59,49 +55,3 @@ def label(
         f"load with: {loading}",
     ):
         console.print(escape(line), soft_wrap=True)
-
-
-class LabelLines:
-    """Progress of `laser label` as one line a batch, for logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._total = 0
-
-    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
-        """Print the number of batches."""
-        self._total = batches_per_iteration
-        done = f", {step} of them done before" if step else ""
-        self._say(f"labeling: {self._total} batches{done}")
-
-    def phase(self, name: str, *, iteration: int, step: int) -> None:
-        """Print nothing."""
-
-    def tokens(self, count: int) -> None:
-        """Print nothing."""
-
-    def batch(self, record: Mapping[str, Any]) -> None:
-        """Print the batch's line."""
-        cells = batch_cells(record)
-        self._say(
-            f"batch {cells['batch']} of {self._total} [{cells['category']}] chosen={cells['chosen']} "
-            f"pairs={cells['pairs']} seconds={cells['seconds']}"
-        )
-
-    def probe(self, findings: Findings) -> None:
-        """Print a line a category."""
-        for line in findings.lines():
-            self._say(visible(line))
-
-    def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Print nothing; labeling measures nothing."""
-
-    def note(self, message: str) -> None:
-        """Print a sentence."""
-        self._say(visible(message))
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def _say(self, line: str) -> None:
-        self._console.print(escape(line), soft_wrap=True)

@@ -32,7 +32,6 @@ from laser.cli import (
 )
 from laser.cli import eval as eval_command
 from laser.core.errors import LaserError
-from laser.parallel.ranks import tells
 
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT}
 
@@ -112,6 +111,8 @@ def _run() -> int | str | None:
     except SystemExit as ended:
         return ended.code
     except LaserError as error:
+        from laser.parallel.ranks import tells
+
         return _refuse(str(error)) if tells(error) else 2
     except OSError as error:  # of a path given on the command line, or of standard output
         if error.filename is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -36,11 +36,6 @@ class Quiet(Silent):
 
     def close(self) -> None:
         """Nothing was drawn."""
-
-
-def make_progress(console: Console) -> ClosableProgress:
-    """A live display on a terminal, plain lines elsewhere."""
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
 class _Pace:
@@ -137,6 +132,24 @@ class PlainProgress:
         self._console.print(escape(line), soft_wrap=True)
 
 
+class LabelLines(PlainProgress):
+    """The lines of `laser label`, which trains and measures nothing."""
+
+    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
+        """Print the number of batches."""
+        self._pace.start(iterations, batches_per_iteration, iteration, step)
+        done = f", {step} of them done before" if step else ""
+        self._say(f"labeling: {self._pace.total} batches{done}")
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Print the batch's line."""
+        cells = batch_cells(record)
+        self._say(
+            f"batch {cells['batch']} of {self._pace.total} [{cells['category']}] chosen={cells['chosen']} "
+            f"pairs={cells['pairs']} seconds={cells['seconds']}"
+        )
+
+
 class LiveProgress:
     """A bar, the current phase and the latest batches, redrawn in place."""
 
@@ -207,6 +220,11 @@ class LiveProgress:
             keys = ("iteration", "batch", "category", "chosen", "pairs", "loss", "reward", "seconds")
             table.add_row(*(escape(row[key]) for key in keys))
         return table
+
+
+def make_progress(console: Console, lines: Callable[[Console], ClosableProgress] = PlainProgress) -> ClosableProgress:
+    """A live display on a terminal, lines elsewhere."""
+    return LiveProgress(console) if console.is_terminal else lines(console)
 
 
 def batch_cells(record: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from laser.analysis.shown import visible
 from laser.cli.terminal import say
 
 _LISTED = 5
@@ -37,6 +36,7 @@ def report(
     Example: laser report runs/mine --bench bench.json
     """
     from laser.analysis.report import write_report
+    from laser.analysis.shown import visible
 
     pictures = png or (out.parent if out is not None else run) / "report"
     written = write_report(run, out, pictures=pictures, bench=bench)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess  # nosec B404
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +37,8 @@ def serve(
 
     command = [python, *server_arguments(load_config(config, overrides or []), host=host, port=port)]
     if show:
+        import shlex
+
         say(f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True {shlex.join(command)}")
         return
     if shutil.which(python) is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,8 +58,9 @@ def simulate(
 
 def _simulate(environments: list[str], selectors: list[str], seeds: int, rounds: int, out: Path | None) -> None:
     from laser.commands import simulate as api
+    from laser.core.outputs import default_out
 
-    out = out or Path("runs") / f"simulate-{datetime.now():%Y%m%d-%H%M%S}"
+    out = out or default_out("simulate")
     simulated = api.simulate(environments, selectors, seeds, rounds, out)
     console = make_console()
     console.print(_regret_table(simulated.regret, seeds, rounds))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,11 +14,9 @@ from rich.table import Table
 
 from laser.cli.environment import prepare
 from laser.cli.options import ConfigFile, Overrides
-from laser.cli.progress import Quiet, make_progress
 from laser.cli.stopping import Stopper
 from laser.cli.terminal import make_console, say
 from laser.core.errors import ConfigError, StoppedError
-from laser.parallel.ranks import is_main
 
 if TYPE_CHECKING:
     from laser.analysis.summary import RunSummary
@@ -62,6 +59,10 @@ def train(
     Example: laser train run.toml --set training.iterations=3 --out runs/first
     """
     prepare()
+    from laser.cli.progress import Quiet, make_progress
+    from laser.core.outputs import default_out
+    from laser.parallel.ranks import is_main
+
     console = make_console(quiet=not is_main())
     _refuse_without("--dry-run", dry_run, {"--machine": machine is not None, "--devices": devices is not None})
     _refuse_without("--resume", resume is not None, {"--trust": trust, "--changed-rewards": changed_rewards})
@@ -72,7 +73,7 @@ def train(
 
         print_plan(parsed or load_config(), console, machine or "here", devices or 1)
         return
-    where = resume or out or _fresh_out(config)
+    where = resume or out or default_out(config.stem if config is not None else "demo")
     beginning = where.absolute() / "config.json"  # code of users may change the working directory
     progress = make_progress(console) if is_main() else Quiet()
     stopper = Stopper()
@@ -129,13 +130,9 @@ def _refuse_without(needed: str, given: bool, options: Mapping[str, bool]) -> No
             raise ConfigError(f"{option} does nothing without {needed}; drop it, or add {needed}")
 
 
-def _fresh_out(config_path: Path | None) -> Path:
-    name = config_path.stem if config_path is not None else "demo"
-    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-
-
 def _print_result(result: RunResult, console: Console) -> None:
     """Print the dev metric before and after, who was chosen where, and what to do next."""
+    from laser.analysis.records import read_config
     from laser.analysis.report import write_report
     from laser.analysis.report.words import change_in_words
     from laser.analysis.shown import visible
@@ -143,8 +140,9 @@ def _print_result(result: RunResult, console: Console) -> None:
 
     summary = result.summary
     console.print()
+    config = read_config(result.path)
     if summary.metric_before is not None:
-        console.print(_metric_table(summary, _temperature(result)))
+        console.print(_metric_table(summary, config["evaluation"]["temperature"]))
         if summary.metric_change is not None:
             console.print(change_in_words(summary.metric_change))
         before, after = summary.num_unparseable
@@ -154,30 +152,20 @@ def _print_result(result: RunResult, console: Console) -> None:
         for line in unreadable_lines(examples, summary.num_evaluated):
             console.print(escape(visible(line)), soft_wrap=True)
     console.print(_utilization_table(summary))
-    dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.dropped.items() if count)
-    console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(dropped or 'nothing')}")
+    console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(summary.left_out)}")
     if summary.num_pairs == 0:
-        why = escape(dropped or "no batch was done")
+        why = escape(summary.left_out) if summary.num_batches else "no batch was done"
         console.print(f"the policy is unchanged: no pair of responses was left to train on ({why}); see the report")
     console.print(f"run directory: {escape(str(result.path))}", soft_wrap=True)
     console.print(f"report: {escape(str(write_report(result.path).page))}", soft_wrap=True)
-    console.print(f"next: {_next_step(result)}", soft_wrap=True)
+    console.print(f"next: {_next_step(result.path, config)}", soft_wrap=True)
 
 
-def _next_step(result: RunResult) -> str:
+def _next_step(run: Path, config: Mapping[str, Any]) -> str:
     """The one command to run next: `laser init` after the demo, `laser chat` after any other run."""
-    from laser.analysis.records import read_config
-
-    if read_config(result.path)["data"]["type"] == "embedded":
+    if config["data"]["type"] == "embedded":
         return "laser init my-run   (prompts, reward functions and a configuration to make yours)"
-    return f"laser chat {escape(str(result.path))}   (talk to the trained model)"
-
-
-def _temperature(result: RunResult) -> float:
-    """At which the answers of the run's dev checks were decoded."""
-    from laser.analysis.records import read_config
-
-    return float(read_config(result.path)["evaluation"]["temperature"])
+    return f"laser chat {escape(str(run))}   (talk to the trained model)"
 
 
 def _metric_table(summary: RunSummary, temperature: float) -> Table:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
 
-from laser.analysis.shown import visible
 from laser.cli.terminal import make_console, say
 
 if TYPE_CHECKING:
@@ -42,6 +40,7 @@ def _follow(path: Path, *, once: bool, every: float) -> None:
     """
     from laser.analysis.follow import State, Watch
     from laser.analysis.frame import frame
+    from laser.analysis.shown import visible
 
     console, watch = make_console(), Watch(path)
     view = watch.look()
@@ -65,6 +64,7 @@ def _serve(path: Path, *, port: int) -> None:
     """
     from laser.analysis.follow import Watch
     from laser.analysis.server import LiveServer
+    from laser.analysis.shown import visible
 
     with LiveServer(Watch(path), port) as server:
         say(f"watching {visible(str(path))} at {server.url} (this machine only; Ctrl-C stops)")
@@ -75,6 +75,8 @@ def _serve(path: Path, *, port: int) -> None:
 
 
 def _redraw(console: Console, watch: Watch, view: View, every: float) -> None:
+    from rich.live import Live
+
     from laser.analysis.follow import State
     from laser.analysis.frame import differ, frame
 

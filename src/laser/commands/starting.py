@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping
@@ -20,11 +19,6 @@ from laser.training.signature import is_ours, powers, sign
 T = TypeVar("T")
 
 _LIBRARIES = ("torch", "transformers", "peft", "datasets", "numpy")
-
-
-def default_out(name: str = "run") -> Path:
-    """A fresh folder name under ``runs/``, from the current time."""
-    return Path("runs") / f"{name}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
 def resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:

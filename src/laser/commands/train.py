@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from laser.analysis.summary import RunSummary, summarize
-from laser.commands.starting import check_ours, default_out, on_main, provenance_of, reopen, resolved, stored_config
+from laser.commands.starting import check_ours, on_main, provenance_of, reopen, resolved, stored_config
 from laser.config import RunConfig
 from laser.core.errors import RunDirectoryError
 from laser.core.files import replacing_folder, to_json, writing
+from laser.core.outputs import default_out
 from laser.parallel.ranks import joined
 from laser.training.loop import Stop
 from laser.training.loop import train as run_loop

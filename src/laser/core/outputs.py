@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ Kind = frozenset[str]
 
 MEASURED = frozenset({"metric", "policies"})
 JUDGED = frozenset({"baseline", "judged"})
+
+
+def default_out(name: str = "run") -> Path:
+    """A fresh folder name under ``runs/``, from the current time."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def check_free(folder: Path, *, besides: Collection[str] = ()) -> None:
