@@ -12,6 +12,7 @@ from laser.config.paths import absolute_paths
 from laser.config.schema import RunConfig
 from laser.config.section import Local
 from laser.config.suite import SuiteConfig, load_suite
+from suites import write_toml
 
 NOT_LOCAL = {
     "SuiteConfig.name": "a name; the file's name is its default",
@@ -128,3 +129,21 @@ def test_a_suites_judge_keeps_its_replies_where_its_file_says(tmp_path):
     assert read.oracle == str(tmp_path / "o.json")
     assert load_suite(suite, ["oracle=other.json"]).oracle == str(tmp_path / "other.json")
     assert load_judge(tmp_path / "judges" / "one.toml").cache == read.judge.cache
+
+
+def test_a_patch_without_a_type_has_that_of_what_it_is_laid_over(tmp_path):
+    for folder in (tmp_path, tmp_path / "below"):
+        (folder / "served").mkdir(parents=True)
+    models = [
+        {"name": "judge", "type": "judge", "url": "http://h:1", "model": "m"},
+        {"name": "own", "type": "loglik", "model": "org/m"},
+    ]
+    renamed = {"rewards": {"models": {name: {"model": "served"} for name in ("judge", "own", "other")}}}
+    base = {"data": {"type": "task", "name": "gsm8k"}, "rewards": {"models": models}}
+    write_toml(tmp_path / "below" / "suite.toml", {"seeds": 1, "base": base, "methods": {"below": renamed}})
+    top = {"extends": "below/suite.toml", "methods": {"top": {**renamed, "data": {"name": "served"}}}}
+    methods = load_suite(write_toml(tmp_path / "suite.toml", top)).methods
+    for name, folder in (("below", tmp_path / "below"), ("top", tmp_path)):
+        served = {arm: one["model"] for arm, one in methods[name].sections["rewards"]["models"].items()}
+        assert served == {"judge": "served", "own": str(folder / "served"), "other": "served"}
+    assert methods["top"].sections["data"] == {"name": "served"}

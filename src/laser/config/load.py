@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from laser.config.patch import Table
 from laser.config.paths import absolute_paths
-from laser.config.presets import Table, apply_preset
+from laser.config.presets import apply_preset
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
 from laser.core.errors import ConfigError

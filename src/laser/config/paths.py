@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,27 @@ RUN_REFERENCE = "{run:"
 """How a path begins that stands for the run of another cell of a suite."""
 
 
-def absolute_paths(table: dict[str, Any], folder: Path, model: type[BaseModel]) -> dict[str, Any]:
+def absolute_paths(
+    table: dict[str, Any], folder: Path, model: type[BaseModel], below: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A copy of a table in which every local path is absolute.
 
     Args:
         table: Fields of `model`, or a patch on them; keys that `model` lacks are copied.
         folder: Where relative paths start.
         model: The section that the table is validated against.
+        below: What a patch is laid over: it has the types that the patch does not repeat.
     """
-    return _table(table, [model], folder)
+    return _table(table, [model], folder, below)
 
 
-def _table(table: dict[str, Any], sections: Sequence[type[BaseModel]], folder: Path) -> dict[str, Any]:
-    """In a patch, the type that tells the sections of a union apart may be missing; then all of them count."""
-    possible = [section for section in sections if _type_of(section) == table.get("type", _type_of(section))]
+def _table(table: dict[str, Any], sections: Sequence[type[BaseModel]], folder: Path, below: Any) -> dict[str, Any]:
+    """The type that tells the sections of a union apart may be unknown in a patch; then all of them are possible."""
+    below = below if isinstance(below, Mapping) else {}
+    kind = table.get("type", below.get("type"))
+    possible = [section.model_fields for section in sections if kind is None or _type_of(section) in (None, kind)]
     return {
-        key: _value(value, [section.model_fields[key] for section in possible if key in section.model_fields], folder)
+        key: _value(value, [fields[key] for fields in possible if key in fields], folder, below.get(key))
         for key, value in table.items()
     }
 
@@ -41,19 +46,28 @@ def _type_of(section: type[BaseModel]) -> Any:
     return field.default if field is not None else None
 
 
-def _value(value: Any, fields: Sequence[FieldInfo], folder: Path) -> Any:
-    parts = [part for field in fields for part in (*field.metadata, *_parts(field.annotation))]
-    sections = [part for part in parts if isinstance(part, type)]
-    several = any(typing.get_origin(field.annotation) is tuple for field in fields)
+def _value(value: Any, fields: Sequence[FieldInfo], folder: Path, below: Any) -> Any:
     if isinstance(value, str):
-        local = next((part for part in parts if isinstance(part, Local)), None)
-        return value if local is None else _absolute(value, local, folder)
+        marks = [mark for field in fields if (mark := _mark(field)) is not None]
+        if not marks or len(marks) < len(fields):  # a path in some sections only: the whole configuration decides
+            return value
+        return _absolute(value, marks[0], folder)
+    sections = [part for field in fields for part in _parts(field.annotation) if isinstance(part, type)]
+    several = any(typing.get_origin(field.annotation) is tuple for field in fields)
     if isinstance(value, list | tuple):
-        return [_table(item, sections, folder) if isinstance(item, dict) else item for item in value]
+        return [_table(item, sections, folder, None) if isinstance(item, dict) else item for item in value]
     if isinstance(value, dict) and several:  # a patch on a list names its entries
-        items = value.items()
-        return {name: _table(item, sections, folder) if isinstance(item, dict) else item for name, item in items}
-    return _table(value, sections, folder) if isinstance(value, dict) else value
+        entries = below if isinstance(below, list) else []
+        named = {entry.get("name"): entry for entry in entries if isinstance(entry, dict)}
+        return {
+            name: _table(item, sections, folder, named.get(name)) if isinstance(item, dict) else item
+            for name, item in value.items()
+        }
+    return _table(value, sections, folder, below) if isinstance(value, dict) else value
+
+
+def _mark(field: FieldInfo) -> Local | None:
+    return next((part for part in (*field.metadata, *_parts(field.annotation)) if isinstance(part, Local)), None)
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

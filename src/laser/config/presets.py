@@ -6,9 +6,7 @@ against its choice; docs/design.md has the evidence for each field.
 
 from __future__ import annotations
 
-from typing import Any
-
-Table = dict[str, Any]
+from laser.config.patch import Table
 
 PRESETS: dict[str, Table] = {
     "paper": {},

@@ -26,7 +26,7 @@ from laser.config.selection import (
 )
 from laser.config.tracking import TrackingConfig
 from laser.core.errors import ConfigError
-from laser.data.tasks import AnswerType, find_task
+from laser.data.tasks import AnswerFormat, AnswerType, MetricName, find_task
 
 
 class LoraConfig(Section):
@@ -293,12 +293,12 @@ class EvaluationConfig(Section):
         ge=0,
         description="0: greedy decoding; above: one sampled answer per prompt, the same seeds each time.",
     )
-    answer: Literal["auto", "final_answer", "whole"] = Field(
+    answer: AnswerFormat = Field(
         "auto",
         description="Where an answer is. auto: after the last of 'Final answer:', 'Answer:', 'The answer is', '####', "
         "or in \\boxed{}, else the last line; final_answer: after 'Final answer:' alone (paper); whole: the response.",
     )
-    metric: Literal["accuracy", "f1", "rouge_l"] = Field(
+    metric: MetricName = Field(
         "accuracy", description="What `laser best-of-n` and `laser eval` measure against gold answers."
     )
 

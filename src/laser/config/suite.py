@@ -326,39 +326,39 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Table:
         raise ConfigError(f"{path} extends itself; drop one `extends`")
     table = read_toml(path)
     folder = path.parent.resolve()
+    extended = table.pop("extends", None)
+    below = _read(folder / str(extended), (*seen, path.resolve())) if extended is not None else {}
     if isinstance(table.get("base"), str):
         table["base"] = {"file": table["base"]}
-    base = table.get("base", {})
-    if isinstance(base, dict):
-        table["base"] = _based(base, folder)
+    base, run = table.get("base", {}), below.get("base", {})
+    if isinstance(base, dict) and isinstance(run, dict):
+        table["base"] = _based(base, folder, run)
+        run = merged(run, table["base"], where=f"{path}.base")
     for kind in ("methods", "tasks", "variants"):
         if isinstance(table.get(kind), dict):
-            table[kind] = {name: _resolved(patch, folder) for name, patch in table[kind].items()}
+            table[kind] = {name: _resolved(patch, folder, run) for name, patch in table[kind].items()}
     if isinstance(table.get("judge"), str):
         file = folder / Path(table["judge"]).expanduser()
         table["judge"] = absolute_paths(read_toml(file), file.parent.resolve(), JudgeConfig)
     table = absolute_paths(table, folder, SuiteConfig)
-    extended = table.pop("extends", None)
-    if extended is None:
-        return table
-    below = _read(folder / str(extended), (*seen, path.resolve()))
     return merged({key: value for key, value in below.items() if key != "name"}, table, where=str(path))
 
 
-def _based(base: Table, folder: Path) -> Table:
-    patch = {key: value for key, value in _resolved(base, folder).items() if key != "file"}
-    if "file" not in base:
-        return patch
-    file = folder / str(base["file"])
-    run = {key: value for key, value in read_toml(file).items() if key != "seed"}
-    return merged(_resolved(run, file.parent.resolve()), patch, where="base")
+def _based(base: Table, folder: Path, below: Table) -> Table:
+    run: Table = {}
+    if "file" in base:
+        file = folder / str(base["file"])
+        run = {key: value for key, value in read_toml(file).items() if key != "seed"}
+        run = _resolved(run, file.parent.resolve(), {})
+    patch = {key: value for key, value in _resolved(base, folder, {**below, **run}).items() if key != "file"}
+    return merged(run, patch, where="base")
 
 
-def _resolved(patch: Any, folder: Path) -> Any:
+def _resolved(patch: Any, folder: Path, below: Table) -> Any:
     """A patch with absolute paths, also in its `test`."""
     if not isinstance(patch, dict):
         return patch
-    result = absolute_paths(patch, folder, RunConfig)
+    result = absolute_paths(patch, folder, RunConfig, below)
     if "test" in result:
-        result["test"] = _resolved(result["test"], folder)
+        result["test"] = _resolved(result["test"], folder, {**below, **result})
     return result

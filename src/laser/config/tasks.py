@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from laser.config.patch import Table
 from laser.data.tasks import TASKS, Task
-
-Table = dict[str, Any]
 
 
 def apply_task(table: Table) -> Table:
