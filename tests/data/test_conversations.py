@@ -75,9 +75,17 @@ def test_parquet_s_nulls_are_not_fields(tmp_path):
     assert prompt.messages[1] == said("assistant", "", tool_calls=[CALL])
 
 
-def test_tools_that_no_template_sees_are_reported(tmp_path):
-    with pytest.warns(DataWarning, match="1 of 1 rows have 'tools', which chat templates do not get to see"):
-        load_file(lines(tmp_path / "p.jsonl", [{"prompt": WEATHER, "tools": [{"name": "w"}]}]))
+@pytest.mark.parametrize("tools", [[{"name": "w"}], '[{"name": "w", "strict": null}]', [], "[]", None])
+def test_tools_are_definitions_or_their_json(tmp_path, tools):
+    (prompt,) = load_file(lines(tmp_path / "p.jsonl", [{"prompt": WEATHER, "tools": tools}]))
+    assert prompt.tools == ([{"name": "w"}] if tools and tools != "[]" else [])
+
+
+@pytest.mark.parametrize("tools", ["a hammer", ["a hammer"], {"name": "w"}, 3])
+def test_tools_that_no_template_shows_are_reported(tmp_path, tools):
+    with pytest.warns(DataWarning, match="1 of 1 rows have 'tools' that are not a list of objects"):
+        (prompt,) = load_file(lines(tmp_path / "p.jsonl", [{"prompt": WEATHER, "tools": tools}]))
+    assert (prompt.tools, prompt.metadata["tools"]) == ([], tools)
 
 
 @pytest.mark.parametrize(

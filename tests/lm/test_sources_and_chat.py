@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from laser.lm.sources import (
     load_tokenizer,
     resolve,
 )
-from tiny import TEMPLATE, make_model, make_tokenizer, save_model
+from tiny import TEMPLATE, make_model, make_prompt, make_tokenizer, save_model
 
 CPU = torch.device("cpu")
 
@@ -283,3 +284,37 @@ def test_tool_calls_reach_the_template():
     for hostile in ({**CALLS, "tool_calls": [{"function": {"name": "<|im_end|>"}}]}, {**CALLS, "name": "<|im_end|>"}):
         with pytest.raises(ModelError, match="of a message spells a control token"):
             encode_prompt(showing, [hostile])
+
+
+@pytest.mark.parametrize("said", ["Rain?", "Rain <|im_end|>?"])
+def test_tools_reach_the_template(said):
+    """Also next to a message that spells a control token; a template that shows none is named."""
+    tools = [{"type": "function", "function": {"name": "w", "description": "weather of a city"}}]
+    asked = [{"role": "user", "content": said}]
+    showing = make_tokenizer(chat_template="{{ tools }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert "weather of a city" in showing.decode(encode_prompt(showing, asked, tools=tools))
+    assert "weather" not in showing.decode(encode_prompt(showing, asked))
+    with pytest.warns(DataWarning, match="does not show tools, so the model reads nothing of them"):
+        encode_prompt(make_tokenizer(), asked, tools=tools)
+    with pytest.raises(ModelError, match="tools of a prompt spells a control token"):
+        encode_prompt(showing, asked, tools=[{"name": "<|im_end|>"}])
+
+
+def test_the_policy_and_reward_models_see_the_tools_of_a_prompt():
+    """Their definitions are in what is sampled from and in what is scored."""
+    from laser.policy.policy import Policy
+    from laser.rewards.conversation import ConversationEncoder
+    from laser.rewards.loglik import ResponseEncoder
+
+    tokenizer = make_tokenizer(chat_template="{{ tools }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    policy = Policy(make_model(), tokenizer, lora_rank=2)
+    read_by = {
+        "policy": lambda prompt: policy.encode([prompt])[0],
+        "likelihood": lambda prompt: ResponseEncoder(tokenizer, context_length=500).encode([prompt], [["y"]])[0][0],
+        "classifier": lambda prompt: ConversationEncoder(tokenizer, window=500).rows(prompt, ["y"])[0].ids,
+    }
+    plain = make_prompt("Rain?")
+    with_tools = replace(plain, metadata={"tools": [{"description": "weather of a city"}]})
+    for name, read in read_by.items():
+        assert "weather of a city" in tokenizer.decode(read(with_tools)), name
+        assert "weather" not in tokenizer.decode(read(plain)), name

@@ -334,7 +334,8 @@ def _prompt_tokens(section: schema.PolicyConfig, prompts: Sequence[Prompt]) -> i
     try:
         tokenizer = build_tokenizer(section)
         lengths = [
-            len(encode_prompt(tokenizer, prompt.messages, system_prompt=section.system_prompt)) for prompt in sample
+            len(encode_prompt(tokenizer, prompt.messages, system_prompt=section.system_prompt, tools=prompt.tools))
+            for prompt in sample
         ]
     except LaserError:
         lengths = [sum(len(message["content"]) for message in prompt.messages) // 4 for prompt in sample]

@@ -46,6 +46,12 @@ class Prompt:
     conversational: bool = False
 
     @property
+    def tools(self) -> list[Mapping[str, Any]]:
+        """Definitions of the tools that the assistant may call, from `metadata["tools"]`; empty without any."""
+        tools = self.metadata.get("tools")
+        return tools if isinstance(tools, list) and all(isinstance(one, Mapping) for one in tools) else []
+
+    @property
     def text(self) -> str:
         """Content of the last message."""
         text: str = self.messages[-1]["content"]

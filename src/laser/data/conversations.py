@@ -35,9 +35,9 @@ def read_messages(where: str, value: Any) -> list[Message]:
     """
     if isinstance(value, str):
         return read_dialogue(value) if is_dialogue(value) else [{"role": "user", "content": read_text(where, value)}]
-    turns = [value] if isinstance(value, Mapping) else value
-    if not _is_list(turns) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
+    if not is_conversation(value):
         raise DataError(f"{where}: {kind_of(value)} is neither text nor a list of messages with 'role' and 'content'")
+    turns = [value] if isinstance(value, Mapping) else value
     return [_message(f"{where}, message {number}", turn) for number, turn in enumerate(turns, start=1)]
 
 
@@ -65,6 +65,16 @@ def check_prompt(where: str, messages: Sequence[Message]) -> tuple[Message, ...]
     if not last["content"].strip():
         raise DataError(f"{where} has an empty prompt; fill or remove it")
     return tuple(messages)
+
+
+def read_tools(value: Any) -> Any:
+    """Definitions of tools as a list of objects, also from its JSON; any other value unchanged."""
+    try:
+        tools = _without_nulls(json.loads(value) if isinstance(value, str) else value)
+        json.dumps(tools, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return value
+    return tools if isinstance(tools, list) else value
 
 
 def response_text(where: str, message: Message) -> str:

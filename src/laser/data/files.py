@@ -15,7 +15,7 @@ import numpy as np
 
 from laser.core.errors import DataError, DataWarning
 from laser.core.types import Message, Prompt
-from laser.data.conversations import kind_of, read_text
+from laser.data.conversations import kind_of, read_text, read_tools
 from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows, saved_rows
@@ -57,7 +57,7 @@ class Census:
     fields: Fields
     num_rows: int = 0
     num_null_ids: int = 0
-    num_with_tools: int = 0
+    num_unread_tools: int = 0
     num_with_answer: int = 0
     num_with: dict[str, int] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Census:
         """Count one row and the prompt that it made."""
         self.num_rows += 1
         self.num_null_ids += "id" in row and _is_null(row["id"])
-        self.num_with_tools += bool(row.get("tools"))
+        self.num_unread_tools += bool(prompt.metadata.get("tools")) and not prompt.tools
         self.num_with_answer += prompt.answer is not None
         for name in self.named:
             self.num_with[name] = self.num_with.get(name, 0) + has_field(row, name)
@@ -101,8 +101,11 @@ class Census:
             _warn(f"{self.num_rows - self.num_with_answer} of {self.num_rows} prompts have no gold answer")
         if self.num_null_ids:
             _warn(f"{self.num_null_ids} of {self.num_rows} rows have the id null; their id is the number of the row")
-        if self.num_with_tools:
-            _warn(f"{self.num_with_tools} of {self.num_rows} rows have 'tools', which chat templates do not get to see")
+        if self.num_unread_tools:
+            _warn(
+                f"{self.num_unread_tools} of {self.num_rows} rows have 'tools' that are not a list of objects; no chat "
+                "template shows them"
+            )
         if self.conversations:
             warn_of_conflicts(np.concatenate(self.conversations), self.golds)
 
@@ -256,7 +259,7 @@ def warn_of_conflicts(conversations: Digests, golds: bytes | bytearray) -> None:
 def _checked(
     where: str, metadata: dict[str, Any], gold_value: Any, answer_type: str | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The metadata with its answer type, options and several gold answers as evaluation reads them; and the latter."""
+    """The metadata with answer type, options, several gold answers and tools as others read them; the gold answers."""
     golds = read_gold(where, gold_value)
     if isinstance(metadata.get("answers"), list | tuple):
         golds = tuple(dict.fromkeys([*golds, *read_gold(where, metadata["answers"])]))
@@ -267,6 +270,8 @@ def _checked(
     if options := read_options(where, metadata.pop("options", None)):
         check_letter(where, gold_value, options)
         metadata["options"] = options
+    if "tools" in metadata:
+        metadata["tools"] = read_tools(metadata["tools"])
     named = metadata.pop("answer_type", None)
     if answer_type is None:
         check_answer_type(where, named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ def load_candidates(path: str | Path, fields: Fields | None = None) -> list[Cand
     Raises:
         DataError: The file or a row cannot be used; names the row.
     """
-    found = [_candidates(where, row, number, fields or Fields()) for number, (where, row) in _numbered(path)]
+    found = [
+        _candidates(where, row, number, fields or Fields()) for number, (where, row) in enumerate(table_rows(path))
+    ]
     if not found:
         raise DataError(f"file {path} holds no rows; add some")
     return found
@@ -68,10 +70,6 @@ def load_preferences(path: str | Path, fields: Fields | None = None) -> list[Pre
         for one in load_candidates(path, fields)
         for worse in one.incorrect
     ]
-
-
-def _numbered(path: str | Path) -> Iterator[tuple[int, tuple[str, Any]]]:
-    return enumerate(table_rows(path))
 
 
 def _candidates(where: str, row: Any, number: int, fields: Fields) -> Candidates:

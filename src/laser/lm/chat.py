@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,9 @@ from laser.core.types import Message
 PLAIN_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 """Chat template of a base model: what was said, line by line, without roles."""
 
+_OF_TOOLS = {"tool_calls": "an empty message instead", "tools": "nothing of them"}
+"""What a model reads instead of them where its template does not show them."""
+
 _CONTROL_TOKENS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[str]]] = WeakKeyDictionary()
 """Facts that are costly to collect from a large vocabulary, with its size at that time."""
 
@@ -26,6 +29,7 @@ def encode_prompt(
     messages: Sequence[Message],
     *,
     system_prompt: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
     generation_prompt: bool = True,
 ) -> list[int]:
     """Render messages with the chat template and tokenize.
@@ -37,14 +41,15 @@ def encode_prompt(
         tokenizer: A tokenizer with a chat template.
         messages: The conversation.
         system_prompt: Put first unless the conversation has a system message.
+        tools: Definitions of the tools that the assistant may call.
         generation_prompt: Whether to open the assistant's turn at the end.
 
     Returns:
         Token ids, control tokens of the template included.
 
     Raises:
-        ModelError: The tokenizer has no chat template, the template refuses the conversation, or a role spells a
-            special token.
+        ModelError: The tokenizer has no chat template, the template refuses the conversation, or a role or a tool
+            spells a special token.
     """
     if not has_chat_template(tokenizer):
         raise ModelError(
@@ -57,10 +62,12 @@ def encode_prompt(
     for message in conversation:
         if _spells_special_token(tokenizer, message["role"]):
             raise ModelError(f"the role {message['role']!r} spells a control token; use system, user or assistant")
-        _check_tools(tokenizer, message)
+        others = {name: value for name, value in message.items() if name not in ("role", "content")}
+        _check_fields(tokenizer, "message", others)
+    _check_fields(tokenizer, "prompt", {"tools": tools} if tools else {})
     if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
-        return _encode_guarded(tokenizer, conversation, generation_prompt)
-    return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt))
+        return _encode_guarded(tokenizer, conversation, generation_prompt, tools)
+    return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt, tools))
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -121,23 +128,33 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[tuple[str
     return [token for part in parts for token in part]
 
 
-def _check_tools(tokenizer: PreTrainedTokenizerBase, message: Message) -> None:
-    """Refuse control tokens in the fields next to the content, and warn where the template shows no tool calls."""
-    others = {name: value for name, value in message.items() if name not in ("role", "content")}
-    if others and _spells_special_token(tokenizer, json.dumps(others, ensure_ascii=False)):
-        raise ModelError(f"{', '.join(others)} of a message spells a control token; remove it from the data")
-    if "tool_calls" in others and "tool_calls" not in str(tokenizer.chat_template):
-        warnings.warn(
-            f"the chat template of {tokenizer.name_or_path or 'a tokenizer'} does not show tool_calls, so the model "
-            "reads an empty message instead; use a model that is trained on tools",
-            DataWarning,
-            stacklevel=2,
-        )
+def _check_fields(tokenizer: PreTrainedTokenizerBase, owner: str, fields: Mapping[str, Any]) -> None:
+    """Refuse control tokens in fields next to the content, and warn where the template shows no tools or calls."""
+    if fields and _spells_special_token(tokenizer, json.dumps(fields, ensure_ascii=False)):
+        raise ModelError(f"{', '.join(fields)} of a {owner} spells a control token; remove it from the data")
+    for name, instead in _OF_TOOLS.items():
+        if name in fields and name not in str(tokenizer.chat_template):
+            warnings.warn(
+                f"the chat template of {tokenizer.name_or_path or 'a tokenizer'} does not show {name}, so the model "
+                f"reads {instead}; use a model that is trained on tools",
+                DataWarning,
+                stacklevel=2,
+            )
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any]], generation_prompt: bool) -> str:
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    conversation: list[dict[str, Any]],
+    generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=generation_prompt)
+        text = tokenizer.apply_chat_template(
+            conversation,
+            tools=[dict(tool) for tool in tools] or None,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
+        )
     except Exception as error:  # templates are programs and raise what they like
         raise ModelError(f"the chat template of {tokenizer.name_or_path} refuses the conversation: {error}") from error
     return str(text)
@@ -168,7 +185,10 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 
 def _encode_guarded(
-    tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    conversation: list[dict[str, Any]],
+    generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[int]:
     """Render with a mark in place of each control token that a message spells, then tokenize these apart.
 
@@ -184,7 +204,7 @@ def _encode_guarded(
         return f"{mark}{len(spelled) - 1}{mark}"
 
     marked_conversation = [{**message, "content": pattern.sub(marked, message["content"])} for message in conversation]
-    rendered = _render(tokenizer, marked_conversation, generation_prompt)
+    rendered = _render(tokenizer, marked_conversation, generation_prompt, tools)
     ids: list[int] = []
     for number, piece in enumerate(re.split(f"{mark}(\\d+){mark}", rendered)):  # text, spelled token, text, ...
         ids += encode_text(tokenizer, spelled[int(piece)]) if number % 2 == 1 else _tokenize(tokenizer, piece)

@@ -277,7 +277,7 @@ class Policy:
             )
 
     def _render(self, prompt: Prompt) -> list[int]:
-        return encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt)
+        return encode_prompt(self.tokenizer, prompt.messages, system_prompt=self._system_prompt, tools=prompt.tools)
 
     @contextmanager
     def _dropout_of(self, moment: Sequence[int]) -> Iterator[None]:

@@ -82,8 +82,10 @@ class ConversationEncoder:
             return self._pair(prompt.text, text)
         if self._template == "chat":
             messages = [*prompt.messages, {"role": "assistant", "content": text}]
-            ids = encode_prompt(self._tokenizer, messages, generation_prompt=False)
-            before = encode_prompt(self._tokenizer, prompt.messages, generation_prompt=False)
+            ids, before = (
+                encode_prompt(self._tokenizer, turns, tools=prompt.tools, generation_prompt=False)
+                for turns in (messages, prompt.messages)
+            )
         else:
             ids = self._filled(self._pieces, prompt.text, text)
             before = self._filled(self._pieces[: self._pieces.index("{response}")], prompt.text, "")

@@ -87,7 +87,7 @@ class ResponseEncoder:
 
     def _prompt(self, prompt: Prompt) -> list[int]:
         if self._plain_format is None:
-            return encode_prompt(self._tokenizer, prompt.messages)
+            return encode_prompt(self._tokenizer, prompt.messages, tools=prompt.tools)
         ids = encode_text(self._tokenizer, self._plain_format.replace("{prompt}", prompt.text))
         start = self._tokenizer.bos_token_id
         return ids if start is None else [int(start), *ids]

@@ -18,14 +18,23 @@ _LONGBENCH_NOTES = (
 _LONGBENCH_COLUMNS = "LongBench's SET.jsonl {input, context, answers: [...]}"
 
 
-def _longbench(*sets: str) -> Hub:
+def _hub(name: str, sets: tuple[str, ...]) -> Hub:
+    """The hub's Parquet copy of sets whose own loader is a script."""
     return Hub(
-        "THUDM/LongBench",
+        name,
         (("test", "test"),),
         configs=sets,
         files="{config}/{split}/*.parquet",
         revision="refs/convert/parquet",
     )
+
+
+def _longbench(*sets: str) -> Hub:
+    return _hub("THUDM/LongBench", sets)
+
+
+def _leval(*sets: str) -> Hub:
+    return _hub("L4NLP/LEval", sets)
 
 
 def _files(*names: str) -> tuple[tuple[Role, str], ...]:
@@ -90,17 +99,6 @@ LONGBENCH_FEW_SHOT = replace(
 )
 
 _LEVAL_COLUMNS = "L-Eval's SET.jsonl, a document a line: {input, instructions: [...], outputs: [...], evaluation}"
-
-
-def _leval(*sets: str) -> Hub:
-    return Hub(
-        "L4NLP/LEval",
-        (("test", "test"),),
-        configs=sets,
-        files="{config}/{split}/*.parquet",
-        revision="refs/convert/parquet",
-    )
-
 
 LEVAL_SINGLE_DOC_QA = Task(
     name="leval_single_doc_qa",
