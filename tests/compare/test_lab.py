@@ -13,10 +13,10 @@ from laser.cli.lab import in_folder, run
 from laser.cli.train_classifier import train_classifier
 from laser.commands.train import train
 from laser.compare.cells import Key, make_cells
-from laser.compare.choices import read_choices
+from laser.compare.choices import load_oracle, read_choices
 from laser.compare.lab.build import POOLS, RECIPES, _write_data, pool_members
 from laser.compare.lab.models import save_model, train_model
-from laser.compare.lab.oracle import load_oracle, measure_oracle, pool_config
+from laser.compare.lab.oracle import measure_oracle, pool_config
 from laser.compare.lab.tasks import ALPHABET, TASKS, Mixture, examples, questions
 from laser.config.patch import merged
 from laser.config.suite import load_suite
@@ -126,7 +126,9 @@ def test_a_method_of_each_mechanism_runs_through_the_loop(lab, tmp_path, method)
             chosen = np.array(step["selection"]["weights"]).any(axis=0)
             names = [name.split("-", 1)[1] for name in pool_members("mixed")]
             assert scored == {name for name, weight in zip(names, chosen, strict=True) if weight}
-    choices = read_choices(out, [name.split("-", 1)[1] for name in pool_members("mixed")], load_oracle(lab)["mixed"])
+    choices = read_choices(
+        out, [name.split("-", 1)[1] for name in pool_members("mixed")], load_oracle(lab / "oracle.json")["mixed"]
+    )
     assert 0 <= choices.best <= 1
     assert 0 <= choices.regret <= 1
 

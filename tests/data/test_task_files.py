@@ -11,7 +11,7 @@ from laser.data.preferences import load_preferences
 from laser.data.split import split_pools
 from laser.data.task import Selection, load_task, load_task_preferences
 from laser.data.tasks import TASKS
-from laser.evaluation.answers import answer_check, parse_answer
+from laser.evaluation.answers import Reader, answer_check
 from shared import DATA, FOLDERS, needs_data
 
 pytestmark = needs_data
@@ -174,4 +174,4 @@ def test_dialogues_of_hh_are_conversations_that_both_responses_share():
 
 def test_the_answer_in_a_whole_response_is_its_last_number():
     prompt = load("leval_few_shot").prompts[0]
-    assert parse_answer(prompt, "16 - 3 - 4 = 9. 9 * 2 = 18. The answer is 18.", "whole") == "18"
+    assert Reader("whole").read(prompt, "16 - 3 - 4 = 9. 9 * 2 = 18. The answer is 18.").answer == "18"

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from laser.core.errors import DataError
 from laser.core.types import Prompt
 from laser.evaluation.accuracy import accuracy
-from laser.evaluation.answers import answer_check, parse_answer
+from laser.evaluation.answers import Reader, answer_check
 from laser.evaluation.measure import measure
 
 OPTIONS = {"A": "a bus stop", "B": "bus", "C": "-5", "D": "5", "E": "all of the above"}
 TYPES = ("auto", "text", "number", "yes_no", "option", "math")
+
+
+def read_answer(asked, text, answer_format):
+    return Reader(answer_format).read(asked, text).answer
 
 
 def prompt(kind, gold, **metadata):
@@ -90,7 +94,7 @@ def prompt(kind, gold, **metadata):
 )
 def test_reading_and_checking(kind, text, gold, read, right):
     asked = prompt(kind, gold)
-    assert parse_answer(asked, f"So.\nFinal answer: {text}", "final_answer") == read
+    assert read_answer(asked, f"So.\nFinal answer: {text}", "final_answer") == read
     assert answer_check("final_answer")(asked, f"So.\nFinal answer: {text}") is right
 
 
@@ -109,17 +113,17 @@ def test_reading_and_checking(kind, text, gold, read, right):
     ],
 )
 def test_the_ways_in_which_models_set_a_final_answer(kind, text):
-    assert parse_answer(prompt(kind, "18"), f"So 3 + 15.\n{text}", "final_answer") == "18"
+    assert read_answer(prompt(kind, "18"), f"So 3 + 15.\n{text}", "final_answer") == "18"
 
 
 def test_mathematics_without_a_final_answer_needs_a_box():
-    assert parse_answer(prompt("math", "2"), r"Thus \boxed{1+1}.", "final_answer") == "1+1"
+    assert read_answer(prompt("math", "2"), r"Thus \boxed{1+1}.", "final_answer") == "1+1"
     assert answer_check("final_answer")(prompt("math", "2"), r"Thus \boxed{1+1}.")
-    assert parse_answer(prompt("math", "2"), "Thus 2.", "final_answer") is None
+    assert read_answer(prompt("math", "2"), "Thus 2.", "final_answer") is None
 
 
 def test_mathematics_that_continues_for_pages_is_not_read():
-    assert parse_answer(prompt("math", "2"), f"Final answer: {'1+' * 300}1", "final_answer") is None
+    assert read_answer(prompt("math", "2"), f"Final answer: {'1+' * 300}1", "final_answer") is None
 
 
 def test_mathematics_is_compared_outside_the_main_thread_too():
@@ -135,13 +139,33 @@ def test_mathematics_is_compared_outside_the_main_thread_too():
 def test_mathematics_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(DataError, match=r"math-verify; install it with: pip install 'laser-rm\[eval\]'"):
-        parse_answer(prompt("math", "1"), r"Final answer: \sqrt{2}", "final_answer")
+        read_answer(prompt("math", "1"), r"Final answer: \sqrt{2}", "final_answer")
 
 
 def test_any_of_several_gold_answers_is_right():
     asked = prompt("text", "New York", answers=["New York", "NYC"])
     assert answer_check("final_answer")(asked, "Final answer: nyc")
     assert not answer_check("final_answer")(asked, "Final answer: Boston")
+
+
+@pytest.mark.parametrize(
+    ("golds", "text", "right"),
+    [
+        (["18", "eighteen"], "18 dollars", True),
+        (["18", "eighteen"], "It costs $18.00.", True),
+        (["18", "eighteen"], "Eighteen.", True),
+        (["18", "eighteen"], "18 or 19", False),
+        (["18", "eighteen"], "eighteen dollars", False),
+        (["B", "vitamin B"], "(B)", True),
+        (["yes", "it does"], "That is true", True),
+        (["yes", "it does"], "It does.", True),
+        (["yes", "it does"], "That is false", False),
+    ],
+)
+def test_several_gold_answers_of_different_kinds_are_each_read_as_what_they_are(golds, text, right):
+    asked = prompt("auto", golds[0], answers=golds)
+    assert answer_check("auto", [asked, prompt("auto", "a dog")])(asked, text) is right
+    assert answer_check("auto")(asked, text) is right
 
 
 def test_unreadable_answers_are_counted_by_both_measures():
@@ -157,7 +181,7 @@ def test_unreadable_answers_are_counted_by_both_measures():
 def test_no_text_breaks_the_reading(text, kind, whole):
     asked = prompt(kind, "A")
     for response in (text, f"Final answer: {text}"):
-        read = parse_answer(asked, response, "whole" if whole else "final_answer")
+        read = read_answer(asked, response, "whole" if whole else "final_answer")
         assert read is None or read
         if kind == "option" and read is not None:
             assert set(read) <= set(OPTIONS)

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 from laser.core.errors import DataError
 from laser.data.embedded import generate
 from laser.evaluation.accuracy import accuracy
-from laser.evaluation.answers import answers_match, extract_final_answer
+from laser.evaluation.answers import Reader, answers_match
 from tiny import make_prompt
+
+
+def final_answer(text):
+    return Reader("final_answer").read(make_prompt("q", answer="words"), text).answer
+
 
 SURROUNDINGS = [
     "Final answer: {}",
@@ -25,14 +30,14 @@ SURROUNDINGS = [
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 def test_every_embedded_gold_answer_parses_to_itself(surrounding):
     for prompt in generate(200, seed=3):
-        found = extract_final_answer(surrounding.format(prompt.answer))
+        found = final_answer(surrounding.format(prompt.answer))
         assert found is not None
         assert answers_match(found, prompt.answer), (found, prompt.answer)
 
 
 @pytest.mark.parametrize("text", ["", "The answer is 4.", "Final answer:", "Final answer: \n \n", "final"])
 def test_no_final_answer_is_none(text):
-    assert extract_final_answer(text) is None
+    assert final_answer(text) is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_numbers_match_in_any_usual_spelling(number):
 
 @given(st.text(max_size=200))
 def test_extraction_survives_any_text(text):
-    answer = extract_final_answer(text)
+    answer = final_answer(text)
     assert answer is None or answer.strip() == answer != ""
     answers_match(text, "12")
 

@@ -5,12 +5,16 @@ import pytest
 from laser.core.errors import DataError
 from laser.core.types import Prompt
 from laser.evaluation.accuracy import accuracy
-from laser.evaluation.answers import Reader, answer_check, parse_answer, type_of_answers
+from laser.evaluation.answers import Reader, answer_check, type_of_answers
 from laser.evaluation.metrics import check_gold, make_metric, rouge_l, token_f1
 from laser.evaluation.unreadable import unreadable_lines
 from laser.evaluation.words import said_words, script_words, squad_words
 
 OPTIONS = {"A": "Paris", "B": "London", "C": "Rome", "D": "-5"}
+
+
+def read_answer(asked, text, answer_format):
+    return Reader(answer_format).read(asked, text).answer
 
 
 def prompt(gold, id="p", **metadata):
@@ -72,12 +76,12 @@ CHOICES = {
 @pytest.mark.parametrize("habit", CHOICES)
 def test_choices_are_found_where_models_write_them(habit):
     text, letter = CHOICES[habit]
-    assert parse_answer(prompt("A", options=OPTIONS), text, "auto") == letter
+    assert read_answer(prompt("A", options=OPTIONS), text, "auto") == letter
 
 
 def test_options_that_differ_by_symbols_are_told_apart():
     asked = prompt("A", options={"A": "C", "B": "C++", "C": "C#", "D": ".NET"})
-    read = [parse_answer(asked, f"Answer: {text}", "auto") for text in ("c++", "C#", ".net")]
+    read = [read_answer(asked, f"Answer: {text}", "auto") for text in ("c++", "C#", ".net")]
     assert read == ["B", "C", "D"]
 
 
@@ -130,7 +134,7 @@ def test_text_after_its_mark_ends_with_its_sentence():
 
 
 def test_the_papers_format_reads_nothing_else():
-    assert parse_answer(prompt("51"), "The answer is 51.\n#### 51", "final_answer") is None
+    assert read_answer(prompt("51"), "The answer is 51.\n#### 51", "final_answer") is None
     assert Reader("final_answer").read(prompt("51"), "51").problem == "there is no 'Final answer:'"
 
 
@@ -138,7 +142,7 @@ def test_the_papers_format_reads_nothing_else():
 def test_thoughts_without_an_end_have_no_answer(answer_format):
     read = Reader(answer_format).read(prompt("51"), "<think>\nFinal answer: 51, or is it")
     assert (read.answer, read.problem) == (None, "the response ends inside its thoughts")
-    assert make_metric("f1", answer_format)(prompt("51"), "<think>51") == 0
+    assert make_metric("f1", answer_format)(prompt("51"), "<think>51").value == 0
 
 
 def test_gold_answers_that_cannot_be_used_are_refused_with_the_cure():

@@ -347,7 +347,7 @@ def test_metrics():
     f1 = make_metric("f1", "whole")
     several = make_prompt("q")
     object.__setattr__(several, "metadata", {"answers": ["red", "dark blue"]})
-    assert f1(several, "blue") == pytest.approx(2 / 3)
-    assert make_metric("accuracy", "whole")(make_prompt("q", answer="4"), " 4.0 ") == 1
+    assert f1(several, "blue").value == pytest.approx(2 / 3)
+    assert make_metric("accuracy", "whole")(make_prompt("q", answer="4"), " 4.0 ").value == 1
     with pytest.raises(DataError, match=r"no gold answer"):
         gold_answers(make_prompt("q"))

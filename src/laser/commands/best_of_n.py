@@ -8,7 +8,7 @@ an interrupted comparison continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,13 +21,14 @@ from laser.commands.scored_samples import RECORD, SOURCES, ScoreCounts, ScoredSa
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
-from laser.core.errors import DataError, RewardModelError
+from laser.core.errors import RewardModelError
 from laser.core.files import read_json, write_json
 from laser.core.outputs import claim
 from laser.core.seeding import stream
 from laser.core.statistics import mean_share
-from laser.core.types import FloatArray, IntArray, Prompt, Selection
-from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, check_gold, gold_answers, make_metric, make_problem
+from laser.core.types import FloatArray, IntArray, Selection
+from laser.evaluation.answers import accepted_answers
+from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, Value, check_gold, gold_answers, make_metric
 from laser.evaluation.unreadable import collect_unreadable, unreadable_lines
 from laser.lm.chat import encode_text
 from laser.rewards.combine import Combination, combine_scores
@@ -103,12 +104,13 @@ def best_of_n(
     claim(out, RECORD, config.model_dump(mode="json"))  # only now: a start that fails leaves no folder behind
     claim(out, SOURCES, sources)
     samples.sample()
-    for line in _unreadable(samples, make_problem(section.metric, section.answer, test)):
-        note(line)
-    values = [
-        np.array([metric(prompt, response.text) for response in row])
+    measured = [
+        [metric(prompt, response.text) for response in row]
         for prompt, row in zip(samples.prompts["test"], samples.responses["test"], strict=True)
     ]
+    for line in _unreadable(samples, measured):
+        note(line)
+    values = [np.array([one.value for one in row]) for row in measured]
     results = _compare(samples, methods, metric, values)
     for name, pick in ((ORACLE, np.max), (ONE_SAMPLE, np.mean)):
         samples.used.clear()
@@ -117,12 +119,14 @@ def best_of_n(
     return results
 
 
-def _unreadable(samples: ScoredSamples, problem: Callable[[Prompt, str], str]) -> list[str]:
+def _unreadable(samples: ScoredSamples, measured: Sequence[Sequence[Value]]) -> list[str]:
     """Lines on the responses to test prompts whose answer cannot be read."""
-    rows = zip(samples.prompts["test"], samples.responses["test"], strict=True)
-    texts = [(prompt, response.text) for prompt, row in rows for response in row]
-    found = collect_unreadable((prompt.id, problem(prompt, text), text) for prompt, text in texts)
-    return unreadable_lines(found.as_record(), len(texts))
+    found = collect_unreadable(
+        (prompt.id, one.problem, response.text)
+        for prompt, row, responses in zip(samples.prompts["test"], measured, samples.responses["test"], strict=True)
+        for one, response in zip(row, responses, strict=True)
+    )
+    return unreadable_lines(found.as_record(), found.num_responses)
 
 
 def standard_methods(config: RunConfig, *, router: str | Path | None = None) -> dict[str, RunConfig]:
@@ -284,20 +288,13 @@ def _charges(samples: ScoredSamples, method: RunConfig, metric: Metric) -> Calla
 
     match method.best_of_n.reward:
         case "metric":
-            return lambda prompt, pick: -metric(prompts[prompt], responses[prompt][pick].text)
+            return lambda prompt, pick: -metric(prompts[prompt], responses[prompt][pick].text).value
         case "gold_nll":
             return gold
         case "nll":
             return own
         case "auto":
-            return lambda prompt, pick: (gold if _has_gold(prompts[prompt]) else own)(prompt, pick)
-
-
-def _has_gold(prompt: Prompt) -> bool:
-    try:
-        return bool(gold_answers(prompt))
-    except DataError:
-        return False
+            return lambda prompt, pick: (gold if accepted_answers(prompts[prompt]) else own)(prompt, pick)
 
 
 def _gold_nll(samples: ScoredSamples) -> Callable[[int, int], float]:

@@ -17,8 +17,9 @@ from laser.core.seeding import stream_seed
 from laser.core.statistics import PairedChange
 from laser.core.types import Prompt
 from laser.data.responses import Answered, load_responses, prompt_key, response_row
+from laser.data.tasks import MetricName
 from laser.evaluation.measure import Measured, change, measure
-from laser.evaluation.metrics import MetricName, check_gold
+from laser.evaluation.metrics import check_gold
 from laser.wiring import build_generator, build_splits
 from laser.wiring.fitting import fit_prompts
 from laser.wiring.identity import answer_identity
@@ -319,13 +320,14 @@ def _kept(path: Path, identity: str, prompts: Sequence[Prompt]) -> dict[str, Ans
         content = whole
     if not content.strip():
         return {}
-    expected = {prompt.id: prompt_key(prompt) for prompt in prompts}
-    kept = load_responses(path)
-    for one in kept:
-        if one.sampled_by != identity or expected.get(one.prompt.id) != prompt_key(one.prompt):
-            raise ConfigError(f"{path} holds responses of other weights, settings or prompts; choose another --out")
     asked = {prompt.id: prompt for prompt in prompts}
-    return {one.prompt.id: replace(one, prompt=asked[one.prompt.id]) for one in kept}
+    kept: dict[str, Answered] = {}
+    for one in load_responses(path):
+        prompt = asked.get(one.prompt.id)
+        if one.sampled_by != identity or prompt is None or prompt_key(prompt) != prompt_key(one.prompt):
+            raise ConfigError(f"{path} holds responses of other weights, settings or prompts; choose another --out")
+        kept[prompt.id] = replace(one, prompt=prompt)
+    return kept
 
 
 def _is_half_written(whole: bytes, tail: bytes) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 from laser.core.errors import DataError
 from laser.core.statistics import wilson_interval
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat, Reader
+from laser.data.tasks import AnswerFormat
+from laser.evaluation.answers import Reader
 from laser.evaluation.metrics import check_gold
 from laser.evaluation.unreadable import Unreadable, collect_unreadable
 
@@ -69,18 +70,18 @@ def accuracy(
         raise DataError("there are no prompts to evaluate on; raise split.dev")
     check_gold(prompts, "accuracy", "dev")
     reader = Reader(answer_format, prompts)
-    rows = []
-    problems = []
-    for prompt, text in zip(prompts, generate(prompts), strict=True):
-        rows.append((prompt, int(reader.is_right(prompt, text))))
-        problems.append((prompt.id, reader.read(prompt, text).problem, text))
+    texts = generate(prompts)
+    read = [reader.read(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    rows = [(prompt, int(one.is_right)) for prompt, one in zip(prompts, read, strict=True)]
     right = [ok for _, ok in rows]
-    categories = sorted({prompt.category for prompt, _ in rows})
+    categories = sorted({prompt.category for prompt in prompts})
     return Accuracy(
         overall=sum(right) / len(right),
         by_category={name: _mean([ok for prompt, ok in rows if prompt.category == name]) for name in categories},
         num_prompts=len(right),
-        unreadable=collect_unreadable(problems),
+        unreadable=collect_unreadable(
+            (prompt.id, one.problem, text) for prompt, one, text in zip(prompts, read, texts, strict=True)
+        ),
         interval=wilson_interval(sum(right), len(right)),
         correct={prompt.id: ok for prompt, ok in rows},
     )

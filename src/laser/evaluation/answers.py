@@ -12,22 +12,12 @@ from laser.data.tasks.latex import last_boxed
 from laser.evaluation.mathematics import is_mathematics, same_mathematics
 from laser.evaluation.numbers import Number, UnreadableError, read_number, same_number, whole_number_text
 from laser.evaluation.options import gold_letters, read_option, same_option
-from laser.evaluation.places import Place, final_line, first_sentence, places, stripped
+from laser.evaluation.places import Place, first_sentence, places, stripped
 from laser.evaluation.words import said_words
 
-__all__ = [
-    "AnswerFormat",
-    "IsRight",
-    "Reader",
-    "Reading",
-    "answer_check",
-    "answers_match",
-    "extract_final_answer",
-    "parse_answer",
-    "type_of_answers",
-]
-
 IsRight = Callable[[Prompt, str], bool]
+
+_INFERRED: tuple[AnswerType, ...] = ("option", "number", "yes_no")  # where several fit, the first
 
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
@@ -49,10 +39,12 @@ class Reading:
         answer: A number in plain spelling, "yes" or "no", letters of options, an expression, or text; None if there is
             no answer of the kind. Such a response is counted, and is wrong.
         problem: A clause that says why there is none.
+        is_right: Whether it is the gold answer of the prompt, or one of several.
     """
 
     answer: str | None
     problem: str = ""
+    is_right: bool = False
 
 
 class Reader:
@@ -61,7 +53,8 @@ class Reader:
     Args:
         answer_format: Where in a response its answer is.
         prompts: The split. Where neither a prompt nor the configuration says what an answer is, all gold answers of the
-            split decide; without prompts those of each prompt do.
+            split decide; without prompts those of each prompt do. Where these leave it open and a prompt has several
+            gold answers, the response is read for each as what that one is.
     """
 
     def __init__(self, answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> None:
@@ -76,12 +69,25 @@ class Reader:
         return self._type if self._type is not None else type_of_answers([prompt])
 
     def read(self, prompt: Prompt, text: str) -> Reading:
-        """The answer in a response to a prompt.
+        """The answer in a response to a prompt, and whether it is right.
 
         Raises:
             DataError: The answer is mathematics and math-verify is not installed.
         """
-        kind = self.type_of(prompt)
+        kind, golds = self.type_of(prompt), accepted_answers(prompt)
+        kinds = [_type_alone(prompt, gold) if kind == "auto" and len(golds) > 1 else kind for gold in golds]
+        read = {one: self._read(prompt, text, one) for one in {kind, *kinds}}
+        for one, gold in zip(kinds, golds, strict=True):
+            answer = read[one].answer
+            if answer is not None and _CHECKS[one](prompt, answer, gold):
+                return Reading(answer, is_right=True)
+        return read[kind]
+
+    def is_right(self, prompt: Prompt, text: str) -> bool:
+        """Whether a response has the gold answer of its prompt, or one of several."""
+        return self.read(prompt, text).is_right
+
+    def _read(self, prompt: Prompt, text: str, kind: AnswerType) -> Reading:
         problem = ""
         try:
             for place in places(text, self._format, boxed=kind == "math"):
@@ -93,21 +99,18 @@ class Reader:
             return Reading(None, str(error))
         return Reading(None, problem or _MISSING[self._format])
 
-    def is_right(self, prompt: Prompt, text: str) -> bool:
-        """Whether a response has the gold answer of its prompt, or one of several."""
-        answer = self.read(prompt, text).answer
-        is_gold = _CHECKS[self.type_of(prompt)]
-        return answer is not None and any(is_gold(prompt, answer, gold) for gold in _golds(prompt))
-
-
-def parse_answer(prompt: Prompt, text: str, answer_format: AnswerFormat) -> str | None:
-    """The answer in one response; see `Reading`."""
-    return Reader(answer_format).read(prompt, text).answer
-
 
 def answer_check(answer_format: AnswerFormat, prompts: Iterable[Prompt] | None = None) -> IsRight:
     """Make the function that says whether a response to a prompt has its gold answer; see `Reader`."""
     return Reader(answer_format, prompts).is_right
+
+
+def accepted_answers(prompt: Prompt) -> list[str]:
+    """All gold answers of a prompt; empty where it has none."""
+    several = prompt.metadata.get("answers")
+    if isinstance(several, list | tuple) and several:
+        return [str(gold) for gold in several]
+    return [prompt.answer] if prompt.answer is not None else []
 
 
 def type_of_answers(prompts: Iterable[Prompt]) -> AnswerType:
@@ -118,23 +121,23 @@ def type_of_answers(prompts: Iterable[Prompt]) -> AnswerType:
         "number" if every gold answer is a number and nothing besides; "yes_no" if every one is yes, no, true or false.
         Otherwise "auto": each is compared by what it looks like.
     """
-    kinds: set[AnswerType] = {"option", "number", "yes_no"}
+    kinds = set(_INFERRED)
     num_gold = 0
     for prompt in prompts:
-        golds = _golds(prompt)
+        golds = accepted_answers(prompt)
         if not golds or prompt.metadata.get("answer_type", "auto") not in (None, "auto"):
             continue
         num_gold += 1
         kinds = {kind for kind in kinds if all(_may_be(kind, prompt, gold) for gold in golds)}
         if not kinds:
             return "auto"
-    return min(kinds, key=("option", "number", "yes_no").index) if num_gold else "auto"
+    return min(kinds, key=_INFERRED.index) if num_gold else "auto"
 
 
 def check_type(prompt: Prompt) -> str | None:
     """A clause that says which gold answer of a prompt is not what its `answer_type` says; None if all are."""
     kind = prompt.metadata.get("answer_type")
-    for gold in _golds(prompt):
+    for gold in accepted_answers(prompt):
         if kind == "number" and _as_number(gold) is None:
             return f"{gold!r:.60} is not a number"
         if kind == "yes_no" and stripped(gold).casefold() not in _TRUTH:
@@ -142,16 +145,6 @@ def check_type(prompt: Prompt) -> str | None:
         if kind == "option" and gold_letters(gold, _options(prompt)) is None:
             return f"{gold!r:.60} names no option"
     return None
-
-
-def extract_final_answer(text: str) -> str | None:
-    r"""What follows the last "Final answer:" on its line (arXiv 2410.01735, appendix E), or None.
-
-    Markdown, quotes, ``$`` and a final period around the answer are dropped; of ``\boxed{}`` the content counts. An
-    answer on the line after the colon counts too.
-    """
-    line = final_line(text)
-    return _plain_answer(line) or None if line is not None else None
 
 
 def answers_match(answer: str, gold: str) -> bool:
@@ -172,16 +165,14 @@ def answers_match(answer: str, gold: str) -> bool:
     return said_words(answer) == said_words(gold)
 
 
-def _golds(prompt: Prompt) -> list[str]:
-    several = prompt.metadata.get("answers")
-    if isinstance(several, list | tuple) and several:
-        return [str(gold) for gold in several]
-    return [prompt.answer] if prompt.answer is not None else []
-
-
 def _options(prompt: Prompt) -> dict[str, str]:
     options = prompt.metadata.get("options") or {}
     return {str(letter): str(text) for letter, text in options.items() if text is not None}
+
+
+def _type_alone(prompt: Prompt, gold: str) -> AnswerType:
+    """What one of several gold answers is."""
+    return next((kind for kind in _INFERRED if _may_be(kind, prompt, gold)), "auto")
 
 
 def _may_be(kind: AnswerType, prompt: Prompt, gold: str) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 
 from laser.core.statistics import PairedChange, Share, mean_share, paired_change
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat
-from laser.evaluation.metrics import MetricName, check_gold, make_metric, make_problem
+from laser.data.tasks import AnswerFormat, MetricName
+from laser.evaluation.metrics import check_gold, make_metric
 from laser.evaluation.unreadable import Unreadable, collect_unreadable
 
 
@@ -63,8 +63,9 @@ def measure(
         DataError: There are no prompts, one has no gold answer, or a package for the metric is missing.
     """
     check_gold(prompts, metric, "test")
-    value, problem = make_metric(metric, answer_format, prompts), make_problem(metric, answer_format, prompts)
-    values_N = np.array([value(prompt, text) for prompt, text in zip(prompts, texts, strict=True)], dtype=np.float64)
+    value = make_metric(metric, answer_format, prompts)
+    found = [value(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    values_N = np.array([one.value for one in found], dtype=np.float64)
     is_proportion = metric == "accuracy"
     categories = np.array([prompt.category for prompt in prompts])
     return Measured(
@@ -74,7 +75,7 @@ def measure(
             for name in np.unique(categories)
         },
         unreadable=collect_unreadable(
-            (prompt.id, problem(prompt, text), text) for prompt, text in zip(prompts, texts, strict=True)
+            (prompt.id, one.problem, text) for prompt, one, text in zip(prompts, found, texts, strict=True)
         ),
         num_truncated=sum(not whole for whole in finished),
         values=tuple(values_N.tolist()),

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from laser.core.errors import DataError
 from laser.core.types import Prompt
-from laser.evaluation.answers import AnswerFormat, Reader, answer_check, check_type
+from laser.data.tasks import AnswerFormat, MetricName
+from laser.evaluation.answers import Reader, accepted_answers, check_type
 from laser.evaluation.numbers import UnreadableError
 from laser.evaluation.places import spoken
 from laser.evaluation.words import script_words, squad_words
 
-MetricName = Literal["accuracy", "f1", "rouge_l"]
-Metric = Callable[[Prompt, str], float]
-"""Value of a response in [0, 1]."""
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """How good one response is.
+
+    Attributes:
+        value: In [0, 1].
+        problem: A clause that says why the response cannot be read; "" where it can.
+    """
+
+    value: float
+    problem: str = ""
+
+
+Metric = Callable[[Prompt, str], Value]
 
 ORACLE, ONE_SAMPLE = "oracle", "one sample"
 """Reference rows of a best-of-n comparison: the best response of all, and one at random."""
@@ -34,35 +48,24 @@ def make_metric(name: MetricName, answer_format: AnswerFormat, prompts: Iterable
         DataError: Rouge-L without the package rouge-score.
     """
     if name == "accuracy":
-        is_right = answer_check(answer_format, prompts)
-        return lambda prompt, text: float(is_right(prompt, text))
+        reader = Reader(answer_format, prompts)
+
+        def is_right(prompt: Prompt, text: str) -> Value:
+            read = reader.read(prompt, text)
+            return Value(float(read.is_right), read.problem)
+
+        return is_right
     compare = token_f1 if name == "f1" else rouge_l()
 
-    def value(prompt: Prompt, text: str) -> float:
+    def overlap(prompt: Prompt, text: str) -> Value:
         try:
             said = spoken(text)
-        except UnreadableError:
-            return 0.0
-        return max(compare(said, gold) for gold in gold_answers(prompt))
-
-    return value
-
-
-def make_problem(
-    name: MetricName, answer_format: AnswerFormat, prompts: Iterable[Prompt]
-) -> Callable[[Prompt, str], str]:
-    """Make the function that says why a metric cannot read a response, "" where it can."""
-    if name == "accuracy":
-        reader = Reader(answer_format, prompts)
-        return lambda prompt, text: reader.read(prompt, text).problem
-
-    def problem(_prompt: Prompt, text: str) -> str:
-        try:
-            return "" if spoken(text).strip() else "the response is empty"
         except UnreadableError as error:
-            return str(error)
+            return Value(0.0, str(error))
+        value = max(compare(said, gold) for gold in gold_answers(prompt))
+        return Value(value, "" if said.strip() else "the response is empty")
 
-    return problem
+    return overlap
 
 
 def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None:
@@ -70,13 +73,13 @@ def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None
 
     Args:
         prompts: Prompts to be measured on.
-        metric: The metric; accuracy needs a single answer.
+        metric: The metric.
         kind: What they are, for the message: "dev" or "test".
 
     Raises:
         DataError: Some have no gold answer, or one that is not of its `answer_type`; names the first.
     """
-    lacking = [prompt for prompt in prompts if prompt.answer is None and (metric == "accuracy" or not _several(prompt))]
+    lacking = [prompt for prompt in prompts if not accepted_answers(prompt)]
     if lacking:
         raise DataError(
             f"{len(lacking)} of {len(prompts)} {kind} prompts have no gold answer to measure against, the first "
@@ -92,22 +95,16 @@ def check_gold(prompts: Sequence[Prompt], metric: MetricName, kind: str) -> None
                 )
 
 
-def _several(prompt: Prompt) -> list[str]:
-    several = prompt.metadata.get("answers")
-    return [str(one) for one in several] if isinstance(several, list | tuple) else []
-
-
 def gold_answers(prompt: Prompt) -> list[str]:
-    """All gold answers of a prompt.
+    """`accepted_answers`, at least one.
 
     Raises:
         DataError: It has none.
     """
-    if several := _several(prompt):
-        return several
-    if prompt.answer is None:
+    golds = accepted_answers(prompt)
+    if not golds:
         raise DataError(f"prompt {prompt.id!r} has no gold answer to measure against; give it one")
-    return [prompt.answer]
+    return golds
 
 
 def token_f1(text: str, gold: str) -> float:

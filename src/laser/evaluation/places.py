@@ -78,7 +78,7 @@ def places(text: str, answer_format: AnswerFormat, *, boxed: bool = False) -> It
         if text.strip():
             yield Place(text.strip(), "whole")
     elif answer_format == "final_answer":
-        line = final_line(text)
+        line = _final_line(text)
         if line is None and boxed:
             line = last_boxed(text)
         if line is not None:
@@ -87,7 +87,7 @@ def places(text: str, answer_format: AnswerFormat, *, boxed: bool = False) -> It
         yield from _marked_places(text)
 
 
-def final_line(text: str) -> str | None:
+def _final_line(text: str) -> str | None:
     """What follows the last "Final answer:", unstripped; of the next line if nothing does on its own."""
     found = [*_FINAL.finditer(text), *_HEADING.finditer(text)]
     return _line(max(found, key=lambda match: match.start()), text) if found else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -77,12 +76,6 @@ def measure_oracle(lab: Path, *, pools: Sequence[str] = POOLS, note: Callable[[s
     tests = _sample(policy, lab / "test.jsonl")
     oracle = {pool: _accuracies(pool_config(lab, pool), tests) for pool in pools}
     (lab / "oracle.json").write_text(json.dumps(oracle, indent=2), encoding="utf-8")
-
-
-def load_oracle(lab: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the pair accuracy by pool, category and reward model."""
-    oracle: dict[str, Any] = json.loads((lab / "oracle.json").read_text(encoding="utf-8"))
-    return oracle
 
 
 def _sample(policy: Policy, path: Path) -> Graded:
