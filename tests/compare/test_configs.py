@@ -118,7 +118,7 @@ def test_the_laboratory_has_every_method_on_every_pool_and_study(tmp_path):
     cells = lab_cells(tmp_path)
     tasks, methods = {task for task, _ in cells}, {method for _, method in cells}
     assert {task.partition("+")[0] for task in tasks} == set(POOLS)
-    assert (len(tasks), len(methods)) == (3 * 18, 28)
+    assert (len(tasks), len(methods)) == (3 * 22, 31)
     assert len(cells) == len(tasks) * len(methods)
     configs = {task: cells[task, "laser"].config for task in tasks}
     assert all(len(configs[pool].rewards.models) == 4 for pool in POOLS)
@@ -153,13 +153,26 @@ def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_p
         assert changed(config("laser", f"+{study}"), laser) == {f"training.{field}"}
     models = {study: config("laser", f"+{study}").rewards.models for study in ("noise-0.3", "units", "rms-8")}
     assert [model.noise for model in models["noise-0.3"]] == [0.3] * 4
-    assert [model.normalization for model in models["units"]] == ["per_token"] * 3 + ["sum"]
+    assert [model.factor for model in models["units"]] == [1, 1, 1, 100]
     joined = [(model.name, Path(model.model).name) for model in models["rms-8"][4:]]
     assert joined == [(f"confident-{name}",) * 2 for name in ("numbers", "reversal", "sorting", "mediocre")]
+    tokens = config("laser", "+per-token").rewards.models
+    assert [model.normalization for model in tokens] == ["per_token"] * 3 + ["sum"]
+    (length,) = config("laser", "+length").rewards.models[4:]
+    assert (length.name, Path(length.function).name) == ("length", "rewards.py:length")
+    random = [config("laser", f"+{study}").rewards.models[4:] for study in ("random-2", "irrelevant-2")]
+    assert [[model.factor for model in one] for one in random] == [[30, 30], [1, 1]]
     for study, corruption, count in (("irrelevant-2", "random", 2), ("inverted", "inverted", 1)):
         added = config("laser", f"+{study}").rewards.models[4:]
         assert [model.corruption for model in added] == [corruption] * count
         assert [Path(model.model).name for model in added] == ["confident-numbers", "confident-reversal"][:count]
+
+
+@pytest.mark.slow
+def test_ensembles_of_the_laboratory_differ_in_how_they_combine(tmp_path):
+    cells = lab_cells(tmp_path)
+    kinds = ("zscore", "rank", "scaled", "variation")
+    assert [cells["mixed", f"score-ensemble-{kind}"].config.rewards.combine for kind in kinds] == list(kinds)
 
 
 @pytest.mark.slow
@@ -171,6 +184,7 @@ def test_the_laboratorys_studies_use_routers_and_selectors_of_the_plain_pool(tmp
     for method, field in (("classifier", "path"), ("bayesian-router", "prior")):
         path = getattr(cells["confident+units", method].config.selector, field)
         assert Path(path).name == f"router-confident-{method}"
+    assert Path(cells["confident+inverted", "oracle"].config.selector.path).name == "oracle-confident"
 
 
 def test_a_figure_of_the_laboratory_is_a_view_of_the_studies(tmp_path):

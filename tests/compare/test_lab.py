@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -94,6 +95,7 @@ SHORT = {
     "evaluation": {"every": 2},
 }
 MECHANISMS = (  # one method for each way to choose, learn and combine
+    "oracle",
     "laser",
     "laser-per-prompt",
     "laser-exp3",
@@ -131,6 +133,27 @@ def test_a_method_of_each_mechanism_runs_through_the_loop(lab, tmp_path, method)
     )
     assert 0 <= choices.best <= 1
     assert 0 <= choices.regret <= 1
+
+
+@pytest.mark.slow
+def test_the_oracle_chooses_the_best_reward_model_of_the_category_in_a_larger_pool_too(lab, tmp_path):
+    best = {name: max(values, key=values.get) for name, values in load_oracle(lab / "oracle.json")["mixed"].items()}
+    out = tmp_path / "run"
+    train(lab_table(lab, "oracle", "mixed+length"), out)
+    names = [model["name"] for model in json.loads((out / "config.json").read_text())["rewards"]["models"]]
+    assert names[-1] == "length"
+    for line in (out / "steps.jsonl").read_text().splitlines():
+        step = json.loads(line)
+        assert names[int(np.argmax(step["selection"]["weights"][0]))] == best[step["category"]]
+
+
+def test_a_small_probe_has_eight_labeled_pairs_of_each_category(lab):
+    pairs = [json.loads(line) for line in (lab / "pairs-32.jsonl").read_text().splitlines()]
+    counts = Counter(pair["category"] for pair in pairs)
+    assert set(counts) <= {task.name for task in TASKS}
+    assert max(counts.values()) <= 8
+    right = {row["prompt"]: row["answer"] for row in map(json.loads, (lab / "train.jsonl").read_text().splitlines())}
+    assert all(pair["chosen"] == right[pair["prompt"]] != pair["rejected"] for pair in pairs)
 
 
 @pytest.mark.slow

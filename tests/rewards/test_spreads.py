@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laser.core.state import load_state, save_state
-from laser.rewards.combine import combine_scores
+from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.spreads import RunningSpreads, deviations, deviations_by_arm, spread
 
@@ -87,3 +87,24 @@ def test_the_unit_of_a_member_does_not_change_a_scaled_ensemble(factor):
         return [combine_scores(scores_KN, WEIGHTS, "scaled", spreads.values_K) for scores_KN in scores_BKN]
 
     np.testing.assert_allclose(combined([unit * row for row in scores]), combined(scores))
+
+
+def test_weights_by_variation_by_hand():
+    """Deviation over mean: 1 / 2 for the first, 10 / 100 for the second, nothing for a constant."""
+    scores = [np.array([[1.0, np.nan], [90.0, 110.0], [7.0, 7.0]]), np.array([[3.0], [100.0], [7.0]])]
+    expected = np.array([0.5, np.std([90, 110, 100]) / 100, 0.0])
+    adapted = weights_by_variation(scores, np.tile(WEIGHTS, (2, 1)))
+    np.testing.assert_allclose(adapted, np.tile(expected / expected.sum(), (2, 1)))
+    units = np.array([[100.0], [0.5], [2.0]])
+    np.testing.assert_allclose(weights_by_variation([units * row for row in scores], np.tile(WEIGHTS, (2, 1))), adapted)
+
+
+def test_weights_by_variation_keep_what_cannot_be_weighed():
+    constant = [np.array([[1.0, 1.0], [2.0, 2.0]])]
+    np.testing.assert_array_equal(weights_by_variation(constant, np.array([[0.25, 0.75]])), [[0.25, 0.75]])
+    unscored = [np.array([[np.nan, np.nan], [1.0, 2.0]])]
+    np.testing.assert_array_equal(weights_by_variation(unscored, np.array([[0.5, 0.5]])), [[0.0, 1.0]])
+    around_zero = [np.array([[-1.0, 1.0], [1.0, 2.0]])]
+    np.testing.assert_allclose(weights_by_variation(around_zero, np.array([[0.5, 0.5]])), [[1.0, 0.0]], atol=1e-7)
+    one_hot = np.array([[0.0, 1.0]])
+    np.testing.assert_array_equal(weights_by_variation(around_zero, one_hot), one_hot)

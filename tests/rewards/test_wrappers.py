@@ -39,6 +39,12 @@ def test_noise_counts_in_deviations_of_the_prompts_scores(sigma):
     assert abs(noise.mean()) < 0.05
 
 
+def test_a_factor_changes_the_unit_of_what_noise_and_inversion_made():
+    np.testing.assert_array_equal(scores(factor=100.0), 100.0 * scores())
+    np.testing.assert_array_equal(scores(factor=100.0, noise=0.3), 100.0 * scores(noise=0.3))
+    np.testing.assert_array_equal(scores(factor=30.0, corruption="inverted"), -30.0 * scores())
+
+
 def test_noise_is_a_function_of_seed_and_texts():
     np.testing.assert_array_equal(scores(noise=0.3, seed=1), scores(noise=0.3, seed=1))
     assert (scores(noise=0.3, seed=1) != scores(noise=0.3, seed=2)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,17 +111,24 @@ class ClassifierSelector(Unlearning):
 
     Args:
         classifier: Trained on the unprepared embeddings of queries.
+        arms: The arm of each output of the classifier; None: in the same order.
+        num_arms: K; None: the classifier's. Arms that it does not know have probability 0: they are chosen only while
+            all that it knows are unavailable.
     """
 
     kind = "classifier"
 
-    def __init__(self, classifier: QueryClassifier) -> None:
-        super().__init__(classifier.num_arms, classifier.dim)
+    def __init__(
+        self, classifier: QueryClassifier, arms: Sequence[int] | None = None, *, num_arms: int | None = None
+    ) -> None:
+        super().__init__(num_arms or classifier.num_arms, classifier.dim)
         self._classifier = classifier
+        self._arms = list(range(classifier.num_arms) if arms is None else arms)
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """Return probability 1 for the most probable arm."""
-        values_MK = self._classifier.probabilities(contexts_MD)
+        values_MK = np.zeros((len(contexts_MD), self.num_arms))
+        values_MK[:, self._arms] = self._classifier.probabilities(contexts_MD)
         return Judgement(values_MK, best_arms(values_MK, available_K))
 
 

@@ -31,7 +31,7 @@ from laser.evaluation.answers import accepted_answers
 from laser.evaluation.metrics import ONE_SAMPLE, ORACLE, Metric, Value, check_gold, gold_answers, make_metric
 from laser.evaluation.unreadable import collect_unreadable, unreadable_lines
 from laser.lm.chat import encode_text
-from laser.rewards.combine import Combination, combine_scores
+from laser.rewards.combine import Combination, combine_scores, weights_by_variation
 from laser.rewards.spreads import deviations_by_arm, spread
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.wiring import build_contexts, build_feedback, build_selector
@@ -264,16 +264,16 @@ def _rerank(
         selector.expire(selection.id)
         weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
         scored += _num_scored(samples, "test", rows, selection.weights_MK)
+        chosen += weights_BK.sum(axis=0)
         scaled = method.rewards.combine == "scaled"
         spreads_K = _spreads(samples, selection.used_arms) if scaled else None
-        for row, weights_K in zip(rows, weights_BK, strict=True):
-            scores_KN = np.full((len(names), len(values[row])), np.nan)
-            for arm in np.flatnonzero(weights_K):
-                scores_KN[arm] = samples.scores("test", int(arm))[row]
+        scores_BKN = [samples.weighted(int(row), weights_K) for row, weights_K in zip(rows, weights_BK, strict=True)]
+        if method.rewards.combine == "variation":
+            weights_BK = weights_by_variation(scores_BKN, weights_BK)
+        for scores_KN, row, weights_K in zip(scores_BKN, rows, weights_BK, strict=True):
             pick = _pick(scores_KN, weights_K, method.rewards.combine, spreads_K)
             picked[row] = values[row].mean() if pick is None else values[row][pick]
             without_choice += pick is None
-            chosen += weights_K
     shares = dict(zip(names, (chosen / num_test).tolist(), strict=True))
     return _summarise(samples, picked, method.seed, chosen=shares, scored=scored, without_choice=without_choice)
 

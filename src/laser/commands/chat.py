@@ -14,7 +14,7 @@ from laser.core.errors import ConfigError, RewardModelError
 from laser.core.seeding import stream_seed
 from laser.core.types import BoolArray, FloatArray, Message, Prompt, Response, Selection
 from laser.policy.policy import Policy
-from laser.rewards.combine import combine_scores
+from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
 from laser.wiring import build_pool
@@ -197,6 +197,8 @@ class _Scorer:
                 available_K &= weights_K == 0
                 continue
             self._pool.spreads.add(deviations_by_arm([scores_KN]))
+            if self._combination == "variation":
+                weights_K = weights_by_variation([scores_KN], weights_K[None])[0]
             scores_N = combine_scores(scores_KN, weights_K, self._combination, self._pool.spreads.values_K)
             break
         picked = int(np.nanargmax(scores_N)) if np.isfinite(scores_N).any() else 0

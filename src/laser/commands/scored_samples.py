@@ -111,6 +111,13 @@ class ScoredSamples:
         self.used.add((split, arm))
         return self._scores[split, arm]
 
+    def weighted(self, row: int, weights_K: FloatArray) -> FloatArray:
+        """Scores of a test prompt's responses, shape (K, N); NaN for reward models without weight."""
+        scores_KN = np.full((len(weights_K), len(self.responses["test"][row])), np.nan)
+        for arm in np.flatnonzero(weights_K):
+            scores_KN[arm] = self.scores("test", int(arm))[row]
+        return scores_KN
+
     def counts(self) -> dict[str, ScoreCounts]:
         """Counts of the reward models in `used`, by name."""
         found = {}

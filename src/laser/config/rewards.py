@@ -22,6 +22,9 @@ class RewardModelBase(Section):
     noise: float = Field(
         0.0, ge=0, description="Standard deviation of noise added, in standard deviations of the prompt's scores."
     )
+    factor: float = Field(
+        1.0, gt=0, description="For robustness studies: multiply the scores, as if they were in another unit."
+    )
 
 
 class WeightsRewardBase(RewardModelBase):
@@ -356,10 +359,12 @@ class RewardsConfig(Section):
     recovery_batches: PositiveInt = Field(
         20, description="Batches that a reward model stays in quarantine before it is tried again."
     )
-    combine: Literal["raw", "zscore", "rank", "scaled", "agreement"] = Field(
+    combine: Literal["raw", "zscore", "variation", "rank", "scaled", "agreement"] = Field(
         "raw",
-        description="How an ensemble's scores become one: raw mean (paper), standardized or ranked within the prompt "
-        "first, scaled by each reward model's own running spread (its unit does not matter), or pair by pair by vote. "
+        description="How an ensemble's scores become one: raw mean (paper); zscore: standardized within the prompt "
+        "first, as in GDPO; variation: the same, weighted by each reward model's coefficient of variation in the batch "
+        "(SAW); rank: ranked within the prompt first; scaled: divided by each reward model's own running spread, so "
+        "that its unit does not matter; agreement: pair by pair by vote. "
         "A run whose selector uses one reward model at a time refuses it.",
     )
     candidate_pairs: PositiveInt = Field(

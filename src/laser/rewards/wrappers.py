@@ -16,7 +16,7 @@ Corruption = Literal["none", "inverted", "constant", "random"]
 
 
 class CorruptedRM:
-    """Inverts, flattens or replaces another reward model's scores, or adds noise to them.
+    """Inverts, flattens or replaces another reward model's scores, adds noise to them, or changes their unit.
 
     Source: arXiv 2410.01735, Fig. 12, Gaussian noise. Deviation: sigma counts in standard deviations of the scores of
     the same prompt, because a log-likelihood in nats and a cosine have no unit in common. Noise and random scores are a
@@ -27,15 +27,23 @@ class CorruptedRM:
         corruption: "inverted" negates its scores; "constant" gives 0 and "random" a standard normal number, both only
             where the model has a score, and without asking it.
         noise: sigma of the Gaussian noise added.
+        factor: Multiplies what comes of it.
         seed: Seeds noise and random scores.
     """
 
     def __init__(
-        self, inner: RewardModel, *, corruption: Corruption = "none", noise: float = 0.0, seed: int = 0
+        self,
+        inner: RewardModel,
+        *,
+        corruption: Corruption = "none",
+        noise: float = 0.0,
+        factor: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self._inner = inner
         self._corruption = corruption
         self._noise = noise
+        self._factor = factor
         self._seed = seed
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -47,10 +55,10 @@ class CorruptedRM:
         else:
             sign = -1.0 if self._corruption == "inverted" else 1.0
             scores = [sign * row for row in self._inner.score(prompts, responses)]
-        if self._noise == 0.0:
-            return scores
-        noisy = zip(prompts, responses, scores, strict=True)
-        return [given + self._noise * _spread(given) * self._normal(prompt, row, 1) for prompt, row, given in noisy]
+        if self._noise > 0.0:
+            noisy = zip(prompts, responses, scores, strict=True)
+            scores = [row + self._noise * _spread(row) * self._normal(prompt, texts, 1) for prompt, texts, row in noisy]
+        return [self._factor * row for row in scores]
 
     def release(self) -> None:
         """Release the reward model."""

@@ -17,7 +17,7 @@ from laser.core.types import Batch, FloatArray, Prompt, Response, Responses, Sel
 from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator
 from laser.policy.policy import Policy
-from laser.rewards.combine import combine_scores
+from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.rewards.spreads import RunningSpreads, deviations_by_arm
 from laser.training.charges import arms_of, make_charges
@@ -225,6 +225,8 @@ def orient(
     weights_BK = selection.weights_BK(len(scores_BKN))
     if config.rewards.combine == "agreement":
         return orient_by_agreement(candidates, scores_BKN, weights_BK, config.training.pairs_per_prompt)
+    if config.rewards.combine == "variation":
+        weights_BK = weights_by_variation(scores_BKN, weights_BK)
     spreads_K = None
     if config.rewards.combine == "scaled":
         spreads.add(deviations_by_arm(scores_BKN))

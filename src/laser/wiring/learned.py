@@ -64,32 +64,38 @@ def router_record(config: schema.RunConfig, *, dim: int, accuracy: float) -> Rou
     )
 
 
-def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> QueryClassifier:
-    """The classifier that `laser train-classifier` saved.
+def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> tuple[QueryClassifier, list[int]]:
+    """The classifier that `laser train-classifier` saved, and the arm of this pool for each of its outputs.
 
     Raises:
-        ConfigError: There is none, it is damaged, or it was trained for another pool, context or policy.
+        ConfigError: There is none, it is damaged, or it was trained for another context or policy, or with a reward
+            model that is not in the pool.
     """
-    _check_router(folder, config, dim)
+    arms = _check_router(folder, config, dim)
     try:
         classifier = QueryClassifier.restore(_router_state(folder, "classifier"))
-        if (classifier.num_arms, classifier.dim) != (len(config.rewards.models), dim):
+        if (classifier.num_arms, classifier.dim) != (len(arms), dim):
             raise ValueError("another shape than router.json says")
     except (LookupError, TypeError, ValueError) as error:
         raise _useless(folder) from error
-    return classifier
+    return classifier, arms
 
 
 def load_prior(folder: Path, config: schema.RunConfig, dim: int) -> FloatArray:
-    """The prior means (K, D) that `laser train-classifier` saved; raises as `load_classifier` does."""
-    _check_router(folder, config, dim)
+    """The prior means (K, D) that `laser train-classifier` saved; raises as `load_classifier` does.
+
+    A reward model that joined the pool later has a prior mean of 0.
+    """
+    arms = _check_router(folder, config, dim)
     try:
         theta_KD = np.asarray(_router_state(folder, "prior")["theta"], dtype=np.float64)
     except (LookupError, TypeError, ValueError) as error:
         raise _useless(folder) from error
-    if theta_KD.shape != (len(config.rewards.models), dim) or not np.isfinite(theta_KD).all():
+    if theta_KD.shape != (len(arms), dim) or not np.isfinite(theta_KD).all():
         raise _useless(folder)
-    return theta_KD
+    prior_KD = np.zeros((len(config.rewards.models), dim))
+    prior_KD[arms] = theta_KD
+    return prior_KD
 
 
 def router_context(folder: Path) -> dict[str, str | float | int | None]:
@@ -109,10 +115,11 @@ def _record(folder: Path) -> RouterRecord:
     return record
 
 
-def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
+def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> list[int]:
+    """The arm of this pool for each reward model that the classifier was trained with."""
     theirs = _record(folder)
     ours = router_record(config, dim=dim, accuracy=0.0)
-    if (theirs["names"], theirs["dim"]) != (ours["names"], dim):
+    if not set(theirs["names"]) <= set(ours["names"]) or theirs["dim"] != dim:
         raise ConfigError(
             f"the classifier in {folder} is for the pool {', '.join(theirs['names'])} and {theirs['dim']} context "
             f"features; here they are {', '.join(ours['names'])} and {dim}. Train it again with this configuration"
@@ -127,11 +134,13 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> None:
                     f"the classifier in {folder} was trained with {where}.{name} = {then.get(name)!r}, and here it is "
                     f"{now[name]!r}: train it again with this configuration"
                 )
-    if changed := changed_names(theirs["reward_models"], ours["reward_models"]):
+    known = {name: ours["reward_models"][name] for name in theirs["names"]}
+    if changed := changed_names(theirs["reward_models"], known):
         raise ConfigError(
             f"reward model {changed[0]!r} has other weights or code here than when the classifier in {folder} was "
             "trained; train it again with this configuration"
         )
+    return [ours["names"].index(name) for name in theirs["names"]]
 
 
 def _context_record(config: schema.RunConfig) -> dict[str, str | float | int | None]:

@@ -138,9 +138,9 @@ def _fetcher(model: section_of.RewardModelConfig, ranks: Ranks | None) -> Callab
 def _corrupted(
     model: section_of.RewardModelConfig, build: Callable[[], RewardModel], seed: int
 ) -> Callable[[], RewardModel]:
-    if model.corruption == "none" and model.noise == 0:
+    if model.corruption == "none" and model.noise == 0 and model.factor == 1:
         return build
-    return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, seed=seed)
+    return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, factor=model.factor, seed=seed)
 
 
 def _build_loglik(section: section_of.LogLikelihoodReward, ranks: Ranks | None) -> RewardModel:

@@ -64,7 +64,8 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
         case selection.FrozenSelector(run=run):
             return load_frozen(config, Path(run), contexts, build_selector)
         case selection.ClassifierSelector(path=path):
-            return ClassifierSelector(load_classifier(Path(path), config, dim))
+            classifier, arms = load_classifier(Path(path), config, dim)
+            return ClassifierSelector(classifier, arms, num_arms=num)
         case _ as section:
             return _bandit(section, config, num, dim)
 
