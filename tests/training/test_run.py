@@ -17,6 +17,7 @@ from laser.cli.progress import PlainProgress
 from laser.cli.terminal import SafeConsole
 from laser.config.schema import TrainingConfig
 from laser.core.errors import ConfigError, RunDirectoryError
+from laser.data.embedded import CATEGORIES
 from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
 from tiny import make_model
 
@@ -48,10 +49,14 @@ def test_a_run_leaves_everything_behind(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("labels", ["gold", "consensus"])
+@pytest.mark.parametrize("labels", ["gold", "pairs", "consensus"])
 def test_what_the_probe_found_is_shown_before_training_and_in_the_summary(tmp_path, labels):
     written = io.StringIO()
     signal = {"type": "probe", "labels": labels, "prompts_per_category": 4}
+    if labels == "pairs":
+        rows = [{"prompt": "?", "chosen": "aei", "rejected": "xx", "category": name} for name in CATEGORIES]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        signal["pairs"] = str(tmp_path / "pairs.jsonl")
     training = {"iterations": 1, "batches_per_iteration": 1}
     table = make_table(tmp_path, "vowels", "short", signal=signal, training=training, split={"train": 32, "dev": 0})
     laser.train(table, tmp_path / "run", progress=PlainProgress(SafeConsole(file=written, width=300)))

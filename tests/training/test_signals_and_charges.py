@@ -1,5 +1,7 @@
 """What a choice earns besides the loss, and which pairs a charge holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from laser.config.selection import ProbeSignal
 from laser.core.state import load_state, save_state
 from laser.core.statistics import wilson_interval
 from laser.core.types import Batch, Pair, Prompt, Response, Selection
+from laser.data.preferences import Candidates as LabeledCandidates
 from laser.evaluation.answers import answer_check
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
@@ -19,7 +22,7 @@ from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
 from laser.training.consensus import consensus, consensus_gaps
 from laser.training.pairs import Candidates, orient_by_agreement
-from laser.training.probe import Probe
+from laser.training.probe import Probe, ProbeData
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, mixed
 
 IS_RIGHT = answer_check("whole")
@@ -72,10 +75,10 @@ class Replies:
         return [REPLIES[0] for _ in prompts]
 
 
-def make_probe(pool, generator, **changes):
+def make_probe(pool, generator, data=None, **changes):
     section = ProbeSignal(**{"labels": "gold", "warm_start": False, "num_responses": 3} | changes)
-    prompts = {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}
-    return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, prompts, IS_RIGHT, seed=0)
+    data = data or ProbeData({"even": PROMPTS[::2], "odd": PROMPTS[1::2]})
+    return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, data, IS_RIGHT, seed=0)
 
 
 def contexts(prompts):
@@ -234,7 +237,7 @@ def test_what_the_policy_says_most_often_is_one_more_voter():
     probe.prepare(0, UniformRandom(1), contexts)
     probe.measure(*given([Charge(0, (0,), (), True)]))
     state = probe.state_dict()
-    assert [row[3] for row in state["items"]["even"]] == [[1, 4, 2]] * 2, "counts of 'maybe not', 'no', 'yes'"
+    assert [row[4] for row in state["items"]["even"]] == [[1, 4, 2]] * 2, "counts of 'maybe not', 'no', 'yes'"
     order = consensus(np.full((1, 3), 0.3), np.zeros(1), np.array([1.0, 4.0, 2.0]))
     assert order.argsort().tolist() == [0, 2, 1]
     assert consensus_gaps(np.array([1.0, 3.0, 2.0]), order).min() > 0
@@ -253,18 +256,76 @@ def test_consensus_is_the_same_after_a_checkpoint(tmp_path):
     assert pool.num_scored() == asked
 
 
+def labeled(number, category, better, worse):
+    prompt = Prompt(f"pair {number}", ({"role": "user", "content": "?"},), category)
+    return LabeledCandidates(prompt, (better,), (worse,))
+
+
+PAIRS = {
+    "even": [labeled(0, "even", "yes", "no"), labeled(1, "even", "yes", "never")],
+    "odd": [labeled(2, "odd", "no", "yes"), labeled(3, "odd", "no", "maybe")],
+}
+
+
+def test_labeled_pairs_are_scored_once_and_need_no_answer_of_the_policy(tmp_path):
+    """On even pairs "knows_even" is right and "short" half of the time, on odd ones both are."""
+    pool, generator = make_pool(), Replies()
+    probe = make_probe(pool, generator, ProbeData(pairs=PAIRS), labels="pairs", pairs="x", warm_start=True, refresh=1)
+    selector = LinUCB(3, 2, alpha=0.1, ridge=0.01)
+    for iteration in range(3):
+        probe.prepare(iteration, selector, contexts)
+        np.testing.assert_allclose(accuracies(probe, 3), [0.5, 0.5, 1.0, 0.0, 1.0, 0.75])
+    assert (generator.calls, pool.num_scored()) == (0, {"long": 8, "short": 8, "knows_even": 8})
+    assert probe.findings().as_record()["sources"] == {"even": "pairs", "odd": "pairs"}
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make_probe(pool, generator, ProbeData(pairs=PAIRS), labels="pairs", pairs="x")
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    assert again.findings() == probe.findings()
+    other = make_probe(pool, generator, ProbeData(pairs={"even": PAIRS["even"]}), labels="pairs", pairs="x")
+    with pytest.raises(ValueError, match=r"signal.pairs holds other pairs than when the run was started; restore"):
+        other.load_state_dict(load_state(tmp_path / "probe"))
+
+
+def test_gold_answers_pairs_and_a_consensus_are_used_together(tmp_path):
+    """A category with gold answers and pairs, one with pairs alone, one with both kinds of prompts."""
+    unlabeled = [replace(prompt, id=f"no answer {prompt.id}", answer=None) for prompt in PROMPTS]
+    prompts = {"even": PROMPTS[::2], "other": [replace(one, category="other") for one in [*PROMPTS[1::2], *unlabeled]]}
+    data, pool, generator = ProbeData(prompts, PAIRS), make_pool(), Replies()
+    probe = make_probe(pool, generator, data, labels="auto", pairs="x", warm_start=True, refresh=1)
+    selector = LinUCB(3, 2, alpha=0.1, ridge=0.01)
+    probe.prepare(0, selector, contexts)
+    record = probe.findings().as_record()
+    assert record["labels"] == "pairs and gold and consensus"
+    assert record["sources"] == {"even": "pairs and gold", "odd": "pairs", "other": "gold and consensus"}
+    assert {name: found["long"]["pairs"] for name, found in record["accuracy"].items()} == {
+        "even": 2 + 2 * 2,  # two pairs; "yes" above "no" and "maybe not" for each of two prompts
+        "odd": 2,
+        "other": 2 * 2 + 4 * 2,  # of the other four, "knows_even" decides and does not order "no" and "maybe not"
+    }
+    assert selector.pulls_K.tolist() == [12, 12, 12]
+    asked = pool.num_scored()
+    assert asked["long"] == 4 * 2 + 8 * 3
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make_probe(pool, generator, data, labels="auto", pairs="x", refresh=1)
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    assert again.findings() == probe.findings()
+    again.prepare(1, selector, contexts)
+    np.testing.assert_allclose(accuracies(again, 3), accuracies(probe, 3))
+    assert pool.num_scored()["long"] == asked["long"] + 8 * 3, "pairs are not scored again"
+
+
 def test_the_state_of_another_version_is_refused_with_a_sentence():
     old = {"iteration": 0, "items": {}, "known": {}, "untaught": []}
-    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 2; use the laser that wrote"):
+    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 3; use the laser that wrote"):
         make_probe(make_pool(), Replies()).load_state_dict(old)
 
 
 def test_what_the_probe_found_is_reported_once_with_its_intervals():
     heard = []
     section = ProbeSignal(labels="gold", num_responses=3)
-    prompts = {"even": PROMPTS[::2], "odd": PROMPTS[1::2]}
+    data = ProbeData({"even": PROMPTS[::2], "odd": PROMPTS[1::2]})
     sampling = GenerationConfig(max_new_tokens=4)
-    probe = Probe(section, sampling, make_pool(), Replies(), prompts, IS_RIGHT, report=heard.append, seed=0)
+    probe = Probe(section, sampling, make_pool(), Replies(), data, IS_RIGHT, report=heard.append, seed=0)
     for _ in range(2):
         probe.prepare(0, LinUCB(3, 2, alpha=0.1, ridge=0.01), contexts)
     (findings,) = heard

@@ -66,7 +66,9 @@ def test_the_displays_of_a_run_are_plain(display):
     console = SafeConsole(file=io.StringIO(), force_terminal=display is LiveProgress, width=200, color_system=None)
     progress = display(console)
     progress.started(iterations=1, batches_per_iteration=2, iteration=0, step=0)
-    progress.probe(Findings("gold", (Finding(HOSTILE, HOSTILE, 1.0, 2), Finding(HOSTILE, HOSTILE, 0.0, 0))))
+    progress.probe(
+        Findings((Finding(HOSTILE, HOSTILE, 1.0, 2, ("gold",)), Finding(HOSTILE, HOSTILE, 0.0, 0, ("gold",))))
+    )
     progress.batch(record(HOSTILE))
     progress.evaluation({"batches": 1, "accuracy": 0.5, "by_category": {HOSTILE: 0.5}})
     progress.note(HOSTILE)

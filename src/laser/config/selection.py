@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from laser.config.section import Factory, LocalPath, PositiveInt, Section
 
@@ -229,10 +229,16 @@ class ProbeSignal(Section):
 
     type: Literal["probe"] = "probe"
     weight: Weight = 1.0
-    labels: Literal["auto", "gold", "consensus"] = Field(
+    labels: Literal["auto", "gold", "pairs", "consensus"] = Field(
         "auto",
-        description="gold answers; or a consensus: all scores, each reward model's divided by their spread, and how "
-        "often the policy gave the answer; auto: gold if there are answers.",
+        description="gold answers; labeled pairs; or a consensus: all scores, each reward model's divided by their "
+        "spread, and how often the policy gave the answer. auto: gold where prompts have answers, else pairs, else the "
+        "consensus.",
+    )
+    pairs: LocalPath | None = Field(
+        None,
+        description="File of labeled preference pairs with the categories of the training prompts, a few dozen each; "
+        "rows as for `laser rewardbench`. All of them are used.",
     )
     warm_start: bool = Field(True, description="Test every reward model first and teach the selector the result.")
     refresh: int = Field(0, ge=0, description="Iterations between fresh answers and measurements; 0: once.")
@@ -240,6 +246,22 @@ class ProbeSignal(Section):
         16, description="Training prompts set aside per category, at most a quarter of it."
     )
     num_responses: PositiveInt = Field(8, description="Answers the policy gives to each.")
+
+    @model_validator(mode="after")
+    def _has_its_labels(self) -> ProbeSignal:
+        if self.labels == "pairs" and self.pairs is None:
+            raise ValueError("signal.labels = 'pairs' needs a file of labeled pairs; set signal.pairs")
+        if self.labels in ("gold", "consensus") and self.pairs is not None:
+            raise ValueError(
+                f"signal.labels = {self.labels!r} reads no labeled pairs, so signal.pairs has no effect; set "
+                "signal.labels = 'pairs' or 'auto', or drop signal.pairs"
+            )
+        if self.labels == "consensus" and self.num_responses < 2:
+            raise ValueError(
+                "signal.labels = 'consensus' compares the policy's answers to a prompt, and signal.num_responses is 1; "
+                "raise it to 8"
+            )
+        return self
 
 
 class AgreementSignal(Section):

@@ -6,22 +6,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Labels = Literal["gold", "pairs", "consensus"]
+
+_MEANS: dict[Labels, str] = {
+    "gold": "accuracy by gold answers",
+    "pairs": "accuracy on labeled pairs",
+    "consensus": "agreement with the consensus",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A reward model on the labelled pairs of a category.
+    """A reward model on the labeled pairs of a category.
 
     Attributes:
         category: The category of the probe prompts.
         reward_model: Its name.
         num_agreeing: Pairs that it orders as the labels do, a tie counting half.
         num_pairs: Pairs that it scored.
+        labels: Where the labels of the pairs come from.
     """
 
     category: str
     reward_model: str
     num_agreeing: float
     num_pairs: int
+    labels: tuple[Labels, ...]
 
     def as_record(self) -> dict[str, Any]:
         """Accuracy in [0, 1] with its 95% Wilson interval, which takes pairs as independent; null without pairs."""
@@ -44,23 +54,23 @@ class Findings:
     """All findings of a probe.
 
     Attributes:
-        labels: Where the labels of the pairs come from.
         found: By category, then reward model.
     """
 
-    labels: Literal["gold", "consensus"]
     found: tuple[Finding, ...]
 
     def as_record(self) -> dict[str, Any]:
-        """The `probe` of summary.json: the labels, and accuracies by category and reward model."""
-        by_category: dict[str, dict[str, Any]] = {}
+        """The `probe` of summary.json: where the labels come from, and accuracies by category and reward model."""
+        sources = {one.category: " and ".join(one.labels) for one in self.found}
+        accuracy: dict[str, dict[str, Any]] = {category: {} for category in sources}
         for one in self.found:
-            by_category.setdefault(one.category, {})[one.reward_model] = one.as_record()
-        return {"labels": self.labels, "accuracy": by_category}
+            accuracy[one.category][one.reward_model] = one.as_record()
+        labels = dict.fromkeys(source for one in self.found for source in one.labels)
+        return {"labels": " and ".join(labels), "sources": sources, "accuracy": accuracy}
 
     def lines(self) -> Iterator[str]:
         """One line a category."""
-        means = "accuracy by gold answers" if self.labels == "gold" else "agreement with the consensus"
         for category in dict.fromkeys(one.category for one in self.found):
-            row = "; ".join(str(one) for one in self.found if one.category == category)
-            yield f"probe [{category}] {means}: {row}"
+            of_category = [one for one in self.found if one.category == category]
+            means = " and ".join(_MEANS[source] for source in of_category[0].labels)
+            yield f"probe [{category}] {means}: {'; '.join(map(str, of_category))}"

@@ -33,8 +33,9 @@ from laser.wiring.checks import check_answers
 from laser.wiring.custom import custom_generator
 from laser.wiring.data import build_splits
 from laser.wiring.fitting import make_room
+from laser.wiring.probe import split_off_probe
 from laser.wiring.rewards import build_pool, check_reward_model, reward_fingerprints
-from laser.wiring.selection import build_feedback, build_selector, build_signal, split_off_probe
+from laser.wiring.selection import build_feedback, build_selector, build_signal
 from laser.wiring.servers import build_endpoint
 from laser.wiring.tracking import build_tracking, check_tracking
 from laser.wiring.weights import load_weights, tokenizer_of
@@ -95,7 +96,7 @@ def build(
     splits = build_splits(config)
     check_dev(splits.dev)
     check_answers(config.signal, splits)
-    splits, probe = split_off_probe(splits, config.signal)
+    splits, probe = split_off_probe(splits, config)
     ranks = ranks or Alone()
     pool = build_pool(config, ranks)
     policy = build_policy(config, ranks)

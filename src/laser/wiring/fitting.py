@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from laser.config import schema
 from laser.core.errors import DataError
@@ -11,6 +11,7 @@ from laser.core.types import Prompt
 from laser.data.split import Splits
 from laser.policy.fitting import Fitted, cut_middle
 from laser.policy.policy import Policy
+from laser.training.probe import ProbeData
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,13 @@ class Room:
 
     Attributes:
         splits: The prompts.
-        probe: The probe's prompts, by category.
+        probe: The probe's prompts and labeled pairs.
         num_cut: Prompts that were cut in the middle.
         num_tokens_cut: Tokens removed from them.
     """
 
     splits: Splits
-    probe: dict[str, Sequence[Prompt]]
+    probe: ProbeData
     num_cut: int
     num_tokens_cut: int
 
@@ -33,7 +34,7 @@ class Room:
         """JSON-able counts for run.json."""
         splits = {"train": self.splits.train, "dev": self.splits.dev, "test": self.splits.test}
         counts = {name: len(prompts) for name, prompts in splits.items()}
-        probed = sum(len(prompts) for prompts in self.probe.values())
+        probed = sum(len(rows) for of in (self.probe.prompts, self.probe.pairs) for rows in of.values())
         return {**counts, "probe": probed, "cut_in_the_middle": self.num_cut, "tokens_cut": self.num_tokens_cut}
 
 
@@ -49,7 +50,7 @@ def fit_prompts(config: schema.RunConfig, policy: Policy, prompts: Sequence[Prom
     return fitted
 
 
-def make_room(config: schema.RunConfig, policy: Policy, splits: Splits, probe: Mapping[str, Sequence[Prompt]]) -> Room:
+def make_room(config: schema.RunConfig, policy: Policy, splits: Splits, probe: ProbeData) -> Room:
     """Make the training, probe and development prompts of a run fit; a run does not use test prompts.
 
     Raises:
@@ -61,11 +62,16 @@ def make_room(config: schema.RunConfig, policy: Policy, splits: Splits, probe: M
     dev_longest = max(longest, config.evaluation.max_new_tokens or 0)
     train = fit_prompts(config, policy, splits.train, longest)
     dev = fit_prompts(config, policy, splits.dev, dev_longest)
-    probed = {name: fit_prompts(config, policy, prompts, longest) for name, prompts in probe.items()}
-    parts = [train, dev, *probed.values()]
+    probed = {name: fit_prompts(config, policy, prompts, longest) for name, prompts in probe.prompts.items()}
+    paired = {name: fit_prompts(config, policy, [one.prompt for one in of], 1) for name, of in probe.pairs.items()}
+    pairs = {
+        name: [replace(pair, prompt=prompt) for pair, prompt in zip(of, paired[name].prompts, strict=True)]
+        for name, of in probe.pairs.items()
+    }
+    parts = [train, dev, *probed.values(), *paired.values()]
     return Room(
         splits=Splits(train.prompts, dev.prompts, splits.test),
-        probe={name: fitted.prompts for name, fitted in probed.items()},
+        probe=ProbeData({name: fitted.prompts for name, fitted in probed.items()}, pairs),
         num_cut=sum(part.num_cut for part in parts),
         num_tokens_cut=sum(part.num_tokens for part in parts),
     )

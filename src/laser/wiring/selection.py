@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.baselines import Fixed, Sequential, UniformRandom
@@ -21,14 +19,12 @@ from laser.bandits.thompson import LinearThompson
 from laser.config import schema, selection
 from laser.core.errors import DataError
 from laser.core.types import Prompt
-from laser.data.split import Splits
-from laser.data.store import categories_of, pick
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
 from laser.training.findings import Findings
 from laser.training.loop import Evaluate
-from laser.training.probe import Probe
+from laser.training.probe import Probe, ProbeData
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
@@ -127,48 +123,11 @@ def build_feedback(section: selection.Feedback) -> Feedback:
             return custom_feedback(factory)
 
 
-def split_off_probe(splits: Splits, section: selection.SignalConfig) -> tuple[Splits, dict[str, Sequence[Prompt]]]:
-    """Set training prompts aside for a probe, by category; none for other signals.
-
-    Raises:
-        DataError: There are too few, or they lack gold answers.
-    """
-    if not isinstance(section, selection.ProbeSignal):
-        return splits, {}
-    needs_gold = probe_labels(section, splits.train) == "gold"
-    sizes = Counter(categories_of(splits.train))
-    aside: dict[str, list[int]] = {}
-    rest = []
-    for index, prompt in enumerate(splits.train):
-        of_category = aside.setdefault(prompt.category, [])
-        wanted = min(section.prompts_per_category, -(-sizes[prompt.category] // 4))
-        if (prompt.answer is not None or not needs_gold) and len(of_category) < wanted:
-            of_category.append(index)
-        else:
-            rest.append(index)
-    aside = {category: indices for category, indices in aside.items() if indices}
-    if not aside or not rest:
-        raise DataError(
-            f"signal.type = 'probe' sets training prompts {'with gold answers ' if needs_gold else ''}aside, and there "
-            f"are {'none' if not aside else 'no others left to train on'}; give more prompts or lower "
-            "signal.prompts_per_category"
-        )
-    probe = {category: pick(splits.train, indices) for category, indices in aside.items()}
-    return Splits(train=pick(splits.train, rest), dev=splits.dev, test=splits.test), probe
-
-
-def probe_labels(section: selection.ProbeSignal, prompts: Iterable[Prompt]) -> Literal["gold", "consensus"]:
-    """The probe's labels: as configured; for "auto", gold answers if any of the prompts has one."""
-    if section.labels != "auto":
-        return section.labels
-    return "gold" if any(prompt.answer is not None for prompt in prompts) else "consensus"
-
-
 def build_signal(
     config: schema.RunConfig,
     pool: RewardPool,
     generator: Generator,
-    probe: Mapping[str, Sequence[Prompt]],
+    probe: ProbeData,
     evaluation: Callable[[Sequence[Prompt]], Evaluate | None],
     dev: Sequence[Prompt],
     *,
@@ -179,7 +138,7 @@ def build_signal(
     Raises:
         DataError: It needs gold answers that the dev prompts do not have.
     """
-    probed = [prompt for prompts in probe.values() for prompt in prompts]
+    probed = [prompt for prompts in probe.prompts.values() for prompt in prompts if prompt.answer is not None]
     is_right = answer_check(config.evaluation.answer, probed or dev or None)
     match config.signal:
         case selection.NoSignal():
@@ -197,7 +156,7 @@ def build_signal(
             return DevGain(lambda: evaluate().overall, every=every, span=span)
         case selection.ProbeSignal() as section:
             return Probe(
-                section.model_copy(update={"labels": probe_labels(section, probed)}),
+                section,
                 config.generation,
                 pool,
                 generator,
