@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from laser.config import RunConfig, load_config, parse_config
     from laser.config.judge import load_judge
     from laser.core.errors import LaserError
+    from laser.router.router import Router
 
     __version__: str
 
 _HOMES = {
     "Chat": "laser.commands.chat",
     "LaserError": "laser.core.errors",
+    "Router": "laser.router.router",
     "RunConfig": "laser.config",
     "RunResult": "laser.commands.train",
     "best_of_n": "laser.commands.best_of_n",
@@ -45,6 +47,7 @@ _HOMES = {
 __all__ = [  # spelled out for type checkers; a test holds it equal to the names above
     "Chat",
     "LaserError",
+    "Router",
     "RunConfig",
     "RunResult",
     "best_of_n",

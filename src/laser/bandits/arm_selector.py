@@ -144,6 +144,18 @@ class ArmSelector(ABC):
         return Selection(selection_id, self._one_hot_KK[arms_M], probabilities_MK, judgement.values_MK, charged_E)
 
     @final
+    def propensities(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> FloatArray:
+        """Probability of each arm for each of M contexts, shape (M, K), without choosing; nothing is kept open."""
+        contexts_MD = self._checked(contexts_MD)
+        available_K = checked_available(available_K, self._num_arms)
+        least = self._pulls_K[available_K].min()
+        if least < self._forced_pulls:
+            owed = available_K & (self._pulls_K == least)
+            return np.tile(owed / owed.sum(), (len(contexts_MD), 1))
+        with self._one_thread():
+            return self.judge(contexts_MD, available_K).probabilities_MK
+
+    @final
     def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:
         """Learn from a selection; see `Selector.update`."""
         rewards_M = np.asarray(bandit_rewards_E, dtype=np.float64)

@@ -122,6 +122,11 @@ class Frozen:
         self._inner = inner
 
     @property
+    def inner(self) -> Selector:
+        """The trained selector."""
+        return self._inner
+
+    @property
     def num_arms(self) -> int:
         """K."""
         return self._inner.num_arms

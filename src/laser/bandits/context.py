@@ -68,15 +68,27 @@ class ContextPreparer:
         Raises:
             ValueError: Wrong width, or features that are not finite.
         """
-        rows = np.asarray(embeddings_MD, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self._dim:
-            raise ValueError(f"embeddings have shape {rows.shape}, expected (M, {self._dim})")
-        if not np.isfinite(rows).all():
-            raise ValueError(f"{int((~np.isfinite(rows)).sum())} of {rows.size} context features are not finite")
+        self.remember(embeddings_MD)
+        return self.prepared(embeddings_MD)
+
+    def remember(self, embeddings_MD: FloatArray) -> None:
+        """Add M embeddings to the running moments, where the normalization has some; raises as `__call__` does."""
+        rows = self._checked(embeddings_MD)
+        if self._normalization not in ("standardize", "unit"):
+            return
+        for row in rows:  # Welford's recursion: no difference of large sums
+            self._count += 1
+            delta = row - self._mean_D
+            self._mean_D = self._mean_D + delta / self._count
+            self._squares_D = self._squares_D + delta * (row - self._mean_D)
+
+    def prepared(self, embeddings_MD: FloatArray) -> FloatArray:
+        """Prepare M embeddings by the moments so far; nothing changes, and it raises as `__call__` does."""
+        rows = self._checked(embeddings_MD)
         if self._normalization == "l2":
             rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _FLOOR)
         elif self._normalization != "none":
-            rows = self._standardize(rows)
+            rows = self._standardized(rows)
         if self._projection is not None:
             rows = rows @ self._projection
         if self._normalization == "unit":
@@ -84,13 +96,16 @@ class ContextPreparer:
             rows = np.hstack([rows, np.ones((len(rows), 1))])
         return (self._scale * rows).astype(np.float32).astype(np.float64)
 
-    def _standardize(self, rows: FloatArray) -> FloatArray:
-        for row in rows:  # Welford's recursion: no difference of large sums
-            self._count += 1
-            delta = row - self._mean_D
-            self._mean_D = self._mean_D + delta / self._count
-            self._squares_D = self._squares_D + delta * (row - self._mean_D)
-        deviation_D = np.sqrt(self._squares_D / self._count)
+    def _checked(self, embeddings_MD: FloatArray) -> FloatArray:
+        rows = np.asarray(embeddings_MD, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self._dim:
+            raise ValueError(f"embeddings have shape {rows.shape}, expected (M, {self._dim})")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{int((~np.isfinite(rows)).sum())} of {rows.size} context features are not finite")
+        return rows
+
+    def _standardized(self, rows: FloatArray) -> FloatArray:
+        deviation_D = np.sqrt(self._squares_D / max(1, self._count))
         centered = rows - self._mean_D
         return np.where(deviation_D > _FLOOR, centered / np.maximum(deviation_D, _FLOOR), 0.0)
 

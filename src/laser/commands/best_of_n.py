@@ -21,7 +21,7 @@ from laser.commands.scored_samples import RECORD, SOURCES, ScoreCounts, ScoredSa
 from laser.config import RunConfig
 from laser.config.load import parse_config
 from laser.config.selection import BayesianRouterSelector, ClassifierSelector, FixedSelector
-from laser.core.errors import RewardModelError
+from laser.core.errors import ConfigError, RewardModelError
 from laser.core.files import read_json, write_json
 from laser.core.outputs import claim
 from laser.core.seeding import stream
@@ -96,8 +96,13 @@ def best_of_n(
     section, test = config.evaluation, samples.prompts["test"]
     check_gold(test, section.metric, "test")
     metric = make_metric(section.metric, section.answer, test)
-    for method in methods.values():
-        build_selector(method, build_contexts(method, dim=samples.policy.context_dim))
+    for name, method in methods.items():
+        if method.context.source != config.context.source:
+            raise ConfigError(
+                f"method {name!r} has context.source = {method.context.source!r} and the comparison "
+                f"{config.context.source!r}; set the same one in both"
+            )
+        build_selector(method, build_contexts(method, dim=samples.embedder.context_dim))
     sources = scored_sources(config, samples.prompts)
     if any(out.glob("responses-*")):
         check_sources(read_json(out / SOURCES), sources, f"the responses in {out} were sampled and scored")
@@ -199,7 +204,7 @@ def _needs(method: RunConfig, failed: Mapping[str, str]) -> bool:
 
 def _run(samples: ScoredSamples, method: RunConfig, metric: Metric, values: list[FloatArray]) -> MethodResult:
     samples.used.clear()
-    contexts = build_contexts(method, dim=samples.policy.context_dim)
+    contexts = build_contexts(method, dim=samples.embedder.context_dim)
     size, section = method.training.batch_size, method.best_of_n
     num_train = len(samples.prompts["train"])
     batches = [

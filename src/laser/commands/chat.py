@@ -17,7 +17,7 @@ from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
-from laser.wiring import build_pool
+from laser.wiring import build_embedder, build_pool
 from laser.wiring.trained import (
     build_frozen,
     build_streaming_generator,
@@ -161,7 +161,6 @@ class _Scorer:
         self, config: RunConfig, stored: RunConfig, run: Path, policy: Policy, reward_model: str | None
     ) -> None:
         self._pool: RewardPool = build_pool(config)
-        self._policy = policy
         self._combination = "rank" if config.rewards.combine == "agreement" else config.rewards.combine
         self._forced: int | None = None
         if reward_model is not None:
@@ -173,7 +172,8 @@ class _Scorer:
             return
         if self._combination == "scaled":
             restore_spreads(self._pool, run)
-        self._contexts, self._selector = build_frozen(stored, run, policy.context_dim)
+        self._embedder = build_embedder(stored.context, policy)
+        self._contexts, self._selector = build_frozen(stored, run, self._embedder.context_dim)
         self._moments = self._contexts.state_dict()
 
     def pick(self, prompt: Prompt, replies: Sequence[Response]) -> Turn:
@@ -223,7 +223,7 @@ class _Scorer:
             available_K &= weights_K > 0  # once it fails, none is left
             return weights_K, (ArmView(names[self._forced], 1.0, None, None),)
         self._contexts.load_state_dict(self._moments)  # this turn must not change the contexts of later ones
-        selection = self._selector.select(self._contexts(self._policy.embed([prompt])), available_K)
+        selection = self._selector.select(self._contexts(self._embedder.embed([prompt])), available_K)
         self._selector.expire(selection.id)
         return selection.weights_MK[0], _views(names, selection)
 

@@ -19,7 +19,7 @@ from laser.core.statistics import wilson_interval
 from laser.core.types import BoolArray, FloatArray, IntArray
 from laser.data.preferences import Candidates, load_candidates
 from laser.evaluation.candidates import Labeled, all_above, macro_f1, share_of_best, ties_score
-from laser.wiring import build_contexts, build_policy, build_pool, build_selector
+from laser.wiring import build_contexts, build_embedder, build_policy, build_pool, build_selector
 from laser.wiring.data import prompt_fields
 
 LENGTH = "length only"
@@ -217,13 +217,14 @@ def _choices(
     config: RunConfig, items: Sequence[Candidates], scores: Mapping[str, Sequence[Labeled]], taught_N: BoolArray
 ) -> IntArray:
     """The reward model that the selector chooses for each prompt, after learning from those it is taught."""
-    policy = build_policy(config)
-    contexts = build_contexts(config, dim=policy.context_dim)
+    policy = build_policy(config) if config.context.source == "policy" else None
+    embedder = build_embedder(config.context, policy)
+    contexts = build_contexts(config, dim=embedder.context_dim)
     selector = build_selector(config, contexts)
     names = [model.name for model in config.rewards.models]
     available_K = np.array([name in scores for name in names])
     right = {name: _right(items, of) for name, of in scores.items()}
-    embedded_ND = policy.embed([one.prompt for one in items])
+    embedded_ND = embedder.embed([one.prompt for one in items])
     for row in stream(config.seed, "data", 3).permutation(np.flatnonzero(taught_N)):
         selection = selector.select(contexts(embedded_ND[row : row + 1]), available_K)
         fed = [float(right[names[arm]][row]) for _, arm in selection.charged_E]

@@ -21,7 +21,7 @@ from laser.core.seeding import stream_seed
 from laser.core.state import load_state, save_state
 from laser.core.types import BoolArray, FloatArray, Response, StateDict
 from laser.training.pending import pack_responses, unpack_responses
-from laser.wiring import build_generator, build_policy, build_pool, build_splits
+from laser.wiring import build_embedder, build_generator, build_policy, build_pool, build_splits
 from laser.wiring.fitting import fit_prompts
 
 CHUNK = 64
@@ -76,6 +76,7 @@ class ScoredSamples:
             self.prompts[name] = fitted.prompts
             if fitted.num_cut:
                 note(f"{fitted.num_cut} {name} prompts cut in the middle to fit, {fitted.num_tokens} tokens in all")
+        self.embedder = build_embedder(config.context, self.policy)
         self.pool = build_pool(config)
         self._unused_pool = self.pool.state_dict()
         self.responses: dict[str, list[list[Response]]] = {}
@@ -94,7 +95,7 @@ class ScoredSamples:
     def sample(self) -> None:
         """Sample the responses that are not in the folder yet, and embed the prompts."""
         self.responses = {name: self._sampled(name) for name in self.prompts}
-        self.contexts = {name: self.policy.embed(prompts) for name, prompts in self.prompts.items()}
+        self.contexts = {name: self.embedder.embed(prompts) for name, prompts in self.prompts.items()}
 
     def scores(self, split: str, arm: int) -> list[FloatArray]:
         """Scores of all responses of a split by one reward model, from the folder if they are there.

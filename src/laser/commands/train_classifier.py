@@ -17,7 +17,7 @@ from laser.core.seeding import stream
 from laser.core.state import save_state
 from laser.core.types import FloatArray
 from laser.data.preferences import Preference, load_preferences
-from laser.wiring import build_contexts, build_policy, build_pool
+from laser.wiring import build_contexts, build_embedder, build_policy, build_pool
 from laser.wiring.data import prompt_fields
 from laser.wiring.learned import router_record
 
@@ -99,9 +99,10 @@ def train_classifier(
 
 def _measure(config: RunConfig, preferences: Sequence[Preference]) -> tuple[FloatArray, FloatArray]:
     """Prepared embeddings (N, D) and score differences (N, K) of all pairs."""
-    policy = build_policy(config)
+    policy = build_policy(config) if config.context.source == "policy" else None
+    embedder = build_embedder(config.context, policy)
     prompts = [preference.prompt for preference in preferences]
-    embeddings_ND = build_contexts(config, dim=policy.context_dim)(policy.embed(prompts))
+    embeddings_ND = build_contexts(config, dim=embedder.context_dim)(embedder.embed(prompts))
     pool = build_pool(config)
     texts = [[preference.chosen, preference.rejected] for preference in preferences]
     columns = []

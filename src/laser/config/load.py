@@ -10,13 +10,14 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from laser.config.patch import Table
 from laser.config.paths import absolute_paths
 from laser.config.presets import apply_preset
+from laser.config.router import RouterConfig
 from laser.config.schema import RunConfig
 from laser.config.tasks import apply_task
 from laser.core.errors import ConfigError
@@ -24,6 +25,8 @@ from laser.core.files import read_bytes
 
 Overrides = str | Sequence[str] | Mapping[str, Any]
 """Fields set over a configuration: ``key.path=value``, several of them, or a dict from key paths to values."""
+
+Validated = TypeVar("Validated", bound=BaseModel)
 
 _SHOWN = 200  # characters of a wrong value in a message
 _DEFAULT_TYPES = {"selector": "linucb", "feedback": "quantile"}
@@ -93,18 +96,47 @@ def parse_config(table: Table, *, base_dir: str | Path = ".", source: str = "con
     Raises:
         ConfigError: A key is unknown or a value is impossible.
     """
-    table = apply_task(apply_preset(table))
+    return _validated(apply_task(apply_preset(table)), RunConfig, base_dir, source)
+
+
+def load_router_config(path: str | Path, overrides: Overrides = ()) -> RouterConfig:
+    """Read the configuration of a router from a TOML file; see `load_config` and `parse_router_config`."""
+    path = Path(path)
+    table = read_toml(path)
+    apply_overrides(table, override_strings(overrides))
+    return parse_router_config(table, base_dir=path.parent, source=str(path))
+
+
+def parse_router_config(table: Table, *, base_dir: str | Path = ".", source: str = "configuration") -> RouterConfig:
+    """Validate a nested dict for a router.
+
+    Args:
+        table: The sections of `RouterConfig`; or a whole `RunConfig`, of which only these are used.
+        base_dir: Folder at which relative paths start.
+        source: What error messages call the configuration.
+
+    Raises:
+        ConfigError: A key is unknown, a value is impossible, or a router cannot do what it says.
+    """
+    if "policy" in table:
+        whole = parse_config(table, base_dir=base_dir, source=source).model_dump(mode="json")
+        return _validated({name: whole[name] for name in RouterConfig.model_fields}, RouterConfig, base_dir, source)
+    known = {name: value for name, value in apply_preset(table).items() if name in table or name != "feedback"}
+    return _validated(known, RouterConfig, base_dir, source)
+
+
+def _validated(table: Table, model: type[Validated], base_dir: str | Path, source: str) -> Validated:
     _default_types(table)
     try:
-        return RunConfig.model_validate(absolute_paths(table, Path(base_dir).resolve(), RunConfig))
+        return model.model_validate(absolute_paths(table, Path(base_dir).resolve(), model))
     except ValueError as error:  # of which ValidationError is one
-        raise ConfigError(f"{source}: {_problems(error)}") from error
+        raise ConfigError(f"{source}: {_problems(error, model)}") from error
 
 
-def _problems(error: ValueError) -> str:
+def _problems(error: ValueError, model: type[BaseModel]) -> str:
     if not isinstance(error, ValidationError):  # what an integer of thousands of digits causes where a word belongs
         return str(error)
-    return "; ".join(explain(item) for item in error.errors(include_url=False))
+    return "; ".join(explain(item, model) for item in error.errors(include_url=False))
 
 
 def read_toml(path: Path) -> Table:

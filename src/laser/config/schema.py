@@ -228,14 +228,34 @@ class SplitConfig(Section):
 
 
 class ContextConfig(Section):
-    """Preparation of bandit contexts."""
+    """Bandit contexts: where they come from, and how they are prepared."""
 
+    source: Literal["policy", "encoder", "category", "none"] = Field(
+        "policy",
+        description="policy: the policy's hidden state (paper); encoder: a sentence encoder; category: the prompt's "
+        "category, one-hot; none: a constant.",
+    )
+    encoder: Source | None = Field(None, description="Hub id or folder of the text encoder of source = 'encoder'.")
+    categories: tuple[str, ...] | None = Field(
+        None, min_length=1, description="The categories of source = 'category'; all others share one more feature."
+    )
     normalization: Literal["none", "l2", "standardize", "unit"] = Field(
         "none",
         description="none (paper); l2: unit length; standardize: by running moments; unit: both, and a constant.",
     )
     scale: float = Field(1.0, gt=0, description="Factor on the prepared context; gives alpha its meaning.")
     projection: PositiveInt | None = Field(None, description="Seeded random projection to this many features.")
+
+    @model_validator(mode="after")
+    def _has_what_its_source_needs(self) -> ContextConfig:
+        needs = {"encoder": "encoder", "category": "categories"}
+        for source, name in needs.items():
+            given = getattr(self, name) is not None
+            if self.source == source and not given:
+                raise ValueError(f"context.source = {source!r} needs context.{name}; set it")
+            if self.source != source and given:
+                raise ValueError(f"context.{name} is for context.source = {source!r}; set that, or drop context.{name}")
+        return self
 
 
 class TrainingConfig(Section):
@@ -325,6 +345,22 @@ class CheckpointConfig(Section):
     )
 
 
+def checked_names(rewards: RewardsConfig, selector: SelectorConfig) -> list[str]:
+    """Names of the reward models, by arm; raises ValueError where they or the selector's cannot be used."""
+    names = [model.name for model in rewards.models]
+    if not names:
+        raise ValueError("rewards.models is empty (K = 0); add at least one [[rewards.models]] table")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two reward models are named {name!r}; give each [[rewards.models]] its own name")
+    named = selector.arm if isinstance(selector, FixedSelector) else None
+    order = selector.order if isinstance(selector, SequentialSelector) else None
+    for name in [*([named] if named is not None else []), *(order or [])]:
+        if name not in names:
+            raise ValueError(f"the selector names {name!r}, but the pool holds {', '.join(names)}")
+    return names
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -349,17 +385,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
-        names = [model.name for model in self.rewards.models]
-        if not names:
-            raise ValueError("rewards.models is empty (K = 0); add at least one [[rewards.models]] table")
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two reward models are named {name!r}; give each [[rewards.models]] its own name")
-        named = self.selector.arm if isinstance(self.selector, FixedSelector) else None
-        order = self.selector.order if isinstance(self.selector, SequentialSelector) else None
-        for name in [*([named] if named is not None else []), *(order or [])]:
-            if name not in names:
-                raise ValueError(f"the selector names {name!r}, but the pool holds {', '.join(names)}")
+        names = checked_names(self.rewards, self.selector)
         if isinstance(self.signal, ProbeSignal) and self.selector.type in UNLEARNING:
             raise ValueError(
                 f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; "

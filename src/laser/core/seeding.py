@@ -11,7 +11,19 @@ import zlib
 
 import numpy as np
 
-STREAMS = ("data", "generation", "pairs", "bandit", "policy", "dropout", "context", "rewards", "evaluation", "probe")
+STREAMS = (
+    "data",
+    "generation",
+    "pairs",
+    "bandit",
+    "policy",
+    "dropout",
+    "context",
+    "rewards",
+    "evaluation",
+    "probe",
+    "router",
+)
 
 
 def stream(seed: int, name: str, *coordinates: int) -> np.random.Generator:

@@ -36,13 +36,20 @@ class TextEncoder:
         model: A frozen text encoder, such as all-MiniLM-L6-v2.
         tokenizer: Its tokenizer.
         max_batch_tokens: Budget of one forward pass, in padded tokens; halved where memory runs out.
+        cut: Cut the end of a text that does not fit the model's window, instead of leaving the text out.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_tokens: int = 8192
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_batch_tokens: int = 8192,
+        cut: bool = False,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._cut = cut
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
         self._window = window_of(model.config)
 
@@ -70,7 +77,8 @@ class TextEncoder:
 
     def _encode(self, text: str) -> tuple[list[int], list[bool]]:
         """Token ids, and which of them are words rather than special tokens."""
-        encoded = self._tokenizer(text, return_special_tokens_mask=True, split_special_tokens=True)
+        limit = {"truncation": True, "max_length": self._window} if self._cut else {}
+        encoded = self._tokenizer(text, return_special_tokens_mask=True, split_special_tokens=True, **limit)
         return list(encoded["input_ids"]), [mask == 0 for mask in encoded["special_tokens_mask"]]
 
     @torch.no_grad()

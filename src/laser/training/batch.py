@@ -11,7 +11,7 @@ import numpy as np
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.context import ContextPreparer
 from laser.config import RunConfig
-from laser.core.errors import TrainingError, diverged
+from laser.core.errors import diverged
 from laser.core.seeding import stream, stream_seed
 from laser.core.types import Batch, FloatArray, Prompt, Response, Responses, Selection
 from laser.parallel.ranks import Alone, Ranks
@@ -20,7 +20,9 @@ from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.rewards.spreads import RunningSpreads, deviations_by_arm
+from laser.training.availability import available, cannot_choose
 from laser.training.charges import arms_of, make_charges
+from laser.training.embedders import Embedder
 from laser.training.learner import Learner
 from laser.training.pairs import Candidates, OrientedPairs, draw_pairs, orient_by_agreement, orient_pairs
 from laser.training.progress import PhaseClock
@@ -43,6 +45,7 @@ class Parts:
     policy: Policy
     generator: Generator
     pool: RewardPool
+    embedder: Embedder
     contexts: ContextPreparer
     selector: Selector
     feedback: Feedback
@@ -114,14 +117,14 @@ def run_batch(
 
 
 def embed(parts: Parts, prompts: Sequence[Prompt]) -> FloatArray:
-    """`Policy.embed` by all processes, each for its share of the prompts; shape (B, D).
+    """`Embedder.embed` by all processes, each for its share of the prompts; shape (B, D).
 
     Raises:
         TrainingError: A feature is not finite.
     """
-    rows = np.stack(parts.ranks.together(lambda part: list(parts.policy.embed(prompts[part])), len(prompts)))
+    rows = np.stack(parts.ranks.together(lambda part: list(parts.embedder.embed(prompts[part])), len(prompts)))
     if not np.isfinite(rows).all():
-        raise diverged("the policy's hidden states are not finite")
+        raise diverged("the features of the contexts are not finite")
     return rows
 
 
@@ -139,18 +142,13 @@ def select(parts: Parts, contexts_MD: FloatArray) -> Selection:
     Raises:
         TrainingError: No reward model is left, or the selector requires one that is in quarantine.
     """
-    available_K, quarantine = parts.pool.available_K, parts.pool.quarantine
-    if not available_K.any():
-        raise TrainingError(f"no reward model is left to choose ({quarantine.reasons()}); {_FIX}")
+    available_K = available(parts.pool, _FIX)
     try:
         return parts.ranks.broadcast(parts.selector.select(contexts_MD, None if available_K.all() else available_K))
     except ValueError as error:  # the contexts are finite, so it is the selector that cannot do with these arms
         if available_K.all():
             raise
-        raise TrainingError(
-            f"the selector cannot choose among the reward models that are left: {error} "
-            f"({quarantine.reasons()}); {_FIX}"
-        ) from error
+        raise cannot_choose(error, parts.pool, _FIX) from error
 
 
 def sample(parts: Parts, config: RunConfig, batch: Batch) -> list[list[Response]]:

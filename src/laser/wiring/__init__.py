@@ -9,7 +9,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from laser.bandits.context import ContextPreparer
 from laser.config import schema
 from laser.core.seeding import stream_seed
 from laser.core.types import Prompt
@@ -30,6 +29,7 @@ from laser.training.learner import Learner
 from laser.training.loop import Evaluate, draw_batches
 from laser.training.losses import Objective
 from laser.wiring.checks import check_answers
+from laser.wiring.contexts import build_contexts, build_embedder
 from laser.wiring.custom import custom_generator
 from laser.wiring.data import build_splits
 from laser.wiring.fitting import make_room
@@ -44,6 +44,7 @@ __all__ = [
     "Built",
     "build",
     "build_contexts",
+    "build_embedder",
     "build_feedback",
     "build_generator",
     "build_policy",
@@ -105,12 +106,14 @@ def build(
     generator: Generator = build_generator(config.generation, policy, on_tokens)
     if ranks.size > 1:
         generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
-    contexts = build_contexts(config, dim=policy.context_dim)
+    embedder = build_embedder(config.context, policy)
+    contexts = build_contexts(config, dim=embedder.context_dim)
     evaluate = build_evaluation(config, generator, splits.dev)
     parts = Parts(
         policy=policy,
         generator=generator,
         pool=pool,
+        embedder=embedder,
         contexts=contexts,
         selector=build_selector(config, contexts, batches_per_iteration=len(draw_batches(config, splits.train, 0))),
         feedback=build_feedback(config.feedback),
@@ -127,18 +130,6 @@ def build(
         ranks=ranks,
     )
     return Built(parts, splits, evaluate, room.as_record())
-
-
-def build_contexts(config: schema.RunConfig, *, dim: int) -> ContextPreparer:
-    """Make the context preparer for embeddings of `dim` features."""
-    section = config.context
-    return ContextPreparer(
-        dim,
-        normalization=section.normalization,
-        scale=section.scale,
-        projection=section.projection,
-        seed=config.seed,
-    )
 
 
 def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from laser.bandits.base import Selector, StateVersionError
 from laser.bandits.baselines import Frozen
 from laser.bandits.classifier import QueryClassifier
 from laser.bandits.context import ContextPreparer
-from laser.config import parse_config, schema, selection
+from laser.config import RouterConfig, RunConfig, parse_config, selection
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.files import read_json
 from laser.core.state import load_state
@@ -41,7 +42,7 @@ class RouterRecord(TypedDict):
 _RECORD = TypeAdapter(RouterRecord)
 
 
-def router_record(config: schema.RunConfig, *, dim: int, accuracy: float) -> RouterRecord:
+def router_record(config: RunConfig | RouterConfig, *, dim: int, accuracy: float) -> RouterRecord:
     """Describe a classifier trained with a configuration.
 
     Args:
@@ -55,16 +56,12 @@ def router_record(config: schema.RunConfig, *, dim: int, accuracy: float) -> Rou
         dim=dim,
         accuracy=accuracy,
         context=_context_record(config),
-        policy={
-            "model": fingerprint(config.policy.model, config.policy.revision),
-            "system_prompt": config.policy.system_prompt,
-            "chat_template": config.policy.chat_template,
-        },
+        policy=_policy_record(config),
         reward_models=reward_fingerprints(config),
     )
 
 
-def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> tuple[QueryClassifier, list[int]]:
+def load_classifier(folder: Path, config: RunConfig | RouterConfig, dim: int) -> tuple[QueryClassifier, list[int]]:
     """The classifier that `laser train-classifier` saved, and the arm of this pool for each of its outputs.
 
     Raises:
@@ -81,7 +78,7 @@ def load_classifier(folder: Path, config: schema.RunConfig, dim: int) -> tuple[Q
     return classifier, arms
 
 
-def load_prior(folder: Path, config: schema.RunConfig, dim: int) -> FloatArray:
+def load_prior(folder: Path, config: RunConfig | RouterConfig, dim: int) -> FloatArray:
     """The prior means (K, D) that `laser train-classifier` saved; raises as `load_classifier` does.
 
     A reward model that joined the pool later has a prior mean of 0.
@@ -98,9 +95,11 @@ def load_prior(folder: Path, config: schema.RunConfig, dim: int) -> FloatArray:
     return prior_KD
 
 
-def router_context(folder: Path) -> dict[str, str | float | int | None]:
+def router_context(folder: Path) -> dict[str, Any]:
     """The [context] that the classifier in a folder was trained with; raises as `load_classifier` does."""
-    return {name: value for name, value in _record(folder)["context"].items() if name != "seed"}
+    section: dict[str, Any] = {name: value for name, value in _record(folder)["context"].items() if name != "seed"}
+    categories = str(section.get("categories") or "")
+    return {**section, "categories": categories.split(",") if categories else None}
 
 
 def _record(folder: Path) -> RouterRecord:
@@ -115,7 +114,7 @@ def _record(folder: Path) -> RouterRecord:
     return record
 
 
-def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> list[int]:
+def _check_router(folder: Path, config: RunConfig | RouterConfig, dim: int) -> list[int]:
     """The arm of this pool for each reward model that the classifier was trained with."""
     theirs = _record(folder)
     ours = router_record(config, dim=dim, accuracy=0.0)
@@ -143,10 +142,25 @@ def _check_router(folder: Path, config: schema.RunConfig, dim: int) -> list[int]
     return [ours["names"].index(name) for name in theirs["names"]]
 
 
-def _context_record(config: schema.RunConfig) -> dict[str, str | float | int | None]:
+def _policy_record(config: RunConfig | RouterConfig) -> dict[str, str | None]:
+    """What an embedding depends on besides [context]; nothing where it does not come from the policy."""
+    if not isinstance(config, RunConfig) or config.context.source != "policy":
+        return {}
+    section = config.policy
+    return {
+        "model": fingerprint(section.model, section.revision),
+        "system_prompt": section.system_prompt,
+        "chat_template": section.chat_template,
+    }
+
+
+def _context_record(config: RunConfig | RouterConfig) -> dict[str, str | float | int | None]:
     """The settings that a prepared context depends on; the seed only with a projection."""
     section = config.context
-    return {**section.model_dump(mode="json"), "seed": None if section.projection is None else config.seed}
+    whence = {"source": section.source, "encoder": section.encoder, "categories": ",".join(section.categories or ())}
+    prepared = section.model_dump(mode="json", exclude=set(whence))
+    seed = None if section.projection is None else config.seed
+    return {**prepared, **(whence if section.source != "policy" else {}), "seed": seed}
 
 
 def _router_state(folder: Path, name: str) -> StateDict:
@@ -164,10 +178,10 @@ def _useless(folder: Path) -> ConfigError:
 
 
 def load_frozen(
-    config: schema.RunConfig,
+    config: RunConfig | RouterConfig,
     run: Path,
     contexts: ContextPreparer,
-    build: Callable[[schema.RunConfig, ContextPreparer], Selector],
+    build: Callable[[RunConfig | RouterConfig, ContextPreparer], Selector],
 ) -> Frozen:
     """The selector of another run in its last state. Both runs must prepare contexts alike.
 
@@ -198,7 +212,7 @@ def load_frozen(
     return Frozen(inner)
 
 
-def _check_frozen(config: schema.RunConfig, theirs: schema.RunConfig, run: Path) -> None:
+def _check_frozen(config: RunConfig | RouterConfig, theirs: RunConfig, run: Path) -> None:
     ours, other = ([model.name for model in one.rewards.models] for one in (config, theirs))
     if ours != other:
         raise ConfigError(

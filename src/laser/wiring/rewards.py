@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from laser.config import RouterConfig, RunConfig
 from laser.config import rewards as section_of
-from laser.config.schema import RunConfig
 from laser.core.errors import LaserError, RewardModelError
 from laser.lm.chat import has_chat_template
 from laser.lm.sources import fetch, fingerprint, load_causal_lm, load_encoder, load_tokenizer
@@ -44,7 +44,7 @@ from laser.wiring.servers import build_endpoint, request_fields
 from laser.wiring.weights import load_weights, tokenizer_of
 
 
-def build_pool(config: RunConfig, ranks: Ranks | None = None) -> RewardPool:
+def build_pool(config: RunConfig | RouterConfig, ranks: Ranks | None = None) -> RewardPool:
     """Name the reward models of a run that begins; each is loaded when it is first chosen, but checked now."""
     forget_files()
     at = TrainingStep()
@@ -199,7 +199,7 @@ def _build_served_loglik(section: section_of.ServedLogLikelihoodReward) -> Rewar
     )
 
 
-def reward_fingerprints(config: RunConfig) -> dict[str, str]:
+def reward_fingerprints(config: RunConfig | RouterConfig) -> dict[str, str]:
     """Identity of each reward model's weights or code, by name; a resumed run must find the same."""
     return {model.name: _fingerprint(model) for model in config.rewards.models}
 

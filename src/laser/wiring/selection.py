@@ -16,7 +16,7 @@ from laser.bandits.forgetting import ForgettingLinUCB
 from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
-from laser.config import schema, selection
+from laser.config import RouterConfig, RunConfig, selection
 from laser.core.errors import DataError
 from laser.core.types import Prompt
 from laser.evaluation.answers import answer_check
@@ -30,7 +30,9 @@ from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
 
 
-def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batches_per_iteration: int = 1) -> Selector:
+def build_selector(
+    config: RunConfig | RouterConfig, contexts: ContextPreparer, *, batches_per_iteration: int = 1
+) -> Selector:
     """Make the selector over the pool's arms.
 
     Args:
@@ -66,7 +68,7 @@ def build_selector(config: schema.RunConfig, contexts: ContextPreparer, *, batch
             return _bandit(section, config, num, dim)
 
 
-def _bandit(section: selection.SelectorConfig, config: schema.RunConfig, num: int, dim: int) -> Selector:
+def _bandit(section: selection.SelectorConfig, config: RunConfig | RouterConfig, num: int, dim: int) -> Selector:
     seed = config.seed
     match section:
         case selection.LinUCBSelector(alpha=alpha, ridge=ridge, initial_b_scale=scale, forced_pulls=forced):
@@ -124,7 +126,7 @@ def build_feedback(section: selection.Feedback) -> Feedback:
 
 
 def build_signal(
-    config: schema.RunConfig,
+    config: RunConfig,
     pool: RewardPool,
     generator: Generator,
     probe: ProbeData,

@@ -1,0 +1,1 @@
+"""Choosing reward models inside other trainers."""

@@ -1,0 +1,60 @@
+"""Whether a state belongs to a router."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from laser.config import RouterConfig
+from laser.core.errors import RunDirectoryError
+from laser.core.types import StateDict
+from laser.wiring.rewards import changed_names, reward_fingerprints
+
+VERSION = 1
+_SECTIONS = ("seed", "context", "selector", "signal")
+
+
+def identity_of(config: RouterConfig) -> dict[str, Any]:
+    """What a state depends on: the reward models, and the sections of the configuration that choose and learn."""
+    table = config.model_dump(mode="json")
+    return {
+        "names": [model.name for model in config.rewards.models],
+        "reward_models": reward_fingerprints(config),
+        **{name: table[name] for name in _SECTIONS},
+    }
+
+
+def check_state(state: StateDict, here: Mapping[str, Any], *, changed_rewards: bool) -> None:
+    """Make sure that a state is of a router with this identity.
+
+    Args:
+        state: What `Router.state_dict` returned.
+        here: The identity of the router that is to continue.
+        changed_rewards: Accept reward models with other weights or code.
+
+    Raises:
+        RunDirectoryError: It is of another version, pool or configuration.
+    """
+    if state.get("version") != VERSION or not isinstance(state.get("identity"), Mapping):
+        raise RunDirectoryError(
+            f"the state of the router has version {state.get('version')!r} and this laser reads version {VERSION}; use "
+            "the laser that wrote it, or start without it"
+        )
+    then = state["identity"]
+    if then["names"] != here["names"]:
+        raise RunDirectoryError(
+            f"the state is of the reward models {', '.join(then['names'])}, and here they are "
+            f"{', '.join(here['names'])}; use that pool, or start without the state"
+        )
+    changed = changed_names(then["reward_models"], here["reward_models"])
+    if changed and not changed_rewards:
+        raise RunDirectoryError(
+            f"reward model {changed[0]!r} has other weights or code than when the state was saved, so what was learned "
+            "may mean something else; restore it, or load the state with changed_rewards=True"
+        )
+    for name in _SECTIONS:
+        if then[name] != here[name]:
+            raise RunDirectoryError(
+                f"the state was saved with {name} = {then[name]}, and here it is {here[name]}; restore that, or start "
+                "without the state"
+            )

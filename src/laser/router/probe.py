@@ -1,0 +1,143 @@
+"""The probe of a router: all reward models score the first groups of each category, and the selector learns of all.
+
+The responses are those of the trainer, so a probe costs scores and no sampling. Labels come from gold answers, or from
+a consensus of the reward models and of how often the policy gave each answer (`laser.training.consensus`). Later groups
+without gold answers earn what their reward model was found to be worth in their category.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from laser.config.selection import ProbeSignal
+from laser.core.files import to_json
+from laser.core.types import FloatArray, StateDict
+from laser.rewards.spreads import deviations_by_arm, spread
+from laser.training.consensus import consensus, consensus_gaps, gold_gaps, share_agreeing
+
+
+@dataclass(slots=True)
+class Item:
+    """A group that all reward models have scored.
+
+    Attributes:
+        category: Of its prompt.
+        embedding_D: The prompt's features.
+        scores_KN: Scores of its distinct responses by reward model, the right ones first.
+        num_right: Number of right ones; None for consensus labels.
+        counts_N: How many of the responses were each text.
+        taught: Whether the selector has learned of it.
+    """
+
+    category: str
+    embedding_D: FloatArray
+    scores_KN: FloatArray
+    num_right: int | None
+    counts_N: FloatArray
+    taught: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Distinct responses of a group that a probe wants scored, the right ones first; see `Item`."""
+
+    texts: tuple[str, ...]
+    num_right: int | None
+    counts: tuple[int, ...]
+
+
+class RolloutProbe:
+    """Collects groups that all reward models have scored, and says how good the reward models are; see the module.
+
+    Args:
+        section: How it is done.
+    """
+
+    def __init__(self, section: ProbeSignal) -> None:
+        self._section = section
+        self._items: list[Item] = []
+
+    def question(self, category: str, texts: Sequence[str], right: Sequence[bool | None]) -> Question | None:
+        """What all reward models have to score of a group; None if the category has enough or the group tells nothing.
+
+        Args:
+            category: Of the prompt.
+            texts: Responses.
+            right: Whether each has the gold answer; None without one.
+        """
+        if sum(item.category == category for item in self._items) >= self._section.prompts_per_category:
+            return None
+        counts = Counter(text for text in texts if text.strip())
+        has_gold = any(value is not None for value in right)
+        if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):
+            distinct = tuple(sorted(counts))
+            return Question(distinct, None, tuple(counts[text] for text in distinct)) if len(distinct) > 1 else None
+        is_right = {text: value for text, value in zip(texts, right, strict=True) if text in counts}
+        distinct = tuple(sorted(counts, key=lambda text: (not is_right[text], text)))
+        num_right = sum(is_right[text] is True for text in distinct)
+        if not 0 < num_right < len(distinct):
+            return None
+        return Question(distinct, num_right, tuple(counts[text] for text in distinct))
+
+    def add(self, category: str, embedding_D: FloatArray, question: Question, scores_KN: FloatArray) -> None:
+        """Keep the scores of a question, NaN where a reward model has none."""
+        counts_N = np.array(question.counts, dtype=np.float64)
+        self._items.append(Item(category, embedding_D, scores_KN, question.num_right, counts_N))
+
+    def take_lessons(self) -> list[tuple[FloatArray, FloatArray]]:
+        """Features (D,) and accuracies of the reward models (K,), NaN if unknown, of each item that is not taught."""
+        fresh = [item for item in self._items if not item.taught]
+        for item in fresh:
+            item.taught = True
+        if not self._section.warm_start:
+            return []
+        spreads_K = self._spreads()
+        return [(item.embedding_D, _accuracies(item, spreads_K)) for item in fresh]
+
+    def accuracy(self, arm: int, category: str) -> float:
+        """Mean accuracy of a reward model in a category; NaN if it is unknown."""
+        items = [item for item in self._items if item.category == category]
+        if not items:
+            return float("nan")
+        spreads_K = self._spreads()
+        values = np.array([_accuracies(item, spreads_K)[arm] for item in items])
+        return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else float("nan")
+
+    def _spreads(self) -> FloatArray:
+        if not self._items:
+            return np.zeros(0)
+        return np.array([spread(row) for row in deviations_by_arm([item.scores_KN for item in self._items])])
+
+    def state_dict(self) -> StateDict:
+        """The items."""
+        records = [
+            [item.category, to_json(item.scores_KN), item.num_right, to_json(item.counts_N), item.taught]
+            for item in self._items
+        ]
+        embeddings = [item.embedding_D for item in self._items]
+        return {"items": records, "embeddings": np.stack(embeddings) if embeddings else np.zeros((0, 0))}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore `state_dict`."""
+        self._items = [
+            _item(record, embedding_D) for record, embedding_D in zip(state["items"], state["embeddings"], strict=True)
+        ]
+
+
+def _accuracies(item: Item, spreads_K: FloatArray) -> FloatArray:
+    """Share of the labeled pairs that each reward model orders as the labels do, shape (K,)."""
+    if item.num_right is not None:
+        return np.array([share_agreeing(gold_gaps(row, item.num_right)) for row in item.scores_KN])
+    order_N = consensus(item.scores_KN, spreads_K, item.counts_N)
+    return np.array([share_agreeing(consensus_gaps(row, order_N)) for row in item.scores_KN])
+
+
+def _item(record: list[Any], embedding_D: FloatArray) -> Item:
+    category, scores, num_right, counts, taught = record
+    scores_KN, counts_N = np.array(scores, dtype=np.float64), np.array(counts, dtype=np.float64)
+    return Item(category, np.array(embedding_D, dtype=np.float64), scores_KN, num_right, counts_N, taught)
