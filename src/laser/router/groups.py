@@ -80,7 +80,7 @@ class Groups:
         if step <= self.learned_step - KEPT_STEPS:
             raise DataError(
                 f"step {step} is more than {KEPT_STEPS} steps before step {self.learned_step}, which was learned; its "
-                "choices are forgotten. Restore the state of that step, or go on with a later one"
+                "choices are forgotten. Restore the state of that step, or choose for a later one"
             )
         return self._groups.get((step, key))
 

@@ -44,7 +44,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Distinct responses of a group that a probe wants scored, the right ones first; see `Item`."""
+    """Distinct responses of a group that all reward models have to score, the right ones first; see `Item`."""
 
     texts: tuple[str, ...]
     num_right: int | None
