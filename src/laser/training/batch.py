@@ -124,7 +124,7 @@ def embed(parts: Parts, prompts: Sequence[Prompt]) -> FloatArray:
     """
     rows = np.stack(parts.ranks.together(lambda part: list(parts.embedder.embed(prompts[part])), len(prompts)))
     if not np.isfinite(rows).all():
-        raise diverged("the features of the contexts are not finite")
+        raise diverged("the prompts' hidden states are not finite")
     return rows
 
 
