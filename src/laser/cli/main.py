@@ -24,6 +24,7 @@ from laser.cli import (
     report,
     rewardbench,
     serve,
+    sft,
     simulate,
     tasks,
     train,
@@ -63,6 +64,7 @@ def root(
 
 
 app.command()(train.train)
+app.command()(sft.sft)
 app.command()(serve.serve)
 app.command()(report.report)
 app.command()(watch.watch)
