@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,21 @@ from laser.wiring import build_contexts, build_embedder, build_selector
 
 _CURE = "fix them and resume"
 _KEPT = 4096  # prompts whose features are kept in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The reward model of a prompt.
+
+    Attributes:
+        arm: Its number in the pool.
+        name: Its name.
+        probability: With which it was chosen.
+    """
+
+    arm: int
+    name: str
+    probability: float
 
 
 class Chooser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,11 +88,17 @@ class Groups:
         """Keep a group."""
         self._groups[step, key] = group
 
-    def until(self, step: int) -> Iterator[Group]:
-        """Groups of the steps up to one that are not learned, in an order that does not depend on their arrival."""
-        for at, key in sorted(self._groups):
-            if at <= step and not self._groups[at, key].learned:
-                yield self._groups[at, key]
+    def waiting(self, step: int, keys: Collection[str] | None = None) -> Iterator[Group]:
+        """Groups that are not learned, in an order that does not depend on their arrival.
+
+        Args:
+            step: With `keys`, those of this step; without, those of the steps up to it.
+            keys: Prompts.
+        """
+        for at, key in sorted(self._groups) if keys is None else sorted((step, key) for key in keys):
+            group = self._groups.get((at, key))
+            if at <= step and group is not None and not group.learned:
+                yield group
 
     def close(self, step: int) -> None:
         """Record that a step was learned, and forget those that are too old."""

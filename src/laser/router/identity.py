@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from laser.config import RouterConfig
-from laser.core.errors import RunDirectoryError
+from laser.config import RouterConfig, RunConfig, load_router_config, parse_router_config
+from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.types import StateDict
 from laser.wiring.rewards import changed_names, reward_fingerprints
 
@@ -58,3 +59,19 @@ def check_state(state: StateDict, here: Mapping[str, Any], *, changed_rewards: b
                 f"the state was saved with {name} = {then[name]}, and here it is {here[name]}; restore that, or start "
                 "without the state"
             )
+
+
+def resolved(config: RouterConfig | RunConfig | Mapping[str, Any] | str | Path) -> RouterConfig:
+    """The configuration of a router, however it is given; raises ConfigError."""
+    match config:
+        case RouterConfig():
+            return config
+        case RunConfig():
+            return parse_router_config(config.model_dump(mode="json"))
+        case str() | Path():
+            return load_router_config(config)
+        case Mapping():
+            return parse_router_config(dict(config))
+    raise ConfigError(
+        f"config is of type {type(config).__name__}; give a RouterConfig, the path of a TOML file, or a dict"
+    )

@@ -13,6 +13,7 @@ from laser.config.router import LOSS_IS_NO_SIGNAL
 from laser.config.selection import DevGainSignal, ProbeSignal
 from laser.core.errors import DataError
 from laser.core.types import StateDict
+from laser.rewards.pool import RewardPool
 from laser.router.choosing import Chooser
 from laser.router.groups import Group
 from laser.router.probe import RolloutProbe
@@ -130,6 +131,22 @@ class Lessons:
         self._metric, self.is_grounded = state["metric"], bool(state["grounded"])
         if self.probe is not None:
             self.probe.load_state_dict(section(state, "probe."))
+
+
+def metrics_of(waiting: Sequence[Group], known: Sequence[tuple[Group, float]], pool: RewardPool) -> dict[str, float]:
+    """Metrics of groups that have ended, of which some earned a bandit reward."""
+    scored = [group for group in waiting if group.scores]
+    metrics = {"bandit/groups": float(len(scored)), "bandit/learned": float(len(known))}
+    if known:
+        metrics["bandit/reward"] = float(np.mean([reward for _, reward in known]))
+    for arm, name in enumerate(pool.names):
+        if scored:
+            metrics[f"bandit/chosen/{name}"] = float(np.mean([group.arm == arm for group in scored]))
+        earned = [reward for group, reward in known if group.arm == arm]
+        if earned:
+            metrics[f"bandit/reward/{name}"] = float(np.mean(earned))
+    metrics["bandit/quarantined"] = float((~pool.available_K).sum())
+    return metrics
 
 
 def agreement(group: Group) -> float:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,41 +20,25 @@ from typing import Any
 import numpy as np
 
 from laser.bandits.arm_selector import section
-from laser.config import RouterConfig, RunConfig, load_router_config, parse_router_config
-from laser.core.errors import ConfigError, DataError, RunDirectoryError
+from laser.config import RouterConfig, RunConfig
+from laser.core.errors import DataError, RunDirectoryError
 from laser.core.files import is_folder, replacing_folder
 from laser.core.state import load_state, save_state
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.evaluation.answers import answer_check
 from laser.parallel.ranks import Ranks
-from laser.rewards.pool import QuarantinedError
+from laser.rewards.quarantine import Quarantine
 from laser.rewards.spreads import deviations_by_arm
-from laser.router.choosing import Chooser
+from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
-from laser.router.identity import VERSION, check_state, identity_of
-from laser.router.lessons import Lessons
-from laser.router.probe import RolloutProbe
+from laser.router.identity import VERSION, check_state, identity_of, resolved
+from laser.router.lessons import Lessons, metrics_of
 from laser.router.rows import Given, Members, Row, by_prompt, read_prompt, read_rows
-from laser.router.scoring import Scored, collect, score_groups
+from laser.router.scoring import Scored, collect, score_groups, score_question
 from laser.training.checkpoint import Stateful
 from laser.wiring import build_pool
 
 _STATE = "router"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The reward model of a prompt.
-
-    Attributes:
-        arm: Its number in the pool.
-        name: Its name.
-        probability: With which it was chosen.
-    """
-
-    arm: int
-    name: str
-    probability: float
 
 
 class Router:
@@ -84,7 +66,7 @@ class Router:
         *,
         ranks: Ranks | None = None,
     ) -> None:
-        self.config = _resolved(config)
+        self.config = resolved(config)
         self._pool = build_pool(self.config, ranks)
         self._chooser = Chooser(self.config, self._pool)
         self._lessons = Lessons(self.config, self._chooser)
@@ -100,6 +82,16 @@ class Router:
     def names(self) -> tuple[str, ...]:
         """Names of the reward models, by arm."""
         return self._pool.names
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Which reward models may be chosen."""
+        return self._pool.quarantine
+
+    @property
+    def is_grounded(self) -> bool:
+        """Whether there is anything to learn from: gold answers so far, a probe, a metric or feedback."""
+        return self._lessons.is_grounded
 
     def choose(self, prompts: Sequence[Given], step: int) -> list[Choice]:
         """The reward model of each prompt in a step; asked again, the same answer.
@@ -148,11 +140,12 @@ class Router:
         rows = read_rows(prompts, responses, gold, columns)
         members = by_prompt(rows)
         with self._scoring:
-            self._enter(step)
+            self.enter(step)
             groups = self._groups_of(rows, members, step, keep=learn)
             given, failed = score_groups(self._pool, rows, members, groups, partial(self._choose_again, step))
             if learn:
-                self._note(rows, members, groups, given)
+                for key, indices in members.items():
+                    self._note([rows[index] for index in indices], groups[key], given[key])
             return collect(members, groups, given, self._pool.spreads.values_K if scaled else None, failed)
 
     def feedback(self, step: int, prompt: Given, value: float) -> None:
@@ -169,18 +162,16 @@ class Router:
         if not 0.0 <= value <= 1.0:
             raise DataError(f"the feedback is {value!r:.60}; give a bandit reward in [0, 1]")
         with self._lock:
-            group = self._groups.get(step, read_prompt(prompt).id)
-            if group is None:
-                raise DataError(
-                    f"no reward model was chosen for this prompt in step {step}; call choose or score first"
-                )
+            group = self._known(step, read_prompt(prompt).id)
             if group.learned:
                 raise DataError(f"the group was learned already; give its feedback before learn({step})")
             group.fed = float(value)
             self._lessons.is_grounded = True
 
-    def learn(self, step: int, *, metric: float | None = None) -> dict[str, float]:
-        """Learn from the groups up to a step that were not learned yet.
+    def learn(
+        self, step: int, *, metric: float | None = None, prompts: Sequence[Given] | None = None
+    ) -> dict[str, float]:
+        """Learn from the groups up to a step that were not learned yet, or from those of some prompts in that step.
 
         A group earns, in this order: its `feedback`; the share of its pairs of right and wrong responses that its
         reward model ordered correctly; what the probe found; the gain of `metric`. A group that earns nothing waits.
@@ -189,18 +180,61 @@ class Router:
             step: The step that has ended.
             metric: A number that the trainer measured, higher is better; its gain since the last one is the bandit
                 reward of the groups in between. With signal.type = "dev_gain", nothing else is learned from.
+            prompts: The prompts whose groups have ended; None: the step has, and choices of old ones are forgotten.
 
         Returns:
-            Metrics of the step by name.
+            Metrics of the groups by name.
 
         Raises:
             DataError: Nothing can ever be learned, or the metric is not finite.
         """
         with self._lock:
-            waiting = list(self._groups.until(step))
+            keys = None if prompts is None else {read_prompt(given).id for given in prompts}
+            waiting = list(self._groups.waiting(step, keys))
             known = self._lessons.learn(waiting, metric)
+            if keys is None:
+                self._groups.close(step)
+            return metrics_of(waiting, known, self._pool)
+
+    def note(
+        self,
+        step: int,
+        prompt: Given,
+        responses: Sequence[str],
+        *,
+        arm: int,
+        probability: float,
+        scores: Sequence[float],
+        probed: FloatArray | None = None,
+    ) -> FloatArray | None:
+        """Keep the scores of a complete group, which `score(learn=False)` gave a few at a time, to learn from them.
+
+        Args:
+            step: The step of the group.
+            prompt: Its prompt, with the gold answer where there is one.
+            responses: All its responses.
+            arm: The reward model that scored them.
+            probability: With which it was chosen.
+            scores: Raw scores, NaN where it had no opinion.
+            probed: What an earlier call returned, to repeat it without the reward models.
+
+        Returns:
+            The scores that all reward models gave for the probe; None where it asked nothing.
+
+        Raises:
+            DataError: Nothing was chosen for the prompt in that step, or the step is forgotten.
+        """
+        rows = read_rows([prompt] * len(responses), responses, None, None)
+        with self._scoring:
+            with self._lock:
+                group = self._known(step, rows[0].prompt.id)
+                group.arm, group.probability, group.scores, group.right = arm, probability, [], []
+            return self._note(rows, group, np.array(scores, dtype=np.float64), probed)
+
+    def forget(self, step: int) -> None:
+        """Forget the choices of steps long before one that has ended, as `learn` without prompts does."""
+        with self._lock:
             self._groups.close(step)
-            return self._metrics([group for group in waiting if group.scores], known)
 
     async def achoose(self, prompts: Sequence[Given], step: int) -> list[Choice]:
         """`choose`, without blocking the event loop."""
@@ -293,6 +327,12 @@ class Router:
             "lessons": self._lessons,
         }
 
+    def _known(self, step: int, key: str) -> Group:
+        group = self._groups.get(step, key)
+        if group is None:
+            raise DataError(f"no reward model was chosen for this prompt in step {step}; call choose or score first")
+        return group
+
     def _group(self, prompt: Prompt, step: int, *, keep: bool = True) -> Group:
         """The group of a prompt in a step, chosen for if it is new; a copy without scores unless it is to be kept."""
         group = self._groups.get(step, prompt.id)
@@ -313,8 +353,8 @@ class Router:
                     groups[key].check(rows[index].prompt, by_category=by_category)
         return groups
 
-    def _enter(self, step: int) -> None:
-        """Count a new step for the quarantine, and tell reward functions where the training is."""
+    def enter(self, step: int) -> None:
+        """Count a new step for the quarantine, and tell reward functions where the training is; `score` does it too."""
         if step <= self._step:
             return
         self._step = step
@@ -327,63 +367,26 @@ class Router:
                 self._chooser.choose_again(key, group, step)
 
     def _note(
-        self, rows: Sequence[Row], members: Members, groups: Mapping[str, Group], given: Mapping[str, FloatArray]
-    ) -> None:
-        """Keep scores and which responses are right, and have all reward models score what the probe asks for."""
-        for key, indices in members.items():
-            right = [self._right(rows[index]) for index in indices]
-            with self._lock:
-                groups[key].scores.extend(given[key].tolist())
-                groups[key].right.extend(right)
-                self._lessons.is_grounded |= any(value is not None for value in right)
-            if self._lessons.probe is not None:
-                self._ask(self._lessons.probe, [rows[index] for index in indices], groups[key], right)
-        scores_BKN = [np.full((len(self.names), len(indices)), np.nan) for indices in members.values()]
-        for scores_KN, key in zip(scores_BKN, members, strict=True):
-            scores_KN[groups[key].arm] = given[key]
-        self._pool.spreads.add(deviations_by_arm(scores_BKN))
+        self, rows: Sequence[Row], group: Group, scores_N: FloatArray, probed: FloatArray | None = None
+    ) -> FloatArray | None:
+        """Keep scores and which responses are right; ask the probe's question and return what was said."""
+        right = [self._right(row) for row in rows]
+        with self._lock:
+            group.scores.extend(scores_N.tolist())
+            group.right.extend(right)
+            self._lessons.is_grounded |= any(value is not None for value in right)
+        scores_KN = np.full((len(self.names), len(rows)), np.nan)
+        scores_KN[group.arm] = scores_N
+        self._pool.spreads.add(deviations_by_arm([scores_KN]))
+        probe = self._lessons.probe
+        question = None if probe is None else probe.question(group.category, [row.text for row in rows], right)
+        if probe is None or question is None:
+            return None
+        if probed is None:
+            probed = score_question(self._pool, rows[0].prompt, question.texts)
+        with self._lock:
+            probe.add(group.category, group.embedding_D, question, probed)
+        return probed
 
     def _right(self, row: Row) -> bool | None:
         return None if row.prompt.answer is None else self._is_right(row.prompt, row.text)
-
-    def _ask(self, probe: RolloutProbe, rows: Sequence[Row], group: Group, right: Sequence[bool | None]) -> None:
-        """Have all reward models score a group, if the probe asks for it."""
-        question = probe.question(group.category, [row.text for row in rows], right)
-        if question is None:
-            return
-        scores_KN = np.full((len(self.names), len(question.texts)), np.nan)
-        for arm in np.flatnonzero(self._pool.available_K).tolist():
-            try:
-                scores_KN[arm] = self._pool.score(arm, [rows[0].prompt], [question.texts])[0]
-            except QuarantinedError as error:
-                warnings.warn(f"the probe continues without {self.names[arm]}: {error}", stacklevel=2)
-        with self._lock:
-            probe.add(group.category, group.embedding_D, question, scores_KN)
-
-    def _metrics(self, scored: Sequence[Group], known: Sequence[tuple[Group, float]]) -> dict[str, float]:
-        metrics = {"bandit/groups": float(len(scored)), "bandit/learned": float(len(known))}
-        if known:
-            metrics["bandit/reward"] = float(np.mean([reward for _, reward in known]))
-        for arm, name in enumerate(self.names):
-            if scored:
-                metrics[f"bandit/chosen/{name}"] = float(np.mean([group.arm == arm for group in scored]))
-            earned = [reward for group, reward in known if group.arm == arm]
-            if earned:
-                metrics[f"bandit/reward/{name}"] = float(np.mean(earned))
-        metrics["bandit/quarantined"] = float((~self._pool.available_K).sum())
-        return metrics
-
-
-def _resolved(config: RouterConfig | RunConfig | Mapping[str, Any] | str | Path) -> RouterConfig:
-    match config:
-        case RouterConfig():
-            return config
-        case RunConfig():
-            return parse_router_config(config.model_dump(mode="json"))
-        case str() | Path():
-            return load_router_config(config)
-        case Mapping():
-            return parse_router_config(dict(config))
-    raise ConfigError(
-        f"config is of type {type(config).__name__}; give a RouterConfig, the path of a TOML file, or a dict"
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from laser.core.types import FloatArray, IntArray
+from laser.core.types import FloatArray, IntArray, Prompt
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.router.groups import Group
 from laser.router.rows import Members, Row
@@ -69,6 +70,17 @@ def score_groups(
             failed[pool.names[arm]] = str(error)
             choose_again({key: groups[key] for key in keys})
     return scores, failed
+
+
+def score_question(pool: RewardPool, prompt: Prompt, texts: Sequence[str]) -> FloatArray:
+    """Scores of texts by all reward models, shape (K, N); NaN for those that fail or are in quarantine."""
+    scores_KN = np.full((len(pool.names), len(texts)), np.nan)
+    for arm in np.flatnonzero(pool.available_K).tolist():
+        try:
+            scores_KN[arm] = pool.score(arm, [prompt], [texts])[0]
+        except QuarantinedError as error:
+            warnings.warn(f"the probe continues without {pool.names[arm]}: {error}", stacklevel=2)
+    return scores_KN
 
 
 def collect(
