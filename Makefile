@@ -62,7 +62,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt embedded-models.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[demo,simulate,eval,metrics,dev,docs]'
+	$(PIP) --editable '.[demo,simulate,eval,metrics,serve,dev,docs]'
 	touch $@
 
 # vLLM pins another transformers, so it has a separate environment and is reached over HTTP. Its torchvision does not fit the torch.

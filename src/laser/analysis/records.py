@@ -114,8 +114,7 @@ class EvaluationRecord(TypedDict):
     by_category: dict[str, Share]
     num_prompts: Count
     interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
-    num_answers: NotRequired[Count]
-    correct: NotRequired[dict[str, Share]]
+    correct: NotRequired[dict[str, Annotated[int, Field(ge=0, le=1)]]]
 
 
 class SummaryRecord(TypedDict):

@@ -24,7 +24,7 @@ from laser.cli import (
     report,
     rewardbench,
     serve,
-    sft,
+    serve_rewards,
     simulate,
     tasks,
     train,
@@ -64,8 +64,8 @@ def root(
 
 
 app.command()(train.train)
-app.command()(sft.sft)
 app.command()(serve.serve)
+app.command("serve-rewards")(serve_rewards.serve_rewards)
 app.command()(report.report)
 app.command()(watch.watch)
 app.command()(init.init)

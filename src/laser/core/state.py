@@ -7,11 +7,36 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
-from laser.core.errors import RunDirectoryError
+from laser.core.errors import DataError, RunDirectoryError
 from laser.core.files import atomic_write, check_regular, read_bytes, replacing
 from laser.core.types import StateDict
+
+_VALUES = "values as JSON"  # the array that holds what is not an array
+
+
+def pack_state(state: StateDict) -> bytes:
+    """A state dict in one piece, for the network: safetensors, with everything that is not an array as JSON bytes."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+    packed: bytes = save({**arrays, _VALUES: np.frombuffer(json.dumps(values).encode(), np.uint8)})
+    return packed
+
+
+def unpack_state(content: bytes) -> StateDict:
+    """The state dict that `pack_state` packed.
+
+    Raises:
+        DataError: It is something else.
+    """
+    try:
+        arrays = load(content)
+        values: StateDict = json.loads(arrays.pop(_VALUES).tobytes())
+        values.update(arrays)
+    except (KeyError, ValueError, AttributeError, SafetensorError, RecursionError) as error:
+        raise DataError(f"the state is damaged ({error!r:.200}); send what GET /state gave") from error
+    return values
 
 
 def save_state(stem: Path, state: StateDict) -> None:
