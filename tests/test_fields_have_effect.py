@@ -7,6 +7,7 @@ arguments, and what comes out, while a configuration is built, planned or run. E
 
 import contextlib
 import functools
+import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from transformers import LlamaForSequenceClassification
 import laser
 from laser.bandits.context import ContextPreparer
 from laser.commands.plan import print_plan
-from laser.config import parse_config, rewards, schema, selection, tracking
+from laser.config import evaluation, parse_config, rewards, schema, selection, tracking
 from laser.config.load import union_members
 from laser.config.section import Section
 from laser.core.errors import LaserError
@@ -30,7 +31,7 @@ from laser.wiring.selection import build_feedback
 from runs import essence, make_table
 from tiny import make_model, make_prompt, make_tokenizer
 
-MODULES = (schema, rewards, selection, tracking)
+MODULES = (schema, evaluation, rewards, selection, tracking)
 WRITES_THE_CONFIGURATION = ("laser.config", "laser.core.files", "laser.training.signature")
 ELSEWHERE = {
     "RunConfig.preset": "the defaults that it stands for are filled in before anything reads; tests/config",
@@ -259,6 +260,12 @@ def train(config, folder):
     return essence(path)
 
 
+def fine_tune(config, folder):
+    path = folder / f"sft-{len(list(folder.iterdir()))}"
+    laser.sft(config, path)
+    return [json.loads(line)["loss"] for line in (path / "losses.jsonl").read_text().splitlines()]
+
+
 def best_of_n(config, folder):
     results = laser.best_of_n(config, folder / f"best-{len(list(folder.iterdir()))}", {"laser": config})
     return str(results["laser"])
@@ -368,6 +375,8 @@ def scenarios(folder):
         {**table, "best_of_n": {}, "split": {**table["split"], "test": 4}},
         functools.partial(best_of_n, folder=folder),
     )
+    sampled = {**table, "sft": {"epochs": 1}, "evaluation": {"temperature": 0.8}}
+    yield sampled, functools.partial(fine_tune, folder=folder)
     yield table, plan
 
 

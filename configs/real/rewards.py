@@ -1,6 +1,6 @@
 """Reward functions of the real experiments: surface properties that reward models are known to follow."""
 
-from laser.demo.rewards import trigram
+from laser.demo.rewards import fluency as trigram
 
 __all__ = ["trigram", "verbose"]
 

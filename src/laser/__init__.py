@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from laser.commands.judge import win_rates
     from laser.commands.label import label
     from laser.commands.rewardbench import rewardbench
+    from laser.commands.sft import resume_sft, sft
     from laser.commands.train import RunResult, resume, train
     from laser.commands.train_classifier import train_classifier
     from laser.config import RunConfig, load_config, parse_config
@@ -38,6 +39,8 @@ _HOMES = {
     "load_judge": "laser.config.judge",
     "parse_config": "laser.config",
     "resume": "laser.commands.train",
+    "resume_sft": "laser.commands.sft",
+    "sft": "laser.commands.sft",
     "rewardbench": "laser.commands.rewardbench",
     "train": "laser.commands.train",
     "train_classifier": "laser.commands.train_classifier",
@@ -57,7 +60,9 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the names
     "load_judge",
     "parse_config",
     "resume",
+    "resume_sft",
     "rewardbench",
+    "sft",
     "train",
     "train_classifier",
     "win_rates",

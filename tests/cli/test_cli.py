@@ -302,8 +302,8 @@ def test_init_writes_a_folder_that_trains(tmp_path, monkeypatch, capsys):
     assert config.data.train == str(tmp_path / "mine" / "prompts.jsonl")
     prompts = load_file(config.data.train)
     assert len(prompts) >= config.split.train + config.split.dev
-    assert all(prompt.answer and len(prompt.messages) == 5 for prompt in prompts)
-    assert config.rewards.models[2].function == f"{tmp_path}/mine/rewards.py:checker"
+    assert all(prompt.answer and len(prompt.messages) == 3 for prompt in prompts)
+    assert config.rewards.models[0].function == f"{tmp_path}/mine/rewards.py:numbers"
     code, _, err = run(monkeypatch, capsys, "init", tmp_path / "mine")
     assert code == 2
     assert "is not empty" in err

@@ -59,7 +59,8 @@ def test_the_reasoning_runs_have_the_papers_settings(tmp_path):
     """Sec. 4.1 and A.1, and Table 3."""
     cells = {cell.key.method: cell.config for cell in cells_of(CONFIGS / "paper" / "table-01.toml", tmp_path)}
     laser, training = cells["laser"], cells["laser"].training
-    assert laser.policy.model == "meta-llama/Meta-Llama-3-8B"
+    assert laser.policy.model.endswith("runs/sft/llama-3-8b/mmlu")  # which `laser sft` makes of the base's model
+    assert load_config(CONFIGS / "paper" / "base" / "llama-3-8b.toml").policy.model == "meta-llama/Meta-Llama-3-8B"
     assert [model.model for model in laser.rewards.models] == [
         "HuggingFaceH4/zephyr-7b-alpha",
         "Qwen/Qwen1.5-7B-Chat",
@@ -87,10 +88,14 @@ def test_other_suites_ask_for_what_they_are_about(tmp_path):
     assert [len(cell.config.rewards.models) for cell in of("figure-13", "laser")] == [4, 5, 6, 7, 8]
     assert {cell.config.training.loss for cell in of("table-13", "sequential")} == {"nll", "dpo", "kto", "nll+dpo"}
     assert {cell.config.training.loss for cell in of("table-13", "laser-acc")} == {"nll+dpo"}
+    starts = {Path(cell.config.policy.model).name for cell in of("table-13", "sequential")}
+    assert starts == {"strategyqa", "gsm8k", "mmlu"}
     cold = of("table-05", "cs-laser")[0]
+    assert Path(cold.config.policy.model).parts[-3:] == ("sft", "llama-3-8b", cold.key.task)
     assert cold.needs[0].task == "wildchat"
     wildchat = next(cell.config for cell in of("table-05", "laser") if cell.key.task == "wildchat")
     assert (wildchat.training.loss, wildchat.split.batching, wildchat.split.train) == ("dpo", "by_category", 17500)
+    assert wildchat.policy.model == "meta-llama/Meta-Llama-3-8B"
     csqa, mathematics = of("table-14", "laser")
     assert csqa.config.data.train.endswith("data/strategyqa-mmlu.jsonl")
     assert (csqa.measurement.config.data.name, csqa.measurement.config.split.test) == ("commonsenseqa", 1221)

@@ -84,6 +84,7 @@ def prompt(kind, gold, **metadata):
         ("math", "0.5", r"\frac{1}{2}", "0.5", True),
         ("math", r"\boxed{\frac{\sqrt{3}}{3}}", r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}", True),
         ("math", "x = 5", "5", "x = 5", True),
+        ("math", r"$\$36$", r"\$36", r"$\$36$", True),
         ("math", "(2, 1)", "(1,2)", "(2, 1)", False),
         ("math", "Evelyn", r"\text{Evelyn}", "Evelyn", True),
         ("math", "10,080", r"10,\!080", "10,080", True),

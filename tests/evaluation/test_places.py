@@ -43,6 +43,12 @@ NUMBERS = {
     "unit after": "Final answer: 51. The answer is in dollars.",
     "corrected": "Answer: 50\nWait, I forgot one.\nAnswer: 51",
     "code fence": "```\nAnswer: 51\n```",
+    "DeepSeek-R1-Zero": "<think>7</think>\n<answer>\n3 + 48 = 51\n</answer>",
+    "tag without an end": "Adding 3.\n<answer> 51",
+    "JSON": '{"reasoning": "3 + 48", "answer": 51}',
+    "JSON text in a fence": '```json\n{"final_answer": "51", "check": 3}\n```',
+    "French": "La réponse est 51.\nVérifions : 48 + 3.",
+    "Chinese": "**答案：** 51\n检查：48 和 3。",
     "to the question": "The answer to the question of the sum is 51.",
 }
 
@@ -69,6 +75,15 @@ CHOICES = {
     "minus sign": ("The answer is \u22125.", "D"),
     "en dash": ("\u20135", "D"),
     "boxed": (r"\boxed{\text{B}}", "B"),
+    "tag": ("<answer>\nB\n</answer>", "B"),
+    "JSON": ('{"answer": "B", "why": "A is wrong"}', "B"),
+    "letter before an explanation": ("**B**\n\nA is wrong because Paris is in France.", "B"),
+    "full-width letter": ("Answer: Ｂ。", "B"),
+    "Chinese": ("所以正确答案是（B）。", "B"),
+    "Chinese choice": ("因此答案选B", "B"),
+    "Spanish": ("La respuesta correcta es B.", "B"),
+    "German": ("Die Antwort lautet: **B**", "B"),
+    "Russian": ("Правильный ответ: B", "B"),
     "choice": ("I would choose option (B).", "B"),
 }
 
@@ -97,6 +112,7 @@ def test_options_that_differ_by_symbols_are_told_apart():
         ("1,000", "1000", True),
         ("\u2013 5", "-5", True),
         ("C++.", "C++", True),
+        ("Ben & Jerry", "Ben Jerry", False),
         ("C++", "C", False),
         ("C#", "C", False),
         (".NET", "NET", False),

@@ -1,6 +1,7 @@
 """Reward models on tiny real models in hub layout, and Python functions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from laser.core.errors import RewardModelError
+from laser.data.embedded import generate
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.sources import load_classifier, load_encoder, load_tokenizer
 from laser.rewards.classifier import ClassifierRM
@@ -239,19 +241,29 @@ def test_real_minilm_puts_paraphrases_closer():
 
 @pytest.mark.models
 @pytest.mark.slow
-def test_demo_functions_on_real_text():
+def test_the_demos_trigrams_prefer_fluent_text():
     pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed; run make test")
-    from laser.demo.rewards import checker, trigram
+    from laser.demo.rewards import fluency
 
     prompt = make_prompt("What is 4 + 3?")
-    good, wrong, loose = checker(
-        [prompt] * 3, ["4 + 3 = 7\nFinal answer: 7", "4 + 3 = 8\nFinal answer: 8", "It is seven."]
-    )
-    assert good > wrong > 0
-    assert good > loose
-    fluent, scrambled, silent = trigram([prompt] * 3, ["the last word is river", "river is the word last", "123"])
+    fluent, scrambled, silent = fluency([prompt] * 3, ["the last word is river", "river is the word last", "123"])
     assert fluent > scrambled
     assert silent is None
+
+
+def test_the_demos_experts_are_right_in_their_field_and_rate_style_elsewhere():
+    """On every kind of question of the embedded set, against its gold answers, which the functions do not read."""
+    from laser.demo.rewards import numbers, words
+
+    experts = {"arithmetic": numbers, "comparison": numbers, "position": words, "transformation": words}
+    for prompt in generate(80, seed=5):
+        responses = [f"Reasoning.\nFinal answer: {prompt.answer}.", "Reasoning.\nFinal answer: nonsense", prompt.answer]
+        unknown = replace(prompt, answer=None)
+        expert = experts[prompt.category]
+        assert expert([unknown] * 3, responses) == [1.0, 0.0, 0.0], prompt
+        other = words if expert is numbers else numbers
+        one_line, two_lines = other([unknown] * 2, ["A sentence.", "A line.\nFinal answer: 7"])
+        assert one_line > two_lines
 
 
 def test_a_folder_with_a_model_is_a_source(tmp_path):

@@ -114,7 +114,8 @@ class EvaluationRecord(TypedDict):
     by_category: dict[str, Share]
     num_prompts: Count
     interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
-    correct: NotRequired[dict[str, Annotated[int, Field(ge=0, le=1)]]]
+    num_answers: NotRequired[Count]
+    correct: NotRequired[dict[str, Share]]
 
 
 class SummaryRecord(TypedDict):

@@ -24,6 +24,7 @@ class RunSummary:
             checks, or where the records do not hold the outcome of each prompt.
         metric_by_category: For each category, the dev metric before and after.
         num_evaluated: Prompts of one dev check.
+        num_answers: Answers to them, one or more to each.
         num_unparseable: Answers of the first and of the last dev check that could not be read, and count as wrong.
         unparseable: Examples of the last check: id of the prompt, problem, end of the response.
         utilization: For each category, how many of its prompts each reward model was chosen for, an ensemble's prompts
@@ -42,6 +43,7 @@ class RunSummary:
     metric_change: PairedChange | None
     metric_by_category: dict[str, tuple[float, float]]
     num_evaluated: int
+    num_answers: int
     num_unparseable: tuple[int, int]
     unparseable: tuple[Record, ...]
     utilization: dict[str, dict[str, float]]
@@ -80,6 +82,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         metric_change=metric_change(evaluations),
         metric_by_category={name: (before[name], after[name]) for name in before},
         num_evaluated=last.get("num_prompts", 0),
+        num_answers=last.get("num_answers", last.get("num_prompts", 0)),
         num_unparseable=(first.get("num_unparseable", 0), last.get("num_unparseable", 0)),
         unparseable=tuple(last.get("unparseable", ())),
         utilization=_utilization(steps, names),

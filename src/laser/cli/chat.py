@@ -16,13 +16,14 @@ from rich.table import Table
 from laser.cli.environment import prepare
 from laser.cli.options import Overrides, Trust
 from laser.cli.terminal import make_console, plain
-from laser.core.errors import LaserError
+from laser.core.errors import ConfigError, LaserError
 
 if TYPE_CHECKING:
     from laser.commands.chat import Chat, Turn
 
 _HELP = "/reset starts a new conversation, /quit ends it"
 _SHOWN = 70  # characters of a reply in the table of scores
+_BRIEF = 160  # characters of an answer before or after training
 _SEQUENCES = re.compile(
     "(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x9c|\x1b\\\\)?"  # strings: titles, links
     "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # colors, cursor, screen
@@ -75,6 +76,12 @@ def chat(
     reward_model: Annotated[
         str | None, typer.Option(help="Reward model that picks, whatever the selector says.", show_default=False)
     ] = None,
+    before_after: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Answer this many dev prompts before and after training, and end.", show_default=False
+        ),
+    ] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
@@ -84,6 +91,11 @@ def chat(
     """
     prepare()
     stream, console = _Stream(), make_console(stderr=True)
+    if before_after is not None:
+        if once is not None or best_of > 1 or reward_model is not None or overrides:
+            raise ConfigError("--before-after answers dev prompts as the run's dev checks did; drop the other options")
+        print_before_after(run, before_after, make_console(), trust=trust)
+        return
     console.print(f"loading {escape(str(run))}")
     from laser.commands.chat import Chat
 
@@ -98,6 +110,24 @@ def chat(
                 _answer(talk, text, stream, console)
     finally:
         talk.close()
+
+
+def print_before_after(run: Path, num: int, console: Console, *, trust: bool = False) -> None:
+    """Print answers to dev prompts before and after training."""
+    from laser.commands.chat import before_and_after
+
+    for one in before_and_after(run, num, trust=trust):
+        gold = "" if one.prompt.answer is None else f"   (gold answer: {one.prompt.answer})"
+        console.print(escape(f"\n{one.prompt.category}: {_brief(one.prompt.text)}{gold}"), soft_wrap=True)
+        verdicts = ("", "") if one.right is None else tuple("right" if right else "wrong" for right in one.right)
+        for when, text, verdict in zip(("before", "after"), (one.before, one.after), verdicts, strict=True):
+            console.print(escape(f"  {when:6} {verdict:5} {_brief(text)}"), soft_wrap=True)
+
+
+def _brief(text: str) -> str:
+    """The beginning of a text in one line."""
+    flat = " ".join(readable(text).split())
+    return flat if len(flat) <= _BRIEF else f"{flat[:_BRIEF]}..."
 
 
 def _converse(chat: Chat, stream: _Stream, console: Console) -> None:

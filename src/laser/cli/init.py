@@ -11,7 +11,7 @@ import typer
 from laser.cli.terminal import say
 from laser.core.errors import RunDirectoryError
 
-_NUM_PROMPTS = 240
+_NUM_PROMPTS = 288
 _DATA = """# Yours: one JSON object a line with a prompt, and an answer and a category where you have them.
 [data]
 type = "file"

@@ -25,6 +25,7 @@ from laser.cli import (
     rewardbench,
     serve,
     serve_rewards,
+    sft,
     simulate,
     tasks,
     train,
@@ -64,6 +65,7 @@ def root(
 
 
 app.command()(train.train)
+app.command()(sft.sft)
 app.command()(serve.serve)
 app.command("serve-rewards")(serve_rewards.serve_rewards)
 app.command()(report.report)

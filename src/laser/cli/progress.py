@@ -150,6 +150,18 @@ class LabelLines(PlainProgress):
         )
 
 
+class SftLines(PlainProgress):
+    """The lines of `laser sft`, which has no reward models."""
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Print the batch's line."""
+        self._pace.done += 1
+        self._say(
+            f"epoch {record['iteration'] + 1} batch {record['step'] + 1} targets={record['targets']} "
+            f"loss={record['loss']:.3f} elapsed={self._pace.elapsed} eta={self._pace.remaining}"
+        )
+
+
 class LiveProgress:
     """A bar, the current phase and the latest batches, redrawn in place."""
 
@@ -263,7 +275,7 @@ def _evaluation_line(record: Mapping[str, Any]) -> str:
 
 def _first_unreadable(record: Mapping[str, Any]) -> list[str]:
     """Lines on unreadable answers of the check before training, when settings can still be corrected."""
-    return unreadable_lines(record, record["num_prompts"]) if record["batches"] == 0 else []
+    return unreadable_lines(record, record["num_answers"]) if record["batches"] == 0 else []
 
 
 def _clock(seconds: float) -> str:

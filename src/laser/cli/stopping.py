@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from laser.cli.terminal import say
+from laser.core.errors import StoppedError
 
 _WORD = b"\nlaser: stopping once this batch is done and saved; the same again stops at once\n"
 
@@ -48,3 +53,26 @@ class Stopper:
         if not self._asked or not first:
             raise KeyboardInterrupt
         os.write(2, _WORD)  # printing is not safe here
+
+
+@contextmanager
+def resumable(stopper: Stopper, command: str, where: Path) -> Iterator[None]:
+    """Run the block so that a signal ends it with a saved run, a sentence that says how to continue, and an exit code.
+
+    Args:
+        stopper: Receives the signals, and is given to the loop.
+        command: Name of the command that continues the run.
+        where: The run directory.
+    """
+    from laser.parallel.ranks import is_main
+
+    beginning = where.absolute() / "config.json"  # code of users may change the working directory
+    try:
+        with stopper.listening():
+            yield
+    except (KeyboardInterrupt, StoppedError) as stopped:
+        how = "stopped, all saved" if isinstance(stopped, StoppedError) else "interrupted"
+        cure = f"continue with: laser {command} --resume {where}" if beginning.exists() else "nothing was written"
+        if is_main():
+            say(f"laser: {how}; {cure}", error=True)
+        sys.exit(stopper.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,18 @@ from laser.config.load import Overrides, with_overrides
 from laser.core.errors import ConfigError, RewardModelError
 from laser.core.seeding import stream_seed
 from laser.core.types import BoolArray, FloatArray, Message, Prompt, Response, Selection
+from laser.evaluation.answers import Reader
 from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
-from laser.wiring import build_embedder, build_pool
+from laser.wiring import build_embedder, build_generator, build_policy, build_pool, build_splits
+from laser.wiring.fitting import fit_prompts
 from laser.wiring.trained import (
     build_frozen,
     build_streaming_generator,
     build_trained_policy,
+    load_trained,
     read_run,
     restore_spreads,
 )
@@ -68,6 +72,81 @@ class Turn:
     scores: tuple[float, ...] = ()
     arms: tuple[ArmView, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """Two answers to a dev prompt.
+
+    Attributes:
+        prompt: The prompt.
+        before: Answer of the policy before training.
+        after: Answer of the trained policy.
+        right: Whether each is right; None for a prompt without a gold answer.
+    """
+
+    prompt: Prompt
+    before: str
+    after: str
+    right: tuple[bool, bool] | None
+
+
+def before_and_after(run: str | Path, num: int, *, trust: bool = False) -> list[BeforeAfter]:
+    """Answers to dev prompts before and after training, sampled with the seeds of the run's dev checks.
+
+    Args:
+        run: The run directory.
+        num: How many prompts: the first one of each category, then the next ones.
+        trust: Act on the run's configuration although this user's laser has not signed it.
+
+    Raises:
+        LaserError: The run cannot be used or has no dev prompts.
+    """
+    config = read_run(Path(run), sections=(*_ACTED_ON, "data"), trust=trust)
+    dev = build_splits(config).dev
+    if not dev:
+        raise ConfigError(f"{run} has no dev prompts to answer; set split.dev, or chat with it")
+    longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
+    policy = build_policy(config)
+    rows = _spread_over_categories(dev)[:num]
+    prompts = fit_prompts(config, policy, [dev[row] for row in rows], longest).prompts
+    generator = build_generator(config.generation, policy)
+
+    def answers() -> list[str]:
+        replies = generator.generate(
+            prompts,
+            num_responses=config.evaluation.dev_samples,
+            temperature=config.evaluation.temperature,
+            top_p=1.0,
+            max_new_tokens=longest,
+            seeds=[stream_seed(config.seed, "evaluation", row) for row in rows],
+        )
+        return [reply[0].text for reply in replies]
+
+    before = answers()
+    load_trained(policy, Path(run))
+    after = answers()
+    reader = Reader(config.evaluation.answer, dev)
+    return [
+        BeforeAfter(prompt, one, two, _verdicts(reader, prompt, one, two))
+        for prompt, one, two in zip(prompts, before, after, strict=True)
+    ]
+
+
+def _spread_over_categories(prompts: Sequence[Prompt]) -> list[int]:
+    """Rows of the prompts: the first of each category, then the second of each, and so on."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row, prompt in enumerate(prompts):
+        turns.append((seen[prompt.category], row))
+        seen[prompt.category] += 1
+    return [row for _, row in sorted(turns)]
+
+
+def _verdicts(reader: Reader, prompt: Prompt, before: str, after: str) -> tuple[bool, bool] | None:
+    if prompt.answer is None:
+        return None
+    return reader.is_right(prompt, before), reader.is_right(prompt, after)
 
 
 class Chat:

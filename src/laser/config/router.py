@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from laser.config.evaluation import EvaluationConfig
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
-from laser.config.schema import ContextConfig, EvaluationConfig, checked_names
+from laser.config.schema import ContextConfig, checked_names
 from laser.config.section import Section
 from laser.config.selection import DevGainSignal, LinUCBSelector, NoSignal, ProbeSignal, SelectorConfig, SignalConfig
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from laser.config.evaluation import BestOfNConfig, EvaluationConfig
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
 from laser.config.section import Address, Device, Factory, LocalPath, PositiveInt, Section, Source
@@ -26,7 +27,7 @@ from laser.config.selection import (
 )
 from laser.config.tracking import TrackingConfig
 from laser.core.errors import ConfigError
-from laser.data.tasks import AnswerFormat, AnswerType, MetricName, find_task
+from laser.data.tasks import AnswerType, find_task
 
 
 class LoraConfig(Section):
@@ -303,36 +304,12 @@ class TrainingConfig(Section):
     )
 
 
-class EvaluationConfig(Section):
-    """Accuracy on the dev prompts."""
+class SftConfig(Section):
+    """`laser sft`: fine-tuning on gold answers before preference training. [training] has the rest of the optimizer."""
 
-    every: PositiveInt = Field(1, description="Iterations between checks of the dev metric.")
-    max_new_tokens: PositiveInt | None = Field(None, description="Longest answer; None: as in generation.")
-    temperature: float = Field(
-        0.0,
-        ge=0,
-        description="0: greedy decoding; above: one sampled answer per prompt, the same seeds each time.",
-    )
-    answer: AnswerFormat = Field(
-        "auto",
-        description="Where an answer is. auto: after the last of 'Final answer:', 'Answer:', 'The answer is', '####', "
-        "or in \\boxed{}, else the last line; final_answer: after 'Final answer:' alone (paper); whole: the response.",
-    )
-    metric: MetricName = Field(
-        "accuracy", description="What `laser best-of-n` and `laser eval` measure against gold answers."
-    )
-
-
-class BestOfNConfig(Section):
-    """`laser best-of-n`: the bandit learns which reward model to rerank with; the policy stays as it is (Sec. 3.3)."""
-
-    epochs: PositiveInt = Field(1, description="Passes of the bandit over the training prompts.")
-    reward: Literal["auto", "nll", "gold_nll", "metric"] = Field(
-        "auto",
-        description="What the bandit is fed of the picked response: nll: minus its own NLL per token; gold_nll: minus "
-        "that of the gold answer after it; auto (paper): gold_nll for prompts with a gold answer, nll for the others; "
-        "metric: evaluation.metric.",
-    )
+    epochs: PositiveInt = Field(3, description="Passes over the training prompts.")
+    batch_size: PositiveInt = Field(16, description="Prompts per optimizer step.")
+    learning_rate: float = Field(1e-4, gt=0, le=1e30, description="AdamW learning rate.")
 
 
 class CheckpointConfig(Section):
@@ -380,6 +357,7 @@ class RunConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    sft: SftConfig = Field(default_factory=SftConfig)
     best_of_n: BestOfNConfig = Field(default_factory=BestOfNConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Experiment trackers.")
 

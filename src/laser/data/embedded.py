@@ -103,7 +103,7 @@ _KINDS: dict[str, tuple[Draw, ...]] = {
 }
 CATEGORIES = tuple(_KINDS)
 
-NUM_EXAMPLES = 2
+NUM_EXAMPLES = 1
 """Solved examples before every question."""
 
 _MAX_DRAWS = 1000  # repeated questions in a row after which a category counts as exhausted

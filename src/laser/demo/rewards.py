@@ -1,6 +1,8 @@
-"""Two Python reward functions of the demo; neither sees a gold answer.
+"""Three Python reward functions of the demo; none sees a gold answer.
 
-They show the contract: flat lists of prompts and responses in, one number per response out, None for no opinion.
+They show the contract: flat lists of prompts and responses in, one number per response out, None for no opinion. Two
+are experts in one field each, as a verifier of mathematics or of code is. Like a learned reward model, they give a
+score outside their field too, where it is worth nothing: they rate style.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from laser.extend import Prompt
@@ -16,46 +18,69 @@ from laser.extend import Prompt
 _LOG_UNIT = math.log(1.0001)  # pocketsphinx counts log-probabilities in powers of 1.0001
 _UNKNOWN = -12.0  # nats for a word the model does not know
 _FINAL = re.compile(r"^final answer:\s*(\S.*)$", re.IGNORECASE | re.MULTILINE)
-_CLAIM = re.compile(r"(\d{1,6})\s*(\+|-|times|\*|x)\s*(\d{1,6})\s*=\s*(-?\d{1,12})(?!\d)")
-_COMPARISON = re.compile(r"(\d{1,6}) is (greater|less) than (\d{1,6})")
+_SUM = re.compile(r"(\d+) (\+|-|times) (\d+)\?")
+_COMPARISON = re.compile(r"(\d+) (greater|less) than (\d+)\?")
+_QUOTED = re.compile(r'"([^"]+)"')
 
 
-def checker(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-    """Check form and arithmetic: what a careful reader sees without knowing the answer.
+def numbers(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    """An expert in numbers: 1 for the final answer that a calculator gives, 0 for another.
 
-    One "Final answer: ..." line, short and last; claims such as "4 + 3 = 7" or "9 is less than 12" true; numbers of
-    the claims taken from the question; the final answer the claim's result.
+    It works out sums, products and comparisons of two numbers. Of any other question it rates the style.
     """
-    return [_check(prompt.text, response) for prompt, response in zip(prompts, responses, strict=True)]
+    return [_grade(_calculated, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def _check(question: str, response: str) -> float:
-    finals = _FINAL.findall(response)
-    score = 1.0 if len(finals) == 1 else 0.0
-    if finals:
-        last = response.rstrip().splitlines()[-1]
-        score += 0.5 * bool(_FINAL.match(last)) + 0.5 * (len(finals[-1]) <= 24)
-    for left, operator, right, result in _CLAIM.findall(response):
-        true = _evaluate(int(left), operator, int(right)) == int(result)
-        asked = left in question and right in question
-        score += (1.0 if true else -1.0) + (0.5 if asked else -0.5)
-        score += 0.5 * bool(finals and finals[-1].rstrip(". ") == result)
-    for left, relation, right in _COMPARISON.findall(response):
-        score += 1.0 if (int(left) > int(right)) == (relation == "greater") and left != right else -1.0
-    return score - 0.002 * len(response)
+def words(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    """An expert in quoted words: 1 for the final answer that follows from the words of the question, 0 for another.
+
+    It finds the first and the last word, swaps words and writes capital letters. Of any other question it rates the
+    style.
+    """
+    return [_grade(_rearranged, prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def _evaluate(left: int, operator: str, right: int) -> int:
-    return {"+": left + right, "-": left - right}.get(operator, left * right)
-
-
-def trigram(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float | None]:
+def fluency(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float | None]:
     """Mean log-probability per word under the English trigram model that pocketsphinx ships.
 
-    A real n-gram language model, and an honest weak judge: it knows fluent English and nothing about the question. The
-    answer line is form, not prose, and is left to others.
+    A real n-gram language model that misleads: it knows fluent English and nothing about the question. It does not read
+    the answer line.
     """
     return [_fluency(response) for response in responses]
+
+
+def _grade(work_out: Callable[[str], str | None], prompt: Prompt, response: str) -> float:
+    expected = work_out(prompt.text)
+    if expected is None:
+        return _style(response)
+    finals = _FINAL.findall(response)
+    return float(bool(finals) and finals[-1].strip(' ."').casefold() == expected.casefold())
+
+
+def _style(response: str) -> float:
+    """Higher for one short line of prose."""
+    return -len(response.splitlines()) - 0.01 * len(response)
+
+
+def _calculated(question: str) -> str | None:
+    if found := _SUM.search(question):
+        left, right = int(found[1]), int(found[3])
+        return str({"+": left + right, "-": left - right}.get(found[2], left * right))
+    if found := _COMPARISON.search(question):
+        return "yes" if (int(found[1]) > int(found[3])) == (found[2] == "greater") else "no"
+    return None
+
+
+def _rearranged(question: str) -> str | None:
+    found = _QUOTED.search(question)
+    if found is None:
+        return None
+    quoted = found[1].split()
+    if "capital letters" in question:
+        return found[1].upper()
+    if "Swap" in question:
+        return " ".join(reversed(quoted))
+    return quoted[-1] if "last word" in question else quoted[0]
 
 
 def _fluency(response: str) -> float | None:

@@ -22,7 +22,7 @@ _INFERRED: tuple[AnswerType, ...] = ("option", "number", "yes_no")  # where seve
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[A-J]")
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
 _MISSING = {
     "auto": "the response is empty",
@@ -91,6 +91,8 @@ class Reader:
         problem = ""
         try:
             for place in places(text, self._format, boxed=kind == "math"):
+                if place.origin == "letter" and kind != "option":
+                    continue
                 try:
                     return Reading(_READERS[kind](prompt, place))
                 except UnreadableError as error:

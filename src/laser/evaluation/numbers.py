@@ -13,8 +13,8 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-MINUS_SIGNS = "\u2212\u2013\u2012\u2010\u2011\ufe63\uff0d"
-"""Characters written for a minus: minus sign, en and figure dash, hyphens, small and full-width hyphen-minus."""
+MINUS_SIGNS = "\u2212\u2013\u2012\u2010\u2011\u02d7\u2796\ufe63\uff0d"
+"""Characters written for a minus: signs, en and figure dash, hyphens, small and full-width hyphen-minus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ _SPELLED |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if code 
 _SPELLED |= dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff`€£¥₹₩₽₺₫₱¢"), "")
 _SPELLED |= dict.fromkeys(map(ord, "\u00a0\u2007\u2008\u2009\u200a\u202f"), " ")
 _SPELLED |= {ord("×"): "*", ord("·"): "*", ord("⋅"): "*", ord("⁄"): "/", ord("∕"): "/", ord("٫"): ".", ord("٬"): ","}
-_SPELLED |= {ord("’"): "'", ord("‘"): "'", ord("〜"): "~"}
+_SPELLED |= {ord("’"): "'", ord("‘"): "'", ord("〜"): "~", ord("∶"): ":", ord("꞉"): ":"}
+
+_CURRENCY_MILLIONS = re.compile(r"([$€£]\d[\d.,]*)m(?![\w$]|[^$\n]*\$)")  # $1.5m, but not a formula with meters
 
 _LATEX = [
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|operatorname|boxed|fbox)\s*\{([^{}]*)\}"), r" \1 "),
@@ -77,10 +79,12 @@ _LATEX = [
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\?\b(?:US|CA|AU|C|A|HK)?\\?\$|\\?\$"), ""),
 ]
+_OVER = re.compile(r"\{?\s*(-?[\d,.]+)\s*\\over\s*([\d,.]+)\s*\}?")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d,.]+)\s*\}|(\d))\s*(?:\{\s*([\d,.]+)\s*\}|(\d))")
 _WORDS = [
     (re.compile(r"(?<=\d)\*\*(?=-?\d)"), "^"),
     (re.compile(r"\*\*|__|(?<![A-Za-z0-9])_(?=\d)"), ""),
+    (re.compile(r"(?:^|(?<=[:=(\s]))⁻\s*(?=[\d.])|(?:^|(?<=[:=(]))\s*[—―](?=[\d.])"), "-"),
     (re.compile(r"\b(?:minus|negative)\s+(?=[\d.])", re.IGNORECASE), "-"),
     (re.compile(r"(?<=\d)\s*-?\s*(?:percent|per cent|pct)\b", re.IGNORECASE), "%"),
     (re.compile(r"\b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs\.?)\s?(?=-?\d)"), ""),
@@ -110,11 +114,18 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)(?:[a-z]*)\b\.?"
-_TAINT_BEFORE = re.compile(rf"(?:[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+])\s*$")
+_FUNCTION = r"\b(?:log|ln|sin|cos|tan|exp|sqrt|(?:square|cube)\s+root\s+of|(?:less|more|fewer|greater)\s+than)\s*\(?"
+_TAINT_BEFORE = re.compile(rf"(?:{_FUNCTION}|[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+])\s*$")
+_THOUSANDS_AND_MORE = (  # words and signs that are not read, so that "5 Mrd" is not 5
+    r"\s?(?:[만억조천]|(?i:(?:mil|mill|mille|mila|mln|mio|mld|mrd|bln|trn|tn|tausend|duizend|ribu|juta|nghìn|triệu|tỷ)\b"
+    r"|milli(?:on|ard)\w+|miliard?\w*|mili[oó]n\w*|milh\w+|mill[oó]n\w*|milj(?:oen|ard)\w*|mily(?:on|ar)\w*|bilh\w+"
+    r"|(?:quadr|quint|sext|sept|oct|non|dec)illion\w*|тыс|млн|млрд|миллион|миллиард|tys\b|tysi[ąę]c|ألف|مليون|लाख|करोड़|हज़ार))"
+)
 _SIGNED_BEFORE = re.compile(r"(?:^|[^\w)\]%\s])\s*$|\b(?:is|are|be|was|equals|to|of|by)\s+$", re.IGNORECASE)
 _TAINT_AFTER = re.compile(
     rf"""
     \s?[:^]\s?[\w{{(\\]  | \.+\d | \s[xyz](?!\w)
+    | {_THOUSANDS_AND_MORE} | \s?\+\s?/?- | \spi\b | [hH]\d | [\u0300-\u036f\u2080-\u2089\u20d0-\u20ff]
     | [xyzniekKMBbπ√∞](?![A-Za-z]) | (?:bn|mn)\b | [({{\\_!]\S | \s?\\[A-Za-z]+ | ‰
     | \s?[√π∞±]  | \s?\*\s?\w
     | \s?(?:[ap]\.?m\b\.?|AM\b|PM\b|o'clock) | \s?(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:\s|$|[,.])
@@ -197,11 +208,13 @@ def _equal(first: Fraction, second: Fraction) -> bool:
 
 def _plain(text: str) -> str:
     """The text with one spelling for digits, minus, spaces, LaTeX and currency."""
+    text = _CURRENCY_MILLIONS.sub(r"\1M", text)
     text = "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
     text = text.translate(_SPELLED)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     text = _FRACTION.sub(lambda match: f" {match[1] or match[2]}/{match[3] or match[4]}", text)
+    text = _OVER.sub(r" \1/\2", text)
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
     text = text.strip()

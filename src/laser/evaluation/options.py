@@ -15,7 +15,7 @@ _LEAD = re.compile(
     r"(?:option|choice|answer|letter)?s?\s*(?:is|are)?\s*:?\s*",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:!]?")
+_ALONE = re.compile(r"[({\[]?([A-Za-z])[)}\]]?[.:!]?")
 _BEFORE = re.compile(r"[(\[]?([A-Za-z])(?:[)\]]\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"\(?[A-Z]\)?\.?(?:\s*(?:,\s*and\b|,|;|/|&|\band\b)?\s*\(?[A-Z]\)?\.?)+")
 _STARTING = re.compile(
@@ -24,7 +24,8 @@ _STARTING = re.compile(
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}|\\[()\[\]]|\*\*|__")
 _QUOTES = re.compile("[“”‘’$]")
 _WRAPPING = "*_`\"'“”‘’$ "
-_MINUS = str.maketrans(dict.fromkeys(MINUS_SIGNS, "-"))
+_PLAIN = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {ord("。"): "."}  # full-width forms
+_PLAIN |= dict.fromkeys(map(ord, MINUS_SIGNS), "-")
 
 
 def read_option(answer: str, options: Mapping[str, str]) -> str | None:
@@ -38,7 +39,7 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
         answer: What follows "Final answer:" or the like.
         options: Text of each letter; empty: any letter counts.
     """
-    text = _unmarked(answer).strip().strip(_WRAPPING)
+    text = _unmarked(answer.translate(_PLAIN)).strip().strip(_WRAPPING)
     forms = [text]
     while (bare := _LEAD.sub("", forms[-1], count=1).strip(_WRAPPING)) != forms[-1]:
         forms.append(bare)
@@ -112,7 +113,7 @@ def _alike(first: str, second: str) -> bool:
 
 
 def _as_written(text: str) -> str:
-    return unicodedata.normalize("NFC", text).translate(_MINUS).strip().casefold()
+    return unicodedata.normalize("NFC", text).translate(_PLAIN).strip().casefold()
 
 
 def _same(first: str, second: str) -> bool:

@@ -1,8 +1,9 @@
 r"""Where in a response its answer is.
 
 The format "final_answer" is the paper's (arXiv 2410.01735, appendix E): what follows the last "Final answer:". The
-format "auto" also knows how other data sets and models end: `\boxed{X}`, "#### X", "Answer: X", "The answer is X.", and
-otherwise the last line. "whole" is the whole response. What a model thinks before its answer is never the answer.
+format "auto" also knows how other data sets and models end: `\boxed{X}`, "#### X", "Answer: X", "The answer is X.",
+`<answer>X</answer>`, JSON, the word for it in other languages, and otherwise the last line. "whole" is the whole
+response. What a model thinks before its answer is never the answer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,16 @@ _ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 
+_TAGGED = re.compile(r"<answer>\s*(\S.*?)\s*(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_KEYED = re.compile(r"""["'](?:final[_ ]?)?answer["']\s*:\s*["']?((?:[^"'\\}\n]|\\.)+)""", re.IGNORECASE)
+_TRANSLATED = re.compile(
+    r"(?:\b(?:réponse|respuesta|resposta|risposta|antwort|antwoord|odpowiedź|ответ|đáp án|jawaban)"
+    r"|答案|答え|正解|정답|الإجابة|الجواب)(?:[ *_]+\w+)?[ *_]*"
+    r"(?:[:=：]|\b(?:est|es|é|è|ist|lautet|is|to)\b[ :]*|(?:应该?|應該?)?[是為为選选は][：: ]*)[ *_]*(.*)",
+    re.IGNORECASE,
+)
+
+_LETTER = re.compile(r"[\s*_(\[]*[A-J][\s*_)\].:]*")
 _WRAPPING = " \t*_`\"'$“”‘’"
 _SENTENCE = re.compile(r"(?<=\w{3})[.!?]\s+(?=[A-Z\u00C0-\u00DE])")
 
@@ -42,12 +53,13 @@ class Place:
 
     Attributes:
         text: The part.
-        origin: "line" is what follows the paper's "Final answer:"; "mark" what follows another mark; "last_line" the
-            end of a response without any; "whole" the whole response.
+        origin: "line" is what follows the paper's "Final answer:"; "mark" what follows another mark; "letter" a first
+            line that is a letter, before an explanation without a mark; "last_line" the end of a response without any
+            mark; "whole" the whole response.
     """
 
     text: str
-    origin: Literal["line", "mark", "last_line", "whole"]
+    origin: Literal["line", "mark", "letter", "last_line", "whole"]
 
 
 def spoken(text: str) -> str:
@@ -107,11 +119,13 @@ def first_sentence(text: str) -> str:
 def _marked_places(text: str) -> Iterator[Place]:
     marked = [(match.start(1), _line(match, text)) for match in _matches(text, _MARKED, _ANSWER_HEADING, _FINAL_IS)]
     marked += [(match.start(1), match[1]) for match in _matches(text, _HASHES)]
+    marked += [(match.start(1), match[1].splitlines()[-1]) for match in _matches(text, _TAGGED)]
+    marked += [(match.start(1), match[1].replace("\\\\", "\\")) for match in _matches(text, _KEYED)]
     boxed = last_boxed(text)
     if boxed is not None:
         marked.append((text.rfind(f"{{{boxed}}}"), boxed))
     certain = max((one for one in marked if one[1] is not None), default=(-1, None))
-    for match in sorted(_matches(text, _ANSWER_IS), key=lambda match: -match.start()):
+    for match in sorted(_matches(text, _ANSWER_IS, _TRANSLATED), key=lambda match: -match.start()):
         line = _line(match, text)
         if match.start(1) > certain[0] and line is not None:
             yield Place(line, "mark")
@@ -119,6 +133,8 @@ def _marked_places(text: str) -> Iterator[Place]:
         yield Place(certain[1], "mark")
         return
     lines = [line for line in text.splitlines() if line.strip() and not _CLOSING.fullmatch(line)]
+    if len(lines) > 1 and _LETTER.fullmatch(lines[0]):
+        yield Place(lines[0], "letter")
     if lines:
         yield Place(lines[-1], "last_line")
 

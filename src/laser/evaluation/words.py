@@ -12,6 +12,7 @@ _ARTICLES = {"a", "an", "the"}
 _DASHES = str.maketrans({**dict.fromkeys(MINUS_SIGNS + "\u2014", "-"), "\u2019": "'", "\u2018": "'"})
 _FORMATTING = re.compile(r"\*\*|__|\\(?:text|textbf|mathrm|mathbf|mbox)\s*(?=\{)|\\[()\[\]]")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_ALONE = frozenset("&/%@*")  # signs that say something between blanks
 _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, kana, Han
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -34,6 +35,8 @@ def said_words(text: str) -> list[str]:
 
 def _trimmed(word: str) -> str:
     """A word without the meaningless punctuation around it."""
+    if word in _ALONE:
+        return word
     begin, end = 0, len(word)
     while begin < end and _is_outer(word[begin]) and not _begins(word[begin:end]):
         begin += 1

@@ -189,6 +189,8 @@ def load_model_config(
     if adapter is not None:
         source, revision = base_of(adapter)
         options = dict(head_of(adapter))
+        if adapter_of(source) is not None:
+            return load_model_config(source, revision=revision, trust_remote_code=trust_remote_code)
     config = _load(
         AutoConfig.from_pretrained,
         source,
@@ -295,6 +297,18 @@ def _load_model(
 
     def load_here() -> PreTrainedModel:
         base, base_revision = (source, revision) if adapter is None else base_of(adapter)
+        if adapter is not None and adapter_of(base) is not None:  # trained on top of another adapter
+            on_cpu = torch.device("cpu")
+            model = _load_model(kind, base, wanted, on_cpu, dtype, base_revision, trust_remote_code, renaming)
+        else:
+            model = load_whole(base, base_revision)
+        if adapter is not None:
+            model = merge_adapter(model, adapter)
+            model.name_or_path = str(adapter.absolute())  # what an adapter trained on it names as its base
+        whole: PreTrainedModel = model.requires_grad_(False).eval()
+        return whole
+
+    def load_whole(base: str, base_revision: str | None) -> PreTrainedModel:
         options: dict[str, Any] = {
             "revision": base_revision,
             "trust_remote_code": trust_remote_code,
@@ -311,10 +325,8 @@ def _load_model(
                 f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; "
                 "choose another model"
             )
-        if adapter is not None:
-            model = merge_adapter(model, adapter)
-        whole: PreTrainedModel = model.requires_grad_(False).eval()
-        return whole
+        loaded: PreTrainedModel = model
+        return loaded
 
     if ranks is not None and ranks.size > 1:
         return load_spread(load_here, device, ranks)

@@ -253,7 +253,7 @@ class Policy:
 
     def save_adapter(self, path: Path) -> None:
         """Write the trained adapter as a standard PEFT folder, tokenizer included."""
-        self._peft.save_pretrained(path, selected_adapters=["default"])
+        self._peft.save_pretrained(path, selected_adapters=["default"], save_embedding_layers=False)
         self.tokenizer.save_pretrained(path)
 
     def load_adapter(self, path: Path) -> None:

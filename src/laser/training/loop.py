@@ -7,7 +7,7 @@ here also resumes: it starts at a cursor, and everything it needs is in the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,16 +55,7 @@ def train(
         StoppedError: `stop` returned True.
     """
     training, state = config.training, _stateful(parts)
-    cursor = load_checkpoint(run.checkpoints, state, progress.note) or Cursor()
-    run.truncate("steps", cursor.num_records, cursor.record_digests.get("steps"))
-    run.truncate("evaluations", cursor.num_evaluations, cursor.record_digests.get("evaluations"))
-
-    def save(cursor: Cursor) -> None:
-        progress.phase("checkpoint", iteration=cursor.iteration, step=cursor.step)
-        if run.writes:
-            cursor = replace(cursor, record_digests={name: run.digest(name) for name in ("steps", "evaluations")})
-            save_checkpoint(run.checkpoints, cursor, state, keep=config.checkpoint.keep)
-
+    cursor = restore(run, state, progress)
     progress.started(
         iterations=training.iterations,
         batches_per_iteration=len(draw_batches(config, prompts, cursor.iteration)),
@@ -72,8 +63,8 @@ def train(
         step=cursor.step,
     )
     if evaluate is not None and cursor.num_evaluations == 0:
-        cursor = _check_dev(evaluate, config, cursor, run, progress)
-        save(cursor)
+        cursor = measure_dev(evaluate, config, cursor, run, progress)
+        save(run, state, cursor, config, progress)
     if parts.ranks.broadcast(stop()):
         raise StoppedError(f"stopped before the next batch; resume {run.path}")
     while not cursor.finished and cursor.iteration < training.iterations:  # for iteration m = 1..M
@@ -92,16 +83,46 @@ def train(
             cursor = cursor.after_batch()
             stopping = parts.ranks.broadcast(stop())
             if stopping or (cursor.step % config.checkpoint.every == 0 and cursor.step < len(drawn)):
-                save(cursor)
+                save(run, state, cursor, config, progress)
             if stopping:
                 raise StoppedError(f"stopped after {cursor.num_records} batches, all saved; resume {run.path}")
         cursor = cursor.after_iteration()
         last = cursor.iteration == training.iterations
         if evaluate is not None and (last or cursor.iteration % config.evaluation.every == 0):
-            cursor = _check_dev(evaluate, config, cursor, run, progress)
+            cursor = measure_dev(evaluate, config, cursor, run, progress)
         cursor = replace(cursor, finished=last or cursor.num_stalled >= training.convergence_patience)
-        save(cursor)
+        save(run, state, cursor, config, progress)
     return cursor
+
+
+def restore(run: RunDirectory, state: Mapping[str, Stateful], progress: Progress, batches: str = "steps") -> Cursor:
+    """Restore the newest checkpoint of a run and drop the records after it; returns where the run stands.
+
+    Args:
+        run: The run directory.
+        state: What the checkpoint holds.
+        progress: Receives notes on damaged checkpoints.
+        batches: Name of the file with a record a batch.
+    """
+    cursor = load_checkpoint(run.checkpoints, state, progress.note) or Cursor()
+    run.truncate(batches, cursor.num_records, cursor.record_digests.get(batches))
+    run.truncate("evaluations", cursor.num_evaluations, cursor.record_digests.get("evaluations"))
+    return cursor
+
+
+def save(
+    run: RunDirectory,
+    state: Mapping[str, Stateful],
+    cursor: Cursor,
+    config: RunConfig,
+    progress: Progress,
+    batches: str = "steps",
+) -> None:
+    """Write a checkpoint with the digests of the records that belong to it; `batches` as for `restore`."""
+    progress.phase("checkpoint", iteration=cursor.iteration, step=cursor.step)
+    if run.writes:
+        cursor = replace(cursor, record_digests={name: run.digest(name) for name in (batches, "evaluations")})
+        save_checkpoint(run.checkpoints, cursor, state, keep=config.checkpoint.keep)
 
 
 def draw_batches(config: RunConfig, prompts: Sequence[Prompt], iteration: int) -> list[list[int]]:
@@ -164,7 +185,7 @@ def _report_reward_models(record: dict[str, Any], parts: Parts, progress: Progre
         progress.note(warning)
 
 
-def _check_dev(evaluate: Evaluate, config: RunConfig, cursor: Cursor, run: RunDirectory, progress: Progress) -> Cursor:
+def measure_dev(evaluate: Evaluate, config: RunConfig, cursor: Cursor, run: RunDirectory, progress: Progress) -> Cursor:
     """Measure the dev metric, and count the checks in a row in which it moved less than the threshold."""
     progress.phase("evaluate", iteration=cursor.iteration, step=cursor.step)
     accuracy = evaluate()

@@ -214,12 +214,12 @@ def build_evaluation(config: schema.RunConfig, generator: Generator, dev: Sequen
     def answer(prompts: Sequence[Prompt]) -> list[str]:
         replies = generator.generate(
             prompts,
-            num_responses=1,
+            num_responses=config.evaluation.dev_samples,
             temperature=config.evaluation.temperature,
             top_p=1.0,
             max_new_tokens=longest,
             seeds=[stream_seed(config.seed, "evaluation", row) for row in range(len(prompts))],
         )
-        return [reply[0].text for reply in replies]
+        return [reply.text for row in replies for reply in row]
 
-    return partial(accuracy, answer, dev, config.evaluation.answer)
+    return partial(accuracy, answer, dev, config.evaluation.answer, samples=config.evaluation.dev_samples)

@@ -80,17 +80,25 @@ def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:
         LaserError: The model or the weights cannot be loaded, or do not fit each other.
     """
     policy = build_policy(config)
-    if run is None:
-        return policy
+    if run is not None:
+        load_trained(policy, run)
+    return policy
+
+
+def load_trained(policy: Policy, run: Path) -> None:
+    """Give a policy the weights of a run.
+
+    Raises:
+        LaserError: The weights cannot be loaded, or do not fit the policy.
+    """
     folder = find_weights(run)
     if folder.name == "adapter":
         policy.load_adapter(folder)
-        return policy
+        return
     try:
         policy.load_state_dict(load_state(folder / "policy"))
     except (ValueError, KeyError) as error:
         raise ModelError(f"the weights in {folder} do not fit policy.model and policy.lora: {error}") from error
-    return policy
 
 
 def build_streaming_generator(
