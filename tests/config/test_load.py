@@ -141,6 +141,7 @@ def test_first_difference_names_the_field(minimal):
         ("rewards.models.third.name=x", ["no entry 'third'", "first, second"]),
         ("rewards.models.first=x", ["ends at a list"]),
         ("seed.x=1", ["seed"]),
+        ("evaluation.dev_samples=2", ["greedy decoding gives the same answer", "evaluation.temperature"]),
     ],
 )
 def test_errors_name_culprit_and_cure(minimal, override, words):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laser.core.errors import DataError
+from laser.core.statistics import wilson_interval
 from laser.data.embedded import generate
 from laser.evaluation.accuracy import accuracy
 from laser.evaluation.answers import Reader, answers_match
@@ -94,6 +95,18 @@ def test_accuracy_counts_by_category_and_the_unparseable_as_wrong():
     assert found.by_category == {"x": 0.5, "y": 1.0}
     assert (found.num_prompts, found.unreadable.num) == (3, 1)
     assert found.as_record()["accuracy"] == found.overall
+
+
+def test_several_answers_to_a_prompt_count_as_their_mean():
+    texts = ["Final answer: 1", "Final answer: 2", "no idea", "no idea", "Final answer: yes", "Final answer: yes"]
+    found = accuracy(lambda prompts: texts, PROMPTS, "final_answer", samples=2)
+    assert found.overall == pytest.approx(0.5)
+    assert found.by_category == {"x": 0.25, "y": 1.0}
+    assert found.correct == {"0": 0.5, "1": 0.0, "2": 1.0}
+    assert (found.num_prompts, found.num_answers, found.unreadable.num, found.unreadable.num_responses) == (3, 6, 2, 6)
+    assert found.interval == pytest.approx(wilson_interval(1.5, 3))
+    with pytest.raises(ValueError, match="argument 2 is"):
+        accuracy(lambda prompts: texts[:5], PROMPTS, "final_answer", samples=2)
 
 
 def test_prompts_without_gold_answers_are_refused():

@@ -15,7 +15,7 @@ import pytest
 import laser
 from laser.cli import main as cli
 from laser.cli.chat import readable
-from laser.commands.chat import Chat
+from laser.commands.chat import Chat, before_and_after
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RunDirectoryError
 from laser.core.types import Prompt
@@ -266,3 +266,21 @@ def test_on_a_terminal_commands_mistakes_and_ctrl_c(run):
     assert process.wait(timeout=30) == 0
     assert "Traceback" not in seen
     os.close(ours)
+
+
+@pytest.mark.slow
+def test_answers_before_and_after_are_those_of_the_dev_checks(run, monkeypatch, capsys):
+    """The base's and the trained policy's, as `laser eval --base` samples them, the first prompt of each category."""
+    shown = before_and_after(run, 3)
+    responses = laser.evaluate(run, base=True).answers.responses
+    first = {one.prompt.id: (one.text, other.text) for one, other in zip(*responses.values(), strict=True)}
+    assert [first[one.prompt.id] for one in shown] == [(one.before, one.after) for one in shown]
+    assert any(one.before != one.after for one in shown)
+    assert len({one.prompt.category for one in shown}) == 3
+    code, out, _ = laser_main(monkeypatch, capsys, "chat", run, "--before-after", 1)
+    assert code == 0
+    assert f"{shown[0].prompt.category}: {shown[0].prompt.text}   (gold answer: {shown[0].prompt.answer})" in out
+    assert [line.split()[:2] for line in out.splitlines()[-2:]] == [["before", "wrong"], ["after", "wrong"]]
+    code, _, err = laser_main(monkeypatch, capsys, "chat", run, "--before-after", 1, "--best-of", 2)
+    assert code == 2
+    assert "drop the other options" in err

@@ -275,7 +275,7 @@ def _evaluation_line(record: Mapping[str, Any]) -> str:
 
 def _first_unreadable(record: Mapping[str, Any]) -> list[str]:
     """Lines on unreadable answers of the check before training, when settings can still be corrected."""
-    return unreadable_lines(record, record["num_answers"]) if record["batches"] == 0 else []
+    return unreadable_lines(record, record.get("num_answers", record["num_prompts"])) if record["batches"] == 0 else []
 
 
 def _clock(seconds: float) -> str:
