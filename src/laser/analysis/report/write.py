@@ -102,6 +102,10 @@ def _check_replaceable(out: Path) -> None:
 def _page(path: Path, bench: Mapping[str, Any] | None) -> tuple[Page, tuple[Damage, ...]]:
     if is_run(path):
         run = read_run(path)
+        if (path / "losses.jsonl").is_file():
+            raise RunDirectoryError(
+                f"{path} is of laser sft, which has no report; read its losses.jsonl and summary.json"
+            )
         if not run.steps:
             damaged = f" ({len(run.damage)} damaged lines)" if run.damage else ""
             raise RunDirectoryError(f"{path} has not finished a batch yet{damaged}; there is nothing to report")
