@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from laser.commands.evaluate import evaluate
     from laser.commands.judge import win_rates
     from laser.commands.label import label
+    from laser.commands.probe import probe
     from laser.commands.rewardbench import rewardbench
     from laser.commands.sft import resume_sft, sft
     from laser.commands.train import RunResult, resume, train
@@ -38,6 +39,7 @@ _HOMES = {
     "load_config": "laser.config",
     "load_judge": "laser.config.judge",
     "parse_config": "laser.config",
+    "probe": "laser.commands.probe",
     "resume": "laser.commands.train",
     "resume_sft": "laser.commands.sft",
     "sft": "laser.commands.sft",
@@ -59,6 +61,7 @@ __all__ = [  # spelled out for type checkers; a test holds it equal to the names
     "load_config",
     "load_judge",
     "parse_config",
+    "probe",
     "resume",
     "resume_sft",
     "rewardbench",

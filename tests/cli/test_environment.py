@@ -36,6 +36,7 @@ def test_no_command_sets_up_only_a_part_of_it():
         "compare",
         "eval",
         "label",
+        "probe",
         "rewardbench",
         "task_tables",
         "train",

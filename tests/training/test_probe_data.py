@@ -36,7 +36,8 @@ def write_pairs(folder, *categories):
 
 def set_aside(prompts, **signal):
     """The rest, and by category how many prompts with and without gold answers and how many pairs the probe has."""
-    splits, data = split_off_probe(Splits(prompts, [], []), make_config(**signal))
+    config = make_config(**signal)
+    splits, data = split_off_probe(Splits(prompts, [], []), config.signal, config.data)
     counts = {
         name: (
             sum(one.answer is not None for one in data.prompts.get(name, [])),

@@ -21,6 +21,7 @@ from laser.cli import (
     init,
     lab,
     label,
+    probe,
     report,
     rewardbench,
     serve,
@@ -72,6 +73,7 @@ app.command()(report.report)
 app.command()(watch.watch)
 app.command()(init.init)
 app.command("train-classifier")(train_classifier.train_classifier)
+app.command()(probe.probe)
 app.command()(label.label)
 app.command("best-of-n")(best_of_n.best_of_n)
 app.command()(compare.compare)

@@ -25,6 +25,7 @@ class Finding:
         num_agreeing: Pairs that it orders as the labels do, a tie counting half.
         num_pairs: Pairs that it scored.
         labels: Where the labels of the pairs come from.
+        num_tied: Pairs whose responses it scored alike.
     """
 
     category: str
@@ -32,6 +33,12 @@ class Finding:
     num_agreeing: float
     num_pairs: int
     labels: tuple[Labels, ...]
+    num_tied: int = 0
+
+    @property
+    def means(self) -> str:
+        """What its accuracy is measured by."""
+        return " and ".join(_MEANS[source] for source in self.labels)
 
     def as_record(self) -> dict[str, Any]:
         """Accuracy in [0, 1] with its 95% Wilson interval, which takes pairs as independent; null without pairs."""
@@ -55,9 +62,13 @@ class Findings:
 
     Attributes:
         found: By category, then reward model.
+        num_prompts: Prompts that the policy answered.
+        num_unusable: Those of them whose responses make no pair, because all are equal or all are right.
     """
 
     found: tuple[Finding, ...]
+    num_prompts: int = 0
+    num_unusable: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """The `probe` of summary.json: where the labels come from, and accuracies by category and reward model."""
@@ -68,9 +79,35 @@ class Findings:
         labels = dict.fromkeys(source for one in self.found for source in one.labels)
         return {"labels": " and ".join(labels), "sources": sources, "accuracy": accuracy}
 
+    def by_category(self) -> dict[str, list[Finding]]:
+        """The findings of each category."""
+        found: dict[str, list[Finding]] = {}
+        for one in self.found:
+            found.setdefault(one.category, []).append(one)
+        return found
+
     def lines(self) -> Iterator[str]:
-        """One line a category."""
-        for category in dict.fromkeys(one.category for one in self.found):
-            of_category = [one for one in self.found if one.category == category]
-            means = " and ".join(_MEANS[source] for source in of_category[0].labels)
-            yield f"probe [{category}] {means}: {'; '.join(map(str, of_category))}"
+        """One line a category, then the problems."""
+        for category, found in self.by_category().items():
+            yield f"probe [{category}] {found[0].means}: {'; '.join(map(str, found))}"
+        yield from self.problems()
+
+    def problems(self) -> Iterator[str]:
+        """A sentence with the cure on each thing that kept the probe from measuring."""
+        if self.num_prompts and self.num_prompts == self.num_unusable:
+            yield (
+                f"probe: the responses to each of the {self.num_prompts} prompts are all equal or all right, so there "
+                "is no pair to compare; raise generation.temperature or signal.num_responses"
+            )
+        names = dict.fromkeys(one.reward_model for one in self.found)
+        pairs = {name: sum(one.num_pairs for one in self.found if one.reward_model == name) for name in names}
+        tied = {name: sum(one.num_tied for one in self.found if one.reward_model == name) for name in names}
+        constant = [name for name in names if 0 < pairs[name] == tied[name]]
+        if constant and len(constant) == len(names):
+            yield (
+                "probe: no reward model distinguishes the responses of any pair, so there is nothing to learn from; "
+                "fix the reward models, or add one whose scores differ between responses"
+            )
+            return
+        for name in constant:
+            yield f"probe: {name} scored the responses of every pair alike; fix or remove it"

@@ -14,6 +14,7 @@ model only to try it.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,12 +84,15 @@ class Probe:
         section: How it is done.
         sampling: How the policy samples.
         pool: The reward models.
-        generator: Samples the answers.
+        generator: Samples the answers; None where there is no prompt to answer.
         data: Probe prompts and labeled pairs.
         is_right: Whether a response answers a prompt correctly.
         gold_format: A right response made from a gold answer, for prompts that the policy always gets wrong.
         report: Receives the findings of each first test of all reward models.
         seed: The run's seed.
+
+    Attributes:
+        seconds_K: How long each reward model has scored for the probe, in this process.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Probe:
         section: ProbeSignal,
         sampling: GenerationConfig,
         pool: RewardPool,
-        generator: Generator,
+        generator: Generator | None,
         data: ProbeData,
         is_right: IsRight,
         *,
@@ -106,6 +110,7 @@ class Probe:
     ) -> None:
         self._section, self._sampling, self._gold_format, self._seed = section, sampling, gold_format, seed
         self._pool, self._generator, self._is_right, self._report = pool, generator, is_right, report
+        self.seconds_K: FloatArray = np.zeros(len(pool.names))
         self._prompts = data.prompts
         self._given = {category: [_given(pair) for pair in pairs] for category, pairs in data.pairs.items()}
         self._iteration = -1  # of the answers; -1: none yet
@@ -123,7 +128,7 @@ class Probe:
             teach = self._section.warm_start and any(self._items.values())
             self._untaught = list(range(len(self._pool.names))) if teach else []
         self._teach(selector, contexts)
-        if fresh and self._scores:
+        if fresh and (self._scores or not any(self._items.values())):
             self._report(self.findings())
 
     def test_all(self) -> Findings:
@@ -142,8 +147,11 @@ class Probe:
                 if items and self._has_scored(arm, category):
                     gaps = np.concatenate(self._gaps(arm, category))
                     sources = tuple(dict.fromkeys(item.labels for item in items))
-                    found.append(Finding(category, name, num_agreeing(gaps), len(gaps), sources))
-        return Findings(tuple(found))
+                    num_tied = int((gaps == 0).sum())
+                    found.append(Finding(category, name, num_agreeing(gaps), len(gaps), sources, num_tied))
+        num_prompts = sum(map(len, self._prompts.values()))
+        num_answered = sum(item.labels != "pairs" for items in self._items.values() for item in items)
+        return Findings(tuple(found), num_prompts, num_prompts - num_answered)
 
     def measure(self, batch: Batch, responses: Responses, charges: Sequence[Charge]) -> FloatArray:
         """Pair accuracy of each charge's reward model, a mean over the categories of the charge's prompts."""
@@ -244,14 +252,17 @@ class Probe:
 
     def _ask(self, arm: int, items: Sequence[_Item]) -> list[FloatArray]:
         """Scores of the items' responses; none if the reward model is in quarantine or gave no score at all."""
+        begin = time.perf_counter()
         try:
             scores = self._pool.score(arm, [item.prompt for item in items], [item.responses for item in items])
         except QuarantinedError:
             return []
+        finally:
+            self.seconds_K[arm] += time.perf_counter() - begin
         return scores if any(np.isfinite(row).any() for row in scores) else []
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
-        if not prompts:
+        if not prompts or self._generator is None:
             return []
         replies = self._generator.generate(
             prompts,

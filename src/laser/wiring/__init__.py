@@ -97,7 +97,7 @@ def build(
     splits = build_splits(config)
     check_dev(splits.dev)
     check_answers(config.signal, splits)
-    splits, probe = split_off_probe(splits, config)
+    splits, probe = split_off_probe(splits, config.signal, config.data)
     ranks = ranks or Alone()
     pool = build_pool(config, ranks)
     policy = build_policy(config, ranks)

@@ -19,18 +19,22 @@ _UNNAMED = "default"  # category of a row without one
 _USUAL = selection.ProbeSignal.model_fields["prompts_per_category"].default
 
 
-def split_off_probe(splits: Splits, config: schema.RunConfig) -> tuple[Splits, ProbeData]:
+def split_off_probe(splits: Splits, section: selection.SignalConfig, data: schema.Data) -> tuple[Splits, ProbeData]:
     """Read labeled pairs and set training prompts aside for a probe; nothing for other signals.
+
+    Args:
+        splits: The prompts.
+        section: The signal.
+        data: Names the category of a pair.
 
     Raises:
         DataError: There are too few prompts, they lack gold answers, or the pairs do not fit them.
         ConfigError: The policy gives one response to each prompt, and these have to be compared.
     """
-    section = config.signal
     if not isinstance(section, selection.ProbeSignal):
         return splits, ProbeData()
     sizes = Counter(categories_of(splits.train))
-    pairs = load_pairs(section.pairs, config.data, sizes) if section.pairs is not None else {}
+    pairs = load_pairs(section.pairs, data, sizes) if section.pairs is not None else {}
     if section.labels == "pairs":
         if missing := [category for category in sizes if category not in pairs]:
             raise DataError(

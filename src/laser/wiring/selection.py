@@ -140,8 +140,7 @@ def build_signal(
     Raises:
         DataError: It needs gold answers that the dev prompts do not have.
     """
-    probed = [prompt for prompts in probe.prompts.values() for prompt in prompts if prompt.answer is not None]
-    is_right = answer_check(config.evaluation.answer, probed or dev or None)
+    is_right = answer_check(config.evaluation.answer, dev or None)
     match config.signal:
         case selection.NoSignal():
             return NoSignal()
@@ -157,14 +156,27 @@ def build_signal(
                 raise DataError("signal.type = 'dev_gain' needs dev prompts with gold answers; raise split.dev")
             return DevGain(lambda: evaluate().overall, every=every, span=span)
         case selection.ProbeSignal() as section:
-            return Probe(
-                section,
-                config.generation,
-                pool,
-                generator,
-                probe,
-                is_right,
-                gold_format="{answer}" if config.evaluation.answer == "whole" else "Final answer: {answer}",
-                report=on_probe,
-                seed=config.seed,
-            )
+            return build_probe(config, section, pool, generator, probe, on_probe)
+
+
+def build_probe(
+    config: RunConfig,
+    section: selection.ProbeSignal,
+    pool: RewardPool,
+    generator: Generator | None,
+    data: ProbeData,
+    on_probe: Callable[[Findings], None] = lambda findings: None,
+) -> Probe:
+    """Make a probe of the pool; `generator` may be None where `data` has no prompt to answer."""
+    gold = [prompt for prompts in data.prompts.values() for prompt in prompts if prompt.answer is not None]
+    return Probe(
+        section,
+        config.generation,
+        pool,
+        generator,
+        data,
+        answer_check(config.evaluation.answer, gold),
+        gold_format="{answer}" if config.evaluation.answer == "whole" else "Final answer: {answer}",
+        report=on_probe,
+        seed=config.seed,
+    )
