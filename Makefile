@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(VENV)/.demo  ## Train a real language model with four reward models (about 6 minutes on 2 cores).
+demo: $(VENV)/.demo  ## Train a real language model with five reward models, none right everywhere (minutes on 2 cores).
 	$(BIN)/laser train
 
 test: $(VENV)/.dev  ## Run the whole test suite, a process for every core.

@@ -1,7 +1,8 @@
 """A generated task set: four categories of short questions, each with a computed gold answer.
 
-Every prompt is a short conversation: solved examples of its kind, then the question, so that a small instruct
-model sees the format of an answer. SmolLM2-135M-Instruct answers between 30% and 70% of the questions correctly.
+Every prompt is a short conversation: a solved example of its kind, then the question, so that a small instruct model
+sees the format of an answer. Of the answers that SmolLM2-135M-Instruct samples at temperature 0.8, 28% to 43% of a
+category are right.
 """
 
 from __future__ import annotations
