@@ -96,6 +96,7 @@ class StepRecord(TypedDict):
     scored: dict[str, Count]
     tokens: dict[str, Count]
     seconds: dict[str, Seconds]
+    cost: NotRequired[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     score_margin: NotRequired[Finite | None]
     unfinished_responses: NotRequired[Count]
     example: NotRequired[ExampleRecord | None]

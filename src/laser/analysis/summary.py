@@ -31,6 +31,7 @@ class RunSummary:
             divided by its weights (Fig. 6 and 7).
         bandit_rewards: Mean bandit reward of each reward model that was charged with one (Fig. 9).
         scored: Responses each reward model was scored.
+        cost: What that cost, in the unit of `rewards.models.*.cost`, or in seconds where no costs are given.
         dropped: Pairs and responses left out, by reason.
         num_pairs: Pairs trained on.
         tokens: Tokens sampled and trained on.
@@ -49,6 +50,7 @@ class RunSummary:
     utilization: dict[str, dict[str, float]]
     bandit_rewards: dict[str, float]
     scored: dict[str, int]
+    cost: dict[str, float]
     dropped: dict[str, int]
     num_pairs: int
     tokens: dict[str, int]
@@ -88,6 +90,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         utilization=_utilization(steps, names),
         bandit_rewards=_mean_rewards(steps),
         scored=_totals(step["scored"] for step in steps),
+        cost=_totals(step.get("cost", {}) for step in steps),
         dropped=_totals(step["dropped"] for step in steps),
         num_pairs=sum(step["pairs"] for step in steps),
         tokens=_totals(step["tokens"] for step in steps),

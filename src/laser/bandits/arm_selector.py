@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -95,6 +96,7 @@ class ArmSelector(ABC):
         self._memos: dict[int, Any] = {}
         self._pulls_K = np.zeros(num_arms, dtype=np.int64)
         self._one_hot_KK = np.eye(num_arms)
+        self._penalties_of: Callable[[], FloatArray] = partial(np.zeros, num_arms)
         # A second BLAS thread costs time at these sizes and changes the last bits; below the threshold BLAS does not
         # start one. The controller is made once: making it takes 0.7 ms, its `limit` 0.01 ms. BLAS only, so that torch
         # keeps its OpenMP threads.
@@ -122,6 +124,23 @@ class ArmSelector(ABC):
     def num_arms(self) -> int:
         """K."""
         return self._num_arms
+
+    @final
+    def penalize(self, penalties_of: Callable[[], FloatArray]) -> None:
+        """Subtract a penalty from each arm's value in every choice from now on, such as its price.
+
+        A price is known, so it is subtracted where arms are compared and not from the bandit rewards: estimates and
+        their confidence stay those of the quality, and a price that changes has effect at once.
+
+        Args:
+            penalties_of: Returns the current penalties, in units of a bandit reward, shape (K,).
+        """
+        self._penalties_of = penalties_of
+
+    @property
+    def penalties_K(self) -> FloatArray:
+        """The current penalties, shape (K,); zeros without `penalize`."""
+        return self._penalties_of()
 
     @property
     def pulls_K(self) -> IntArray:

@@ -47,8 +47,11 @@ class Exp3(ArmSelector):
         return Judgement(np.tile(self._log_weights_K, rows), np.tile(probabilities_K, rows))
 
     def learn(self, seen: Observations) -> None:
-        """Eq. 4, row by row."""
-        for arm, reward, probability in zip(seen.arms_M, seen.rewards_M, seen.probabilities_M, strict=True):
+        """Eq. 4, row by row; penalties, as there is no value to subtract them from, change the reward within [0, 1]."""
+        penalties_K = self.penalties_K
+        most = penalties_K.max()
+        rewards_M = (seen.rewards_M - penalties_K[seen.arms_M] + most) / (1.0 + most)
+        for arm, reward, probability in zip(seen.arms_M, rewards_M, seen.probabilities_M, strict=True):
             self._log_weights_K[arm] += self._eta * reward / probability  # Eq. 4
         self._log_weights_K -= self._log_weights_K.max()
 
@@ -89,7 +92,7 @@ class UCB1(ArmSelector):
         counts_K = np.maximum(self._means.counts_K, 1)
         values_K = self._means.means_K + self._alpha * np.sqrt(2 * np.log(max(counts_K.sum(), 2)) / counts_K)
         values_MK = np.tile(values_K, (len(contexts_MD), 1))
-        return Judgement(values_MK, best_arms(values_MK, available_K))
+        return Judgement(values_MK, best_arms(values_MK - self.penalties_K, available_K))
 
     def learn(self, seen: Observations) -> None:
         """Update the means."""
@@ -129,7 +132,7 @@ class EpsilonGreedy(ArmSelector):
         """The greedy arm with probability 1 - epsilon, any available one with the rest."""
         values_MK = np.tile(self._means.means_K, (len(contexts_MD), 1))
         uniform_K = available_K / available_K.sum()
-        greedy_MK = best_arms(values_MK, available_K)
+        greedy_MK = best_arms(values_MK - self.penalties_K, available_K)
         return Judgement(values_MK, (1 - self._epsilon) * greedy_MK + self._epsilon * uniform_K)
 
     def learn(self, seen: Observations) -> None:

@@ -181,7 +181,7 @@ class ForgettingLinUCB(ArmSelector):
         means_GMK, widths_GMK = self._estimates(contexts_MD)
         values_GMK = means_GMK + self.alpha * widths_GMK
         values_MK = np.einsum("g,gmk->mk", weights_G, values_GMK)
-        return Judgement(values_MK, best_arms(values_MK, available_K), means_GMK)
+        return Judgement(values_MK, best_arms(values_MK - self.penalties_K, available_K), means_GMK)
 
     def learn(self, seen: Observations) -> None:
         """Weigh the gammas by their predictions, remember the rows and drop what no longer counts."""

@@ -59,4 +59,4 @@ class LinUCB(LinearSelector):
         """Eq. 1; O(K n D) per row for n observations of an arm."""
         estimates = self._ridges.estimate(contexts_MD)
         values_MK = estimates.means_MK + self.alpha * np.sqrt(estimates.variances_MK)  # Eq. 1
-        return Judgement(values_MK, best_arms(values_MK, available_K), estimates)
+        return Judgement(values_MK, best_arms(values_MK - self.penalties_K, available_K), estimates)

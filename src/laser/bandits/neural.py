@@ -197,7 +197,7 @@ class NeuralUCB(ArmSelector):
         """Algorithm 1, lines 6 to 9."""
         estimates = [arm.estimate(contexts_MD) for arm in self._arms]
         values_MK = np.stack([means + self.alpha * np.sqrt(variances) for means, variances, _ in estimates], axis=1)
-        return Judgement(values_MK, best_arms(values_MK, available_K))
+        return Judgement(values_MK, best_arms(values_MK - self.penalties_K, available_K))
 
     def learn(self, seen: Observations) -> None:
         """Algorithm 1, lines 10 to 13: extend Z with the gradients, then train the arms that were chosen."""

@@ -62,7 +62,8 @@ class LinearThompson(LinearSelector):
         deviations_MK = self.scale * np.sqrt(estimates.variances_MK)
         probabilities_MK = np.zeros_like(deviations_MK)
         arms = np.flatnonzero(available_K)
-        for row, (means_K, deviations_K) in enumerate(zip(estimates.means_MK, deviations_MK, strict=True)):
+        means_MK = estimates.means_MK - self.penalties_K
+        for row, (means_K, deviations_K) in enumerate(zip(means_MK, deviations_MK, strict=True)):
             probabilities_MK[row, arms] = probability_of_largest(means_K[arms], deviations_K[arms])
         return Judgement(estimates.means_MK, probabilities_MK, estimates)
 

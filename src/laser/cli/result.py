@@ -26,7 +26,8 @@ def print_result(result: RunResult, console: Console) -> None:
     _print_metric(summary, config["evaluation"]["temperature"], console)
     if (probe := read_json(result.path / "summary.json").get("probe")) is not None:
         console.print(probe_table(probe))
-    console.print(_utilization_table(summary))
+    measured = config["rewards"]["models"][0].get("cost") is None
+    console.print(_utilization_table(summary, "cost, seconds" if measured else "cost"))
     console.print(f"pairs trained on: {summary.num_pairs}; left out: {escape(summary.left_out)}")
     if summary.num_pairs == 0:
         why = escape(summary.left_out) if summary.num_batches else "no batch was done"
@@ -108,7 +109,7 @@ def _accuracy(found: Mapping[str, Any] | None) -> str:
     return f"{found['accuracy']:.0%} ({100 * found['low']:.0f} to {100 * found['high']:.0f})"
 
 
-def _utilization_table(summary: RunSummary) -> Table:
+def _utilization_table(summary: RunSummary, cost: str) -> Table:
     names = list(dict.fromkeys(name for counts in summary.utilization.values() for name in counts))
     table = Table("chosen for prompts of", *map(escape, names), title="How often each reward model was chosen")
     for category, counts in summary.utilization.items():
@@ -117,4 +118,6 @@ def _utilization_table(summary: RunSummary) -> Table:
     table.add_section()
     rewards = (f"{summary.bandit_rewards[name]:.2f}" if name in summary.bandit_rewards else "-" for name in names)
     table.add_row("mean bandit reward", *rewards)
+    table.add_row("responses scored", *(f"{summary.scored.get(name, 0):,}" for name in names))
+    table.add_row(cost, *(f"{summary.cost.get(name, 0.0):.3g}" for name in names))
     return table

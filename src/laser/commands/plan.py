@@ -268,11 +268,12 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
 
 
 def _models_table(config: schema.RunConfig, policy: ModelSize, rewards: list[ModelSize]) -> Table:
-    table = Table("role", "name", "source", "parameters", title="Models")
-    table.add_row("policy", "", escape(config.policy.model), _count(policy.num_parameters))
+    table = Table("role", "name", "source", "parameters", "cost of a response", title="Models")
+    table.add_row("policy", "", escape(config.policy.model), _count(policy.num_parameters), "")
     for section, size in zip(config.rewards.models, rewards, strict=True):
         source = escape(_source(section))
-        table.add_row(f"RM ({section.type})", escape(section.name), source, _count(size.num_parameters))
+        cost = "measured" if section.cost is None else f"{section.cost:g}"
+        table.add_row(f"RM ({section.type})", escape(section.name), source, _count(size.num_parameters), cost)
     return table
 
 
@@ -291,6 +292,7 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
     steps = training.iterations * batches * training.epochs * training.optimizer_steps
     possible = math.comb(config.generation.num_responses, 2)
     table = Table("what", "how many", title="Plan")
+    scored = prompts * min(2 * num_candidates(config), config.generation.num_responses)
     for name, value in (
         ("prompts: train / dev / test", f"{len(splits.train)} / {len(splits.dev)} / {len(splits.test)}"),
         ("iterations x batches", f"{training.iterations} x {batches}"),
@@ -298,9 +300,25 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
         ("responses sampled, at most", str(prompts * config.generation.num_responses)),
         ("pairs scored, at most", str(prompts * min(num_candidates(config), possible))),
         ("pairs trained on, at most", str(prompts * training.pairs_per_prompt)),
+        *_cost_rows(config, scored),
     ):
         table.add_row(name, value)
     return table
+
+
+def _cost_rows(config: schema.RunConfig, scored: int) -> list[tuple[str, str]]:
+    """The cost of scoring in training, where costs are given: of an ensemble's members together, or of one of them."""
+    costs = config.rewards.costs
+    if costs is None:
+        return []
+    if _is_ensemble(config):
+        return [("cost of scoring, at most", f"{scored * sum(costs):g}")]
+    return [("cost of scoring, at most", f"{scored * max(costs):g}; by the cheapest {scored * min(costs):g}")]
+
+
+def _is_ensemble(config: schema.RunConfig) -> bool:
+    """Whether every reward model scores every response."""
+    return config.selector.type in ("ensemble", "online_ensemble")
 
 
 def _machine(config: schema.RunConfig, name: str) -> Machine:
@@ -312,7 +330,6 @@ def _machine(config: schema.RunConfig, name: str) -> Machine:
 
 def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
     """A batch of the run: prompts of mean length, responses of the longest length."""
-    ensemble = config.selector.type in ("ensemble", "online_ensemble")
     from_sampler = config.training.sampling == "per_iteration" and config.training.reference == "previous_iteration"
     return BatchSize(
         prompts=max(map(len, draw_batches(config, splits.train, 0))),
@@ -324,7 +341,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
         chunk_tokens=config.generation.max_batch_tokens or SAMPLED,
         micro_tokens=config.training.max_batch_tokens or TRAINED,
         needs_reference=config.training.loss != "nll" and not from_sampler,
-        asked=len(config.rewards.models) if ensemble else 1,
+        asked=len(config.rewards.models) if _is_ensemble(config) else 1,
     )
 
 

@@ -22,6 +22,12 @@ class RewardModelBase(Section):
     noise: float = Field(
         0.0, ge=0, description="Standard deviation of noise added, in standard deviations of the prompt's scores."
     )
+    cost: float | None = Field(
+        None,
+        ge=0,
+        le=1e30,
+        description="Cost of scoring one response, in a unit that the whole pool shares; null: measured seconds.",
+    )
     factor: float = Field(
         1.0, gt=0, description="For robustness studies: multiply the scores, as if they were in another unit."
     )
@@ -371,6 +377,18 @@ class RewardsConfig(Section):
         100, description="Pairs drawn per prompt for combine = 'agreement' to choose from (paper: 100)."
     )
     models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
+
+    @property
+    def costs(self) -> list[float] | None:
+        """Cost of a response of each reward model; None where it is measured."""
+        return [model.cost for model in self.models if model.cost is not None] or None
+
+    @model_validator(mode="after")
+    def _one_unit_of_cost(self) -> RewardsConfig:
+        names = {model.cost is None: repr(model.name) for model in self.models}
+        if len(names) == 2:
+            raise ValueError(f"{names[False]} has a cost and {names[True]} has none; give all of them one, or none")
+        return self
 
     @model_validator(mode="after")
     def _spread_or_parked(self) -> RewardsConfig:

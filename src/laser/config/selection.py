@@ -12,7 +12,18 @@ Alpha = Annotated[float, Field(ge=0, description="Width of the confidence bound.
 ForcedPulls = Annotated[int, Field(ge=0, description="Pulls every arm gets before the rule decides.")]
 
 
-class LinUCBSelector(Section):
+class BanditSelector(Section):
+    """What every selector that learns from bandit rewards has."""
+
+    cost_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Bandit reward given up to use a free reward model instead of the dearest one: a reward model's "
+        "cost relative to the dearest, times this weight, is subtracted from its value. 0: costs play no part.",
+    )
+
+
+class LinUCBSelector(BanditSelector):
     """Disjoint LinUCB (Eq. 1 and 2)."""
 
     type: Literal["linucb"] = "linucb"
@@ -22,7 +33,7 @@ class LinUCBSelector(Section):
     forced_pulls: ForcedPulls = 0
 
 
-class ForgettingSelector(Section):
+class ForgettingSelector(BanditSelector):
     """LinUCB that forgets, for bandit rewards that drift."""
 
     type: Literal["forgetting"] = "forgetting"
@@ -40,7 +51,7 @@ class ForgettingSelector(Section):
     forced_pulls: ForcedPulls = 0
 
 
-class ThompsonSelector(Section):
+class ThompsonSelector(BanditSelector):
     """Linear Thompson sampling."""
 
     type: Literal["thompson"] = "thompson"
@@ -49,7 +60,7 @@ class ThompsonSelector(Section):
     forced_pulls: ForcedPulls = 0
 
 
-class BayesianRouterSelector(Section):
+class BayesianRouterSelector(BanditSelector):
     """BayesianRouter: Thompson sampling from a prior that an offline router has learned (arXiv 2510.02850)."""
 
     type: Literal["bayesian_router"] = "bayesian_router"
@@ -60,7 +71,7 @@ class BayesianRouterSelector(Section):
     ridge: float = Field(1.0, gt=0, description="Prior precision: how many observations the prior is worth.")
 
 
-class NeuralUCBSelector(Section):
+class NeuralUCBSelector(BanditSelector):
     """An MLP per arm with a confidence bound from its gradients."""
 
     type: Literal["neural_ucb"] = "neural_ucb"
@@ -78,7 +89,7 @@ class NeuralUCBSelector(Section):
     forced_pulls: ForcedPulls = 0
 
 
-class Exp3Selector(Section):
+class Exp3Selector(BanditSelector):
     """Exp3 (Eq. 3 and 4)."""
 
     type: Literal["exp3"] = "exp3"
@@ -87,14 +98,14 @@ class Exp3Selector(Section):
     forced_pulls: ForcedPulls = 0
 
 
-class UCB1Selector(Section):
+class UCB1Selector(BanditSelector):
     """UCB1, without contexts."""
 
     type: Literal["ucb1"] = "ucb1"
     alpha: float = Field(1.0, ge=0, description="Width of the bound; 1 is the published one.")
 
 
-class EpsilonGreedySelector(Section):
+class EpsilonGreedySelector(BanditSelector):
     """Epsilon-greedy, without contexts."""
 
     type: Literal["epsilon_greedy"] = "epsilon_greedy"

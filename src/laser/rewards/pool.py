@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from laser.core.errors import RewardModelError
 from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
 from laser.parallel.ranks import Alone, Ranks
 from laser.rewards.base import Abstaining, Metered, RewardModel, TrainingStep, Windowed
+from laser.rewards.costs import ScoringCosts
 from laser.rewards.failures import named
 from laser.rewards.growth import Growth
 from laser.rewards.overlap import Overlap
@@ -97,9 +99,11 @@ class RewardPool:
         quarantine: Which reward models may be used; None: the first failure stops the run.
         ranks: The processes of the run; each scores its share of the prompts.
         at: Where the training is, shared with reward functions that ask for it.
+        costs: Cost of the responses that they score; None: measured.
 
     Attributes:
         at: See above; the loop keeps it up to date.
+        costs: See above.
         quarantine: See above.
         spreads: Running spread of each reward model's scores, for ensembles that scale by it.
 
@@ -116,6 +120,7 @@ class RewardPool:
         quarantine: Quarantine | None = None,
         ranks: Ranks | None = None,
         at: TrainingStep | None = None,
+        costs: ScoringCosts | None = None,
     ) -> None:
         names = [arm.name for arm in arms]
         if not names:
@@ -128,6 +133,7 @@ class RewardPool:
         self.at = at or TrainingStep()
         self.quarantine = quarantine or Quarantine(len(arms), max_failures=0)
         self.spreads = RunningSpreads(len(arms))
+        self.costs = costs or ScoringCosts(len(arms))
         self._resident: OrderedDict[int, RewardModel] = OrderedDict()
         self._parked: OrderedDict[int, RewardModel] = OrderedDict()
         self._ranks = ranks or Alone()
@@ -192,6 +198,7 @@ class RewardPool:
         while True:
             try:
                 self._acquire_everywhere(arm)
+                started = time.perf_counter()
                 asked = self._ranks.together(lambda part: self._ask(arm, prompts[part], responses[part]), len(prompts))
                 break
             except RewardModelError as error:
@@ -204,6 +211,7 @@ class RewardPool:
         self._growth.called()
         usage.calls += 1
         usage.responses += sum(map(len, responses))
+        self.costs.add(arm, responses=sum(map(len, responses)), seconds=time.perf_counter() - started)
         usage.tokens += sum(count.tokens for _, count in asked)
         usage.too_long += sum(count.too_long for _, count in asked)
         abstained = sum(count.abstained for _, count in asked)
@@ -263,14 +271,16 @@ class RewardPool:
                 self._release(*models.popitem())
 
     def state_dict(self) -> StateDict:
-        """The quarantine and the spreads."""
-        return {**self.quarantine.state_dict(), **self.spreads.state_dict()}
+        """The quarantine, the spreads and what scoring has cost."""
+        return {**self.quarantine.state_dict(), **self.spreads.state_dict(), **self.costs.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
         self.quarantine.load_state_dict(state)
         if "deviations" in state:  # without them it is of a run that had none
             self.spreads.load_state_dict(state)
+        if "cost_seconds" in state:
+            self.costs.load_state_dict(state)
 
     def _judge_scores(self, arm: int, scores: Sequence[FloatArray], abstained: int) -> None:
         """Count responses without a finite score; a call without any is a failure unless the reward model abstained."""

@@ -111,6 +111,7 @@ def run_batch(
         "bandit_rewards": bandit_rewards_E,
         **describe_overlap(overlap),
         "scored": {name: count - counts[name] for name, count in parts.pool.num_scored().items()},
+        "cost": dict(zip(names, parts.pool.costs.take_latest_K(), strict=True)),
         "quarantined": parts.pool.quarantine.fresh(names),
         "seconds": clock.seconds,
     }

@@ -115,7 +115,12 @@ def build(
         pool=pool,
         embedder=embedder,
         contexts=contexts,
-        selector=build_selector(config, contexts, batches_per_iteration=len(draw_batches(config, splits.train, 0))),
+        selector=build_selector(
+            config,
+            contexts,
+            batches_per_iteration=len(draw_batches(config, splits.train, 0)),
+            costs=pool.costs,
+        ),
         feedback=build_feedback(config.feedback),
         signal=build_signal(
             config,

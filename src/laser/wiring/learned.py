@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -21,10 +20,19 @@ from laser.core.files import read_json
 from laser.core.state import load_state
 from laser.core.types import FloatArray, StateDict
 from laser.lm.sources import fingerprint
+from laser.rewards.costs import ScoringCosts
 from laser.training.checkpoint import newest_checkpoint
 from laser.wiring.rewards import changed_names, reward_fingerprints
 
 ROUTER_VERSION = 1
+
+
+class BuildSelector(Protocol):
+    """Makes the selector that a configuration describes (`laser.wiring.selection.build_selector`)."""
+
+    def __call__(self, config: RunConfig | RouterConfig, contexts: ContextPreparer, *, costs: ScoringCosts) -> Selector:
+        """Return the selector."""
+        ...
 
 
 class RouterRecord(TypedDict):
@@ -181,7 +189,7 @@ def load_frozen(
     config: RunConfig | RouterConfig,
     run: Path,
     contexts: ContextPreparer,
-    build: Callable[[RunConfig | RouterConfig, ContextPreparer], Selector],
+    build: BuildSelector,
 ) -> Frozen:
     """The selector of another run in its last state. Both runs must prepare contexts alike.
 
@@ -198,11 +206,15 @@ def load_frozen(
         raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
     theirs = parse_config(read_config(run), source=str(run / "config.json"))
     _check_frozen(config, theirs, run)
-    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts"))
+    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts", "pool"))
     if folder is None:
         raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; train it further")
-    inner = build(theirs, contexts)
+    costs = ScoringCosts(len(theirs.rewards.models), theirs.rewards.costs)
+    inner = build(theirs, contexts, costs=costs)
     try:
+        pool = load_state(folder / "pool")
+        if "cost_seconds" in pool:  # else an earlier version wrote it, which measured none
+            costs.load_state_dict(pool)
         inner.load_state_dict(load_state(folder / "selector"))
         contexts.load_state_dict(load_state(folder / "contexts"))
     except StateVersionError as error:

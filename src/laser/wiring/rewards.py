@@ -17,6 +17,7 @@ from laser.lm.chat import has_chat_template
 from laser.lm.sources import fetch, fingerprint, load_causal_lm, load_encoder, load_tokenizer
 from laser.parallel.ranks import Ranks
 from laser.rewards.base import RewardModel, TrainingStep
+from laser.rewards.costs import ScoringCosts
 from laser.rewards.function import FunctionRM
 from laser.rewards.http import HttpRM
 from laser.rewards.judge import RUBRIC, JudgeRM
@@ -62,6 +63,7 @@ def build_pool(config: RunConfig | RouterConfig, ranks: Ranks | None = None) -> 
         quarantine=Quarantine(len(arms), max_failures=section.max_failures, recovery_batches=section.recovery_batches),
         ranks=ranks,
         at=at,
+        costs=ScoringCosts(len(arms), section.costs),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from laser.bandits.arm_selector import ArmSelector
 from laser.bandits.base import Feedback, Selector
 from laser.bandits.baselines import Fixed, Sequential, UniformRandom
 from laser.bandits.classifier import ClassifierSelector
@@ -17,10 +18,11 @@ from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
 from laser.config import RouterConfig, RunConfig, selection
-from laser.core.errors import DataError
+from laser.core.errors import ConfigError, DataError
 from laser.core.types import Prompt
 from laser.evaluation.answers import answer_check
 from laser.policy.generation import Generator
+from laser.rewards.costs import ScoringCosts
 from laser.rewards.pool import RewardPool
 from laser.training.findings import Findings
 from laser.training.loop import Evaluate
@@ -31,7 +33,11 @@ from laser.wiring.learned import load_classifier, load_frozen, load_prior
 
 
 def build_selector(
-    config: RunConfig | RouterConfig, contexts: ContextPreparer, *, batches_per_iteration: int = 1
+    config: RunConfig | RouterConfig,
+    contexts: ContextPreparer,
+    *,
+    batches_per_iteration: int = 1,
+    costs: ScoringCosts | None = None,
 ) -> Selector:
     """Make the selector over the pool's arms.
 
@@ -39,9 +45,10 @@ def build_selector(
         config: The configuration.
         contexts: Prepares its contexts; a frozen selector also restores their state.
         batches_per_iteration: T, for a sequential selector that switches by iteration.
+        costs: What scoring costs; None: the configured costs.
 
     Raises:
-        LaserError: A file of another run cannot be used with this pool.
+        LaserError: A file of another run cannot be used with this pool; costs have a weight and are unknown.
     """
     names, dim, seed = [model.name for model in config.rewards.models], contexts.output_dim, config.seed
     num = len(names)
@@ -65,10 +72,23 @@ def build_selector(
             classifier, arms = load_classifier(Path(path), config, dim)
             return ClassifierSelector(classifier, arms, num_arms=num)
         case _ as section:
-            return _bandit(section, config, num, dim)
+            bandit = _bandit(section, config, num, dim)
+            if section.cost_weight > 0:
+                _penalize(bandit, section.cost_weight, costs, config.rewards.costs)
+            return bandit
 
 
-def _bandit(section: selection.SelectorConfig, config: RunConfig | RouterConfig, num: int, dim: int) -> Selector:
+def _penalize(bandit: ArmSelector, weight: float, costs: ScoringCosts | None, prices_K: Sequence[float] | None) -> None:
+    if costs is None and prices_K is None:
+        raise ConfigError(
+            "selector.cost_weight compares seconds that only a training run measures; give every reward model a cost "
+            "(rewards.models.*.cost)"
+        )
+    known = costs or ScoringCosts(bandit.num_arms, prices_K)
+    bandit.penalize(lambda: weight * known.shares_K)
+
+
+def _bandit(section: selection.BanditSelector, config: RunConfig | RouterConfig, num: int, dim: int) -> ArmSelector:
     seed = config.seed
     match section:
         case selection.LinUCBSelector(alpha=alpha, ridge=ridge, initial_b_scale=scale, forced_pulls=forced):

@@ -13,7 +13,7 @@ from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
 from laser.analysis.report.words import lead, p_value
 from laser.analysis.shown import duration, percent
-from laser.analysis.summary import summarize
+from laser.analysis.summary import RunSummary, summarize
 from laser.analysis.usefulness import Category, by_category, spells, total_agreement
 from laser.core.statistics import Estimate
 
@@ -210,10 +210,37 @@ def left_out(run: Run) -> tuple[Block, ...]:
 
 
 def time(run: Run) -> tuple[Block, ...]:
-    """Time by phase, and tokens."""
+    """Time by phase, tokens, and what scoring cost."""
     summary = summarize(run.steps, run.evaluations, run.names)
     tokens = ", ".join(f"{count} {name}" for name, count in summary.tokens.items())
-    return charts.time_by_phase(summary.seconds), words(f"Tokens: {tokens}." if tokens else "")
+    return (
+        charts.time_by_phase(summary.seconds),
+        words(f"Tokens: {tokens}." if tokens else ""),
+        *(_costs(run, summary) if summary.cost else ()),
+    )
+
+
+def _costs(run: Run, summary: RunSummary) -> tuple[Block, ...]:
+    """The cost of each reward model's scores, an ensemble's members each with their own."""
+    total = sum(summary.cost.values())
+    rows = [
+        (
+            name,
+            summary.scored.get(name, 0),
+            f"{cost / summary.scored[name]:.3g}" if summary.scored.get(name) else None,
+            f"{cost:.4g}",
+            percent(cost / total if total else None),
+        )
+        for name, cost in summary.cost.items()
+    ]
+    measured = all(model.get("cost") is None for model in run.setting("rewards.models"))
+    unit = "in seconds, measured" if measured else "in the unit of rewards.models.*.cost"
+    weight = run.setting("selector.cost_weight", 0.0)
+    about = f"Costs have weight {weight:g} in the choices (selector.cost_weight)."
+    return (
+        table(f"Cost of scoring, {unit}", ("reward model", "responses", "each", "cost", "share"), rows),
+        words(about),
+    )
 
 
 def configuration(run: Run, whose: str = "") -> tuple[Block, ...]:
