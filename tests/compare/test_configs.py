@@ -123,8 +123,8 @@ def test_the_laboratory_has_every_method_on_every_pool_and_study(tmp_path):
     cells = lab_cells(tmp_path)
     tasks, methods = {task for task, _ in cells}, {method for _, method in cells}
     assert {task.partition("+")[0] for task in tasks} == set(POOLS)
-    assert (len(tasks), len(methods)) == (3 * 22, 31)
-    assert len(cells) == len(tasks) * len(methods)
+    assert (len(tasks), len(methods)) == (3 * 23, 35)
+    assert len(cells) == len(tasks) * 33 + 3 * 2  # two need a judge in the pool
     configs = {task: cells[task, "laser"].config for task in tasks}
     assert all(len(configs[pool].rewards.models) == 4 for pool in POOLS)
     assert all(configs[task] != configs[task.partition("+")[0]] for task in tasks - set(POOLS))
@@ -139,15 +139,16 @@ def differing(one, other):
         yield ""
 
 
+def changed(one, other):
+    return set(differing(one.model_dump(mode="json"), other.model_dump(mode="json")))
+
+
 @pytest.mark.slow
 def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_path):
     cells = lab_cells(tmp_path)
 
     def config(method, study=""):
         return cells[f"confident{study}", method].config
-
-    def changed(one, other):
-        return set(differing(one.model_dump(mode="json"), other.model_dump(mode="json")))
 
     laser, loss = config("laser"), config("laser-loss")
     assert changed(config("laser-post-update"), loss) == {"training.bandit_loss"}
@@ -171,6 +172,15 @@ def test_studies_and_methods_of_the_laboratory_change_what_their_names_say(tmp_p
         added = config("laser", f"+{study}").rewards.models[4:]
         assert [model.corruption for model in added] == [corruption] * count
         assert [Path(model.model).name for model in added] == ["confident-numbers", "confident-reversal"][:count]
+
+
+@pytest.mark.slow
+def test_the_judge_is_the_dearest_and_has_its_own_methods(tmp_path):
+    cells = lab_cells(tmp_path)
+    plain, priced, always = (cells["mixed+judge", name].config for name in ("laser", "laser-cost", "always-judge"))
+    assert [model.cost for model in plain.rewards.models] == [1, 1, 1, 1, 10]
+    assert changed(plain, priced) == {"selector.cost_weight"}
+    assert (always.selector.arm, always.rewards) == ("judge", plain.rewards)
 
 
 @pytest.mark.slow
