@@ -18,7 +18,7 @@ MAKERS = {
     "ucb1": lambda num, dim: UCB1(num, alpha=0.1),
     "epsilon_greedy": lambda num, dim: EpsilonGreedy(num),
     "exp3": lambda num, dim: Exp3(num, eta=0.2),
-    "neural": lambda num, dim: NeuralUCB(num, dim, hidden=(8, 4), forced_pulls=2),
+    "neural": lambda num, dim: NeuralUCB(num, dim, hidden=(16,), forced_pulls=2),
 }
 
 

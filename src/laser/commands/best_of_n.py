@@ -270,8 +270,7 @@ def _rerank(
         weights_BK = np.broadcast_to(selection.weights_MK, (len(rows), len(names)))
         scored += _num_scored(samples, "test", rows, selection.weights_MK)
         chosen += weights_BK.sum(axis=0)
-        scaled = method.rewards.combine == "scaled"
-        spreads_K = _spreads(samples, selection.used_arms) if scaled else None
+        spreads_K = _spreads(samples, selection.used_arms) if method.rewards.combine == "scaled" else None
         scores_BKN = [samples.weighted(int(row), weights_K) for row, weights_K in zip(rows, weights_BK, strict=True)]
         if method.rewards.combine == "variation":
             weights_BK = weights_by_variation(scores_BKN, weights_BK)
