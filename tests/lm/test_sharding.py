@@ -37,5 +37,5 @@ def test_layers_are_those_the_architecture_names():
     model = make_model(layers=3)
     assert layers_of(model) == list(model.model.layers)
     model._no_split_modules = None
-    with pytest.raises(ModelError, match="cannot be spread over processes"):
+    with pytest.raises(ModelError, match="cannot be sharded over processes"):
         layers_of(model)

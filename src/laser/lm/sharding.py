@@ -1,100 +1,98 @@
-"""A model whose layers are held by several processes between them and gathered one at a time.
+"""A model whose layers are sharded over several processes by FSDP2 (`torch.distributed.fsdp.fully_shard`).
 
-Every process keeps an equal share of the bytes of each layer. Before a layer computes, forward or backward, its
-weights are gathered, and the next layer's are already on their way; then they are freed. The base weights are frozen,
-so nothing has to be reduced: gradients, optimizer and adapters know nothing of this. Embeddings, head and the last
-norm stay whole on every process: each decoding step needs them, and `laser.lm.logps` reads the head's weight.
+Each process holds a part of every layer. Before a layer computes, forward or backward, its weights are gathered, the
+next layer's are on their way, and they are freed afterwards. The base weights are frozen, so no gradient is reduced;
+adapters stay whole on every process and are none of FSDP's business. Embeddings, head and the last norm stay whole
+too: each decoding step needs them, and `laser.lm.logps` reads the head's weight.
 
-FSDP2 (`torch.distributed.fsdp.fully_shard`) gathers layers alike, but its processes must make the same passes in the
-same order, which processes with different prompts do not; see `laser.parallel.meeting`.
+Processes make their passes together; see `laser.parallel.passes`.
 """
 
 from __future__ import annotations
 
-import copy
-import pickle  # nosec B403
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils._pytree import tree_leaves
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from laser.core.errors import ModelError
-from laser.parallel.meeting import Gathering, Meeting
+from laser.parallel.passes import Pass, Passes, collective
 from laser.parallel.ranks import Ranks
-
-_ALIGNMENT = 256  # bytes; every weight begins where kernels like it
 
 Places = dict[nn.Parameter, list[tuple[nn.Module, str]]]  # where each weight is in the model; tied ones are in several
 
 
-def load_spread(load: Callable[[], PreTrainedModel], device: torch.device, ranks: Ranks) -> PreTrainedModel:
-    """Load a model in the main process and spread its layers over all.
+def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device, ranks: Ranks) -> PreTrainedModel:
+    """Load a model in the main process and shard its layers over all.
 
     The main process has the whole model in CPU memory at first; the others begin with a model without weights. On a
-    device there is never more than this process's shares, one layer whole, and what stays whole.
+    device there is never more than this process's part, two layers whole, and what stays whole.
 
     Args:
         load: Loads the model into CPU memory, frozen.
-        device: Where the shares go.
+        device: Where the parts go.
         ranks: The processes, more than one.
 
     Raises:
         LaserError: `load` raised it in the main process; all raise it.
-        ModelError: The architecture names no layers, or cannot be handed to other processes.
+        ModelError: The architecture names no layers, or its class is not one of transformers.
     """
     loaded: list[PreTrainedModel] = []
 
-    empty: list[PreTrainedModel] = []
+    def load_on_main(part: slice) -> list[dict[str, Any] | None]:
+        if part.start > 0:
+            return [None]
+        loaded.append(load())
+        return [_description(loaded[0])]
 
-    def load_on_main(part: slice) -> list[None]:
-        if part.start == 0:
-            loaded.append(load())
-            empty.append(_without_weights(loaded[0]))
-        return [None]
-
-    ranks.together(load_on_main, ranks.size)
-    handed = ranks.broadcast_pickled(empty[0] if empty else None)
-    model = loaded[0] if loaded else handed
-    assert model is not None
-    assert ranks.meeting is not None
-    spread(model, device, ranks.meeting)
-    return model
+    description = ranks.together(load_on_main, ranks.size)[0]
+    assert description is not None
+    assert ranks.passes is not None
+    model = loaded[0] if loaded else _without_weights(description)
+    return shard(model, device, ranks.passes)
 
 
-def spread(model: PreTrainedModel, device: torch.device, meeting: Meeting) -> SpreadLayers:
-    """Take the first process's weights, each process its share of every layer.
+def shard(model: PreTrainedModel, device: torch.device, passes: Passes) -> PreTrainedModel:
+    """Take the first process's weights, each process its part of every layer.
 
     Args:
-        model: Its weights count in the group's first process only; elsewhere they may be on the meta device.
-        device: Where the shares go.
-        meeting: The processes.
+        model: Its weights count in the first process only; elsewhere they may be on the meta device.
+        device: Where the parts go.
+        passes: The passes of the processes.
 
     Raises:
         ModelError: The architecture names no layers.
     """
     layers = layers_of(model)
     places = _places(model)
-    units = []
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layers:
         inside = set(layer.modules())
         own = {weight: found for weight, found in places.items() if all(module in inside for module, _ in found)}
-        units.append(_Unit(own, device, meeting))
         places = {weight: found for weight, found in places.items() if weight not in own}
+        for weight, found in own.items():
+            _replace(found, _from_main(weight, device))
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=set(places))
     for weight, found in places.items():
-        whole = torch.empty(weight.shape, dtype=weight.dtype, device=device)
-        if meeting.rank == 0:
-            whole.copy_(weight.detach())
-        meeting.send(whole.flatten().view(torch.uint8))
-        _replace(found, whole)
+        _replace(found, _from_main(weight, device))
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = buffer.to(device)
-    return SpreadLayers(layers, units)
+                module._buffers[name] = _from_main(buffer, device)
+    fully_shard(model.base_model, mesh=mesh, ignored_params=set(model.parameters()))
+    with torch.no_grad():  # FSDP sets itself up in the first pass
+        model.base_model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
+    model.enable_input_require_grads()  # so that the first layer, too, is freed between two backward passes
+    ShardedLayers(model.base_model, layers, passes)
+    return model
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -109,104 +107,115 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     layers = [module for path, module in found if not any(path.startswith(f"{outer}.") for outer in paths)]
     if not layers:
         raise ModelError(
-            f"{type(model).__name__} does not say what its layers are, so they cannot be spread over processes; "
+            f"{type(model).__name__} does not say what its layers are, so they cannot be sharded over processes; "
             "set policy.shard = false"
         )
     return layers
 
 
-class SpreadLayers:
-    """Gathers the weights of layers before they compute, in whatever order they do.
+class ShardedLayers:
+    """The passes of one model: which one it is in, and how many of the pass's layers have been gathered.
 
-    At most two layers are whole at a time: the one that computes, and the one that follows it in this direction.
+    FSDP gathers a layer and begins with the next one before the layer computes. It does so in a fixed order, so that
+    a process that computes nothing can gather the same (`take_part`), and one that failed can gather the rest.
 
     Args:
-        layers: The layers.
-        units: Their weights.
+        backbone: The module that all passes go through, FSDP's root.
+        layers: The layers, sharded.
+        passes: The passes of the processes.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], units: Sequence[_Unit]) -> None:
-        self._units = units
-        self._near: list[_Unit] = []  # gathered or on the way
-        for index, layer in enumerate(layers):
-            layer.register_forward_pre_hook(partial(self._before, index))
-            layer.register_forward_hook(partial(self._after, index))
+    def __init__(self, backbone: nn.Module, layers: Sequence[nn.Module], passes: Passes) -> None:
+        assert isinstance(backbone, FSDPModule)
+        self._root = backbone
+        self._layers = [layer for layer in layers if isinstance(layer, FSDPModule)]
+        self._passes = passes
+        self._number = passes.join(self)
+        self._graphs = 0  # FORWARD passes of all processes since the last BACKWARD
+        self._kind: Pass | None = None
+        self._gathered = 0  # layers, in the pass or, backward, in the current graph
+        self._graphs_done = 0
+        backbone.register_forward_pre_hook(self._begin_forward)
+        backbone.register_forward_hook(self._end_forward)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            following = self._layers[min(index + 1, last)]
+            layer.set_modules_to_forward_prefetch([following] if index < last else [])
+            layer.set_modules_to_backward_prefetch([self._layers[max(index - 1, 0)]])  # the first: nothing further
+            layer_module: nn.Module = layers[index]
+            layer_module.register_forward_pre_hook(partial(self._before, index))
+            layer_module.register_forward_hook(partial(self._after, index))
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the layers' weights that this process keeps."""
-        return sum(len(unit.share) for unit in self._units)
+    def take_part(self, kind: Pass) -> None:
+        """Gather every layer for a pass of others; see `Sharded`."""
+        self._start(kind)
+        if kind is not Pass.BACKWARD:
+            self._gather_rest()
+        self.finish()
 
-    def _before(self, index: int, *_: Any) -> None:
-        self._need(index, index + 1)
+    def finish(self) -> None:
+        """Gather what remains of the pass; see `Sharded`."""
+        if self._kind is None:
+            return
+        self._root.reset_iter_state()  # it may have failed in the middle
+        self._gather_rest()
+        while self._kind is Pass.BACKWARD and self._graphs_done < self._graphs:
+            self._next_graph()
+            self._gather_rest()
+        if self._kind is Pass.BACKWARD:
+            self._graphs = 0
+        self._kind = None
 
-    def _after(self, index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        """Have the weights gathered again before the gradient of the output goes back through the layer."""
+    def release(self) -> None:
+        """Forget graphs that nobody went back through, and what FSDP remembers of the passes."""
+        self._graphs = 0
+        self._root.reset_iter_state()
+
+    def _start(self, kind: Pass) -> None:
+        self._kind = kind
+        self._graphs_done = 0
+        self._gathered = 0 if kind is not Pass.BACKWARD else len(self._layers)
+        self._graphs += kind is Pass.FORWARD
+
+    def _next_graph(self) -> None:
+        self._graphs_done += 1
+        self._gathered = 0
+
+    def _gather_rest(self) -> None:
+        order = self._layers[::-1] if self._kind is Pass.BACKWARD else self._layers
+        for layer in order[self._gathered :]:
+            collective(layer.unshard)
+            layer.reshard()
+        self._gathered = len(self._layers)
+
+    def _begin_forward(self, *_: Any) -> None:
+        kind = Pass.FORWARD if torch.is_grad_enabled() else Pass.INFERENCE
+        self._passes.begin(self._number, kind)
+        self._start(kind)
+
+    def _end_forward(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        """Have the backward pass agreed on before the gradient of the output goes back."""
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(lambda _: self._need(index, index - 1))
+                tensor.register_hook(self._begin_backward)
 
-    def _need(self, index: int, following: int) -> None:
-        unit = self._units[index]
-        if unit.is_whole:
-            return
-        for other in self._near:
-            if other is not unit:
-                other.rest()
-        self._near = [unit]
-        unit.gather()
-        unit.wait()
-        if 0 <= following < len(self._units):
-            self._near.append(self._units[following])
-            self._units[following].gather()
+    def _begin_backward(self, _: Tensor) -> None:
+        if self._kind is not Pass.BACKWARD:
+            self._passes.begin(self._number, Pass.BACKWARD)
+            self._start(Pass.BACKWARD)
+        self._next_graph()
 
+    def _before(self, index: int, *_: Any) -> None:
+        if self._kind is not Pass.BACKWARD:  # there it computes once more what it did not keep
+            self._gathered = min(index + 2, len(self._layers))
 
-class _Unit:
-    """The weights of one layer: a share of their bytes, and all of them from `gather` to `rest`."""
+    def _after(self, index: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(lambda _: self._gathered_backward(index))
 
-    def __init__(self, places: Places, device: torch.device, meeting: Meeting) -> None:
-        begins, length = [], 0
-        for weight in places:
-            begins.append(length)
-            length += -(-weight.nbytes // _ALIGNMENT) * _ALIGNMENT
-        each = -(-length // (meeting.size * _ALIGNMENT)) * _ALIGNMENT
-        self._length = each * meeting.size
-        self._whole = torch.zeros(self._length, dtype=torch.uint8, device=device)
-        if meeting.rank == 0:
-            for weight, begin in zip(places, begins, strict=True):
-                raw = weight.detach().contiguous().flatten().view(torch.uint8)
-                self._whole[begin : begin + weight.nbytes].copy_(raw)
-        meeting.send(self._whole)
-        self.share = self._whole[meeting.rank * each : (meeting.rank + 1) * each].clone()
-        for (weight, found), begin in zip(places.items(), begins, strict=True):
-            # .data: views with a separate version counter. Autograd keeps views of weights for the backward pass
-            # and must not take it for a change when the same bytes are gathered again.
-            view = self._whole.data[begin : begin + weight.nbytes].view(weight.dtype).view(weight.shape)
-            _replace(found, view)
-        self._gathering: Gathering | None = None
-        self.is_whole = False
-        self._meeting = meeting
-        self._number = meeting.join(self)
-        self.rest()
-
-    def gather(self) -> None:
-        """Begin to fill in the weights, unless that has begun."""
-        if self._gathering is None and not self.is_whole:
-            self._whole.untyped_storage().resize_(self._length)
-            self._gathering = self._meeting.ask(self._number, self._whole)
-
-    def wait(self) -> None:
-        """The weights are there afterwards."""
-        if self._gathering is not None:
-            gathering, self._gathering = self._gathering, None
-            gathering.wait()
-            self.is_whole = True
-
-    def rest(self) -> None:
-        """Free everything but the share."""
-        self.wait()
-        self.is_whole = False
-        self._whole.untyped_storage().resize_(0)
+    def _gathered_backward(self, index: int) -> None:
+        self._gathered = len(self._layers) - max(index - 1, 0)
 
 
 def _places(model: nn.Module) -> Places:
@@ -225,22 +234,43 @@ def _replace(places: Sequence[tuple[nn.Module, str]], value: Tensor) -> None:
         module._parameters[name] = weight
 
 
-def _without_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as another process begins with it: everything but the weights.
+def _from_main(tensor: Tensor, device: torch.device) -> Tensor:
+    """The first process's tensor, on the device of each."""
+    if torch.distributed.get_rank() == 0:
+        whole = tensor.detach().to(device).contiguous()
+    else:
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    collective(lambda: torch.distributed.broadcast(whole, src=0))
+    return whole
+
+
+def _description(model: PreTrainedModel) -> dict[str, Any]:
+    """What another process needs to make the same model without weights, as JSON holds it.
 
     Raises:
-        ModelError: It cannot be sent.
+        ModelError: It is not one of transformers' classes.
     """
     layers_of(model)
-    memo: dict[int, Any] = {
-        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
-        for weight in model.parameters()
+    name = type(model).__name__
+    if getattr(transformers, name, None) is not type(model):
+        raise ModelError(f"{name} is not a class of transformers, so it cannot be sharded; set policy.shard = false")
+    generation = model.generation_config
+    return {
+        "class": name,
+        "config": model.config.to_json_string(use_diff=False),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "generation": None if generation is None else generation.to_json_string(use_diff=False),
     }
-    try:
-        empty = copy.deepcopy(model, memo)
-        pickle.dumps(empty)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot be handed to other processes ({error}); set policy.shard = false"
-        ) from error
-    return empty
+
+
+def _without_weights(description: Mapping[str, Any]) -> PreTrainedModel:
+    """The model as another process begins with it."""
+    kind = getattr(transformers, description["class"])
+    config = kind.config_class.from_dict(json.loads(description["config"]))
+    config._attn_implementation = description["attention"]
+    with torch.device("meta"):
+        model: PreTrainedModel = kind._from_config(config, dtype=getattr(torch, description["dtype"]))
+    if description["generation"] is not None:
+        model.generation_config = GenerationConfig.from_dict(json.loads(description["generation"]))
+    return model.requires_grad_(False).eval()

@@ -28,7 +28,7 @@ from transformers import (
 from laser.core.errors import ModelError, first_line
 from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
 from laser.lm.gguf import LOADING, converted, gguf_digest
-from laser.lm.sharding import load_spread
+from laser.lm.sharding import load_sharded
 from laser.parallel.memory import is_out_of_memory
 from laser.parallel.ranks import Ranks
 
@@ -329,7 +329,7 @@ def _load_model(
         return loaded
 
     if ranks is not None and ranks.size > 1:
-        return load_spread(load_here, device, ranks)
+        return load_sharded(load_here, device, ranks)
     return load_here().to(device)  # type: ignore[arg-type]  # transformers' stub
 
 

@@ -18,7 +18,7 @@ from laser.core.errors import LaserError, LostProcessError, TrainingError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from laser.parallel.meeting import Meeting
+    from laser.parallel.passes import Passes
 
 T = TypeVar("T")
 
@@ -31,12 +31,12 @@ class Ranks(Protocol):
     Attributes:
         rank: Number of this process, 0 for the main one.
         size: Number of processes.
-        meeting: Where processes gather sharded weights; None for a run of one process.
+        passes: How processes go through sharded models together; None for a run of one process.
     """
 
     rank: int
     size: int
-    meeting: Meeting | None
+    passes: Passes | None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
         """Do `count` pieces of work, each process its share, and return all results in order, on every process.
@@ -56,10 +56,6 @@ class Ranks(Protocol):
         """The main process's value."""
         ...
 
-    def broadcast_pickled(self, value: T) -> T:
-        """The main process's object, sent as a pickle: the classes of a model whose layers are sharded."""
-        ...
-
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over processes, in place."""
         ...
@@ -70,7 +66,7 @@ class Alone:
 
     rank = 0
     size = 1
-    meeting: Meeting | None = None
+    passes: Passes | None = None
 
     def together(self, work: Callable[[slice], Sequence[T]], count: int) -> list[T]:
         """Do all of the work."""
@@ -78,10 +74,6 @@ class Alone:
 
     def broadcast(self, value: T) -> T:
         """The given value."""
-        return value
-
-    def broadcast_pickled(self, value: T) -> T:
-        """The given object."""
         return value
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -96,7 +88,7 @@ class ProcessGroup:
         from torch import distributed
 
         from laser.parallel import messages
-        from laser.parallel.meeting import Meeting, collective
+        from laser.parallel.passes import Passes, collective
 
         cuda = torch.cuda.is_available()
         if cuda:
@@ -111,7 +103,7 @@ class ProcessGroup:
         self._distributed = distributed
         self._messages = messages
         self._collective = collective
-        self.meeting: Meeting | None = Meeting()
+        self.passes: Passes | None = Passes()
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
 
@@ -123,8 +115,8 @@ class ProcessGroup:
             mine = (list(work(slice(begin, end))) if end > begin else [], None)
         except LaserError as error:
             mine = ([], error)
-        if self.meeting is not None:
-            self.meeting.serve()
+        if self.passes is not None:
+            self.passes.serve()
         everyone = [self._messages.decode(data) for data in self._gather(self._messages.encode(mine))]
         for _, raised in everyone:
             if raised is not None:
@@ -135,12 +127,6 @@ class ProcessGroup:
         """The value of process 0."""
         sent: T = self._messages.decode(self._gather(self._messages.encode(value) if self.rank == 0 else b"")[0])
         return sent
-
-    def broadcast_pickled(self, value: T) -> T:
-        """The object of process 0; see `Ranks.broadcast_pickled`."""
-        values = [value]
-        self._collective(lambda: self._distributed.broadcast_object_list(values, src=0))
-        return values[0]
 
     def _gather(self, data: bytes) -> list[bytes]:
         """The bytes of all processes, in their order; through CPU memory."""
