@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from laser.core.errors import ModelError, TrainingError
-from laser.lm.sharding import layers_of, shard
+from laser.lm.sharding import Sharding, layers_of, shard
 from laser.lm.sources import load_causal_lm
 from laser.parallel.ranks import joined
 from tiny import make_model
@@ -76,17 +76,19 @@ def each(ranks, work):
     return ranks.together(lambda part: [work()] * (part.stop - part.start), ranks.size)
 
 
-def check_uneven_passes(ranks, recompute):
+def check_uneven_passes(ranks, recompute=False, **options):
     """The first process goes through three batches and backward, then once more; the others through fewer, or none."""
     plain = adapted(make_model(layers=4), recompute)
     model = make_model(layers=4, seed=0 if ranks.rank == 0 else 5)  # whose weights count is the first's
     layers = layers_of(model)
-    shard(model, CPU, ranks.passes)
+    shard(model, CPU, Sharding(ranks, **options))
     adapted(model, recompute)
     at_once = []
     weights = [lambda layer=layer: next(layer.parameters()) for layer in layers]
     for layer in layers:
-        layer.register_forward_pre_hook(lambda *_: at_once.append(sum(not isinstance(one(), DTensor) for one in weights)))
+        layer.register_forward_pre_hook(
+            lambda *_: at_once.append(sum(not isinstance(one(), DTensor) for one in weights))
+        )
 
     def work():
         passes = max(0, 3 - 2 * ranks.rank)
@@ -112,7 +114,7 @@ def check_failures(ranks):
     """An error in the middle of a pass on one process; memory that runs out there, and a second try."""
     plain, model = adapted(make_model(layers=4)), make_model(layers=4)
     layers = layers_of(model)
-    shard(model, CPU, ranks.passes)
+    shard(model, CPU, Sharding(ranks))
     adapted(model)
     failing = []
 
@@ -158,7 +160,7 @@ def check_loading(ranks, folder):
             AutoModelForCausalLM.from_config(config).save_pretrained(path)
         each(ranks, lambda: None)
         plain = load_causal_lm(str(path), **options)
-        model = load_causal_lm(str(path) if ranks.rank == 0 else "nowhere", **options, ranks=ranks)
+        model = load_causal_lm(str(path) if ranks.rank == 0 else "nowhere", **options, sharding=Sharding(ranks))
         assert {tensor.device for tensor in (*model.parameters(), *model.buffers())} == {CPU}
         assert not any(weight.requires_grad for weight in model.parameters())
         assert (model.lm_head.weight is model.get_input_embeddings().weight) == (
@@ -168,7 +170,7 @@ def check_loading(ranks, folder):
         with torch.no_grad():
             each(ranks, lambda p=plain, m=model: torch.equal(p(tokens(4)).logits, m(tokens(4)).logits) or 1 / 0)
     try:
-        load_causal_lm(str(folder / "missing"), **options, ranks=ranks)
+        load_causal_lm(str(folder / "missing"), **options, sharding=Sharding(ranks))
     except ModelError as error:
         assert "missing does not exist" in str(error)  # noqa: PT017
     else:
@@ -179,7 +181,11 @@ def check(folder):
     """All checks, in one of several processes; writes what they measured."""
     torch.set_num_threads(1)
     with joined() as ranks:
-        measured = {str(recompute): check_uneven_passes(ranks, recompute) for recompute in (False, True)}
+        measured = {
+            "all": check_uneven_passes(ranks),
+            "recompute": check_uneven_passes(ranks, recompute=True),
+            "groups": check_uneven_passes(ranks, group=2, offload=True),
+        }
         check_failures(ranks)
         check_loading(ranks, folder)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(measured))

@@ -116,9 +116,9 @@ def test_shard_makes_processes_load_together(tmp_path, shard):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": {"shard": True, "trust_remote_code": True}}, "policy.shard hands the model"),
+        ({"policy": {"shard": True, "trust_remote_code": True}}, "policy.shard makes the model"),
         ({"rewards": {"max_parked": 1}}, "cannot be parked in CPU memory"),
-        ({"model": {"trust_remote_code": True}}, "reward model 'likelihood': shard hands the model"),
+        ({"model": {"trust_remote_code": True}}, "reward model 'likelihood': shard makes the model"),
     ],
     ids=["remote-policy", "parked", "remote-reward-model"],
 )

@@ -79,15 +79,15 @@ class LogLikelihoodReward(ModelRewardBase):
     plain_format: str = Field("{prompt}\n", description="Text before the response when template = 'plain'.")
     overflow: Overflow = "skip"
     shard: bool = Field(
-        False, description="Spread the weights of its layers over the processes of the run, as `policy.shard` does."
+        False, description="Shard the weights of its layers over the processes of the run, as `policy.shard` does."
     )
 
     @model_validator(mode="after")
     def _can_be_sharded(self) -> LogLikelihoodReward:
         if self.shard and self.trust_remote_code:
             raise ValueError(
-                f"reward model {self.name!r}: shard hands the model from one process to the others, which cannot be "
-                "done with trust_remote_code; set one of the two to false"
+                f"reward model {self.name!r}: shard makes the model in every process from a class of "
+                "transformers, which cannot be done with trust_remote_code; set one of the two to false"
             )
         return self
 

@@ -64,8 +64,16 @@ class PolicyConfig(Section):
     )
     shard: bool = Field(
         False,
-        description="Spread the weights of the layers over the processes of the run, for a policy that does not fit on "
-        "one device; a run of one process holds them all. See docs/scale.md.",
+        description="Shard the weights of the layers over the processes of the run (FSDP2), for a policy that does not "
+        "fit on one device; a run of one process holds them all. See docs/scale.md.",
+    )
+    shard_group: PositiveInt | None = Field(
+        None,
+        description="Processes that hold one copy of the layers between them, as those of one node (hybrid sharding); "
+        "None: all.",
+    )
+    shard_offload: bool = Field(
+        False, description="Keep the shards in CPU memory; layers are copied when they compute."
     )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
 
@@ -73,9 +81,11 @@ class PolicyConfig(Section):
     def _can_be_sharded(self) -> PolicyConfig:
         if self.shard and self.trust_remote_code:
             raise ValueError(
-                "policy.shard hands the model from one process to the others, which cannot be done with "
+                "policy.shard makes the model in every process from a class of transformers, which cannot be done with "
                 "trust_remote_code; set one of the two to false"
             )
+        if not self.shard and (self.shard_group is not None or self.shard_offload):
+            raise ValueError("policy.shard_group and policy.shard_offload need policy.shard = true")
         return self
 
 

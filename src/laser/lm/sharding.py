@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.utils._pytree import tree_leaves
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -30,7 +31,22 @@ from laser.parallel.ranks import Ranks
 Places = dict[nn.Parameter, list[tuple[nn.Module, str]]]  # where each weight is in the model; tied ones are in several
 
 
-def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device, ranks: Ranks) -> PreTrainedModel:
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How processes hold the layers of a model between them.
+
+    Attributes:
+        ranks: The processes.
+        group: How many hold one copy between them; None: all. They must divide the processes.
+        offload: Keep the parts in CPU memory.
+    """
+
+    ranks: Ranks
+    group: int | None = None
+    offload: bool = False
+
+
+def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device, sharding: Sharding) -> PreTrainedModel:
     """Load a model in the main process and shard its layers over all.
 
     The main process has the whole model in CPU memory at first; the others begin with a model without weights. On a
@@ -39,11 +55,12 @@ def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device, rank
     Args:
         load: Loads the model into CPU memory, frozen.
         device: Where the parts go.
-        ranks: The processes, more than one.
+        sharding: The processes, more than one.
 
     Raises:
         LaserError: `load` raised it in the main process; all raise it.
-        ModelError: The architecture names no layers, or its class is not one of transformers.
+        ModelError: The architecture names no layers, or its class is not one of transformers; or the groups do not
+            divide the processes.
     """
     loaded: list[PreTrainedModel] = []
 
@@ -53,34 +70,33 @@ def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device, rank
         loaded.append(load())
         return [_description(loaded[0])]
 
-    description = ranks.together(load_on_main, ranks.size)[0]
+    description = sharding.ranks.together(load_on_main, sharding.ranks.size)[0]
     assert description is not None
-    assert ranks.passes is not None
-    model = loaded[0] if loaded else _without_weights(description)
-    return shard(model, device, ranks.passes)
+    return shard(loaded[0] if loaded else _without_weights(description), device, sharding)
 
 
-def shard(model: PreTrainedModel, device: torch.device, passes: Passes) -> PreTrainedModel:
+def shard(model: PreTrainedModel, device: torch.device, sharding: Sharding) -> PreTrainedModel:
     """Take the first process's weights, each process its part of every layer.
 
     Args:
         model: Its weights count in the first process only; elsewhere they may be on the meta device.
         device: Where the parts go.
-        passes: The passes of the processes.
+        sharding: The processes, more than one.
 
     Raises:
         ModelError: The architecture names no layers.
     """
     layers = layers_of(model)
     places = _places(model)
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    mesh = _mesh(device, sharding)
+    offload = CPUOffloadPolicy(pin_memory=device.type == "cuda") if sharding.offload else OffloadPolicy()
     for layer in layers:
         inside = set(layer.modules())
         own = {weight: found for weight, found in places.items() if all(module in inside for module, _ in found)}
         places = {weight: found for weight, found in places.items() if weight not in own}
         for weight, found in own.items():
             _replace(found, _from_main(weight, device))
-        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=set(places))
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, offload_policy=offload, ignored_params=set(places))
     for weight, found in places.items():
         _replace(found, _from_main(weight, device))
     for module in model.modules():
@@ -91,7 +107,8 @@ def shard(model: PreTrainedModel, device: torch.device, passes: Passes) -> PreTr
     with torch.no_grad():  # FSDP sets itself up in the first pass
         model.base_model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
     model.enable_input_require_grads()  # so that the first layer, too, is freed between two backward passes
-    ShardedLayers(model.base_model, layers, passes)
+    assert sharding.ranks.passes is not None
+    ShardedLayers(model.base_model, layers, sharding.ranks.passes)
     return model
 
 
@@ -216,6 +233,15 @@ class ShardedLayers:
 
     def _gathered_backward(self, index: int) -> None:
         self._gathered = len(self._layers) - max(index - 1, 0)
+
+
+def _mesh(device: torch.device, sharding: Sharding) -> DeviceMesh:
+    """The processes that hold a copy with this one. Weights are frozen, so the copies have nothing to exchange."""
+    size = sharding.ranks.size
+    group = sharding.group or size
+    if size % group:
+        raise ModelError(f"{size} processes cannot form groups of {group}; set policy.shard_group to a divisor")
+    return init_device_mesh(device.type, (size // group, group), mesh_dim_names=("copies", "fsdp"))["fsdp"]  # peft's
 
 
 def _places(model: nn.Module) -> Places:

@@ -28,9 +28,8 @@ from transformers import (
 from laser.core.errors import ModelError, first_line
 from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
 from laser.lm.gguf import LOADING, converted, gguf_digest
-from laser.lm.sharding import load_sharded
+from laser.lm.sharding import Sharding, load_sharded
 from laser.parallel.memory import is_out_of_memory
-from laser.parallel.ranks import Ranks
 
 PACKAGE_PREFIX = "package:"
 _READ = 2**24  # bytes at a time
@@ -121,7 +120,7 @@ def load_causal_lm(
     dtype: torch.dtype,
     revision: str | None = None,
     trust_remote_code: bool = False,
-    ranks: Ranks | None = None,
+    sharding: Sharding | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model, frozen, in evaluation mode.
 
@@ -131,13 +130,20 @@ def load_causal_lm(
         dtype: What they become.
         revision: Hub revision.
         trust_remote_code: Run model code from the hub.
-        ranks: Processes that hold the weights between them (`laser.lm.sharding`), all of which load now; None: whole.
+        sharding: How processes hold the weights between them; all of them load now. None: whole.
 
     Raises:
         ModelError: There is none at `source`, or its weights are not safetensors.
     """
     return _load_model(
-        AutoModelForCausalLM, source, "a causal language model", device, dtype, revision, trust_remote_code, ranks=ranks
+        AutoModelForCausalLM,
+        source,
+        "a causal language model",
+        device,
+        dtype,
+        revision,
+        trust_remote_code,
+        sharding=sharding,
     )
 
 
@@ -288,7 +294,7 @@ def _load_model(
     revision: str | None,
     trust_remote_code: bool,
     renaming: Mapping[str, str] | None = None,
-    ranks: Ranks | None = None,
+    sharding: Sharding | None = None,
 ) -> PreTrainedModel:
     def load(path: str, **options: Any) -> Any:
         return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
@@ -328,8 +334,8 @@ def _load_model(
         loaded: PreTrainedModel = model
         return loaded
 
-    if ranks is not None and ranks.size > 1:
-        return load_sharded(load_here, device, ranks)
+    if sharding is not None and sharding.ranks.size > 1:
+        return load_sharded(load_here, device, sharding)
     return load_here().to(device)  # type: ignore[arg-type]  # transformers' stub
 
 

@@ -125,5 +125,15 @@ def collective(call: Callable[[], T]) -> T:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]  # no source line
-        raise LostProcessError(f"another process of the run is gone ({reason}); resume the run") from error
+        raise lost(error) from error
+
+
+def is_communication(error: RuntimeError) -> bool:
+    """Whether a collective operation raised an error, inside other code."""
+    return isinstance(error, distributed.DistError) or "gloo/transport" in str(error)
+
+
+def lost(error: RuntimeError) -> LostProcessError:
+    """What to raise for an error of a collective operation."""
+    reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]  # no source line
+    return LostProcessError(f"another process of the run is gone ({reason}); resume the run")

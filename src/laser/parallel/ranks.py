@@ -88,7 +88,7 @@ class ProcessGroup:
         from torch import distributed
 
         from laser.parallel import messages
-        from laser.parallel.passes import Passes, collective
+        from laser.parallel.passes import Passes, collective, is_communication, lost
 
         cuda = torch.cuda.is_available()
         if cuda:
@@ -103,6 +103,7 @@ class ProcessGroup:
         self._distributed = distributed
         self._messages = messages
         self._collective = collective
+        self._is_communication, self._lost = is_communication, lost
         self.passes: Passes | None = Passes()
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
@@ -115,6 +116,10 @@ class ProcessGroup:
             mine = (list(work(slice(begin, end))) if end > begin else [], None)
         except LaserError as error:
             mine = ([], error)
+        except RuntimeError as error:
+            if not self._is_communication(error):
+                raise
+            raise self._lost(error) from error
         if self.passes is not None:
             self.passes.serve()
         everyone = [self._messages.decode(data) for data in self._gather(self._messages.encode(mine))]

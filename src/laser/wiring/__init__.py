@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from laser.evaluation.accuracy import accuracy
 from laser.evaluation.metrics import check_gold
 from laser.lm.chat import PLAIN_TEMPLATE
 from laser.lm.limits import check_vocabulary
+from laser.lm.sharding import Sharding
 from laser.lm.sources import load_causal_lm
 from laser.parallel.ranks import Alone, Ranks
 from laser.policy.generation import Generator, TransformersGenerator
@@ -28,6 +30,7 @@ from laser.training.findings import Findings
 from laser.training.learner import Learner
 from laser.training.loop import Evaluate, draw_batches
 from laser.training.losses import Objective
+from laser.wiring.accelerate import as_launched
 from laser.wiring.checks import check_answers
 from laser.wiring.contexts import build_contexts, build_embedder
 from laser.wiring.custom import custom_generator
@@ -93,12 +96,14 @@ def build(
     Raises:
         LaserError: Something named in the configuration is missing or cannot be used.
     """
+    ranks = ranks or Alone()
+    if ranks.size > 1:
+        config = as_launched(config, os.environ)
     check_tracking(config)
     splits = build_splits(config)
     check_dev(splits.dev)
     check_answers(config.signal, splits)
     splits, probe = split_off_probe(splits, config.signal, config.data)
-    ranks = ranks or Alone()
     pool = build_pool(config, ranks)
     policy = build_policy(config, ranks)
     room = make_room(config, policy, splits, probe)
@@ -140,7 +145,8 @@ def build(
 def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:
     """Load the policy and add its adapters; with `policy.shard`, each process of the run holds a shard of it."""
     section = config.policy
-    load = partial(load_causal_lm, ranks=ranks if section.shard else None)
+    sharding = Sharding(ranks, section.shard_group, section.shard_offload) if section.shard and ranks else None
+    load = partial(load_causal_lm, sharding=sharding)
     model = load_weights(section, load, section.model, section.revision)
     tokenizer = build_tokenizer(section)
     check_vocabulary(tokenizer, model.config, section.model)

@@ -14,6 +14,7 @@ from laser.config import RouterConfig, RunConfig
 from laser.config import rewards as section_of
 from laser.core.errors import LaserError, RewardModelError
 from laser.lm.chat import has_chat_template
+from laser.lm.sharding import Sharding
 from laser.lm.sources import fetch, fingerprint, load_causal_lm, load_encoder, load_tokenizer
 from laser.parallel.ranks import Ranks
 from laser.rewards.base import RewardModel, TrainingStep
@@ -112,7 +113,7 @@ def _reward_builder(
             code = UserCode(subject, folder=folder, timeout=model.timeout)
             return partial(custom_reward_model, model.name, model.factory, code)
         case section_of.LogLikelihoodReward():
-            return partial(_build_loglik, model, ranks if model.shard else None)
+            return partial(_build_loglik, model, Sharding(ranks) if model.shard and ranks else None)
         case section_of.ClassifierReward():
             return partial(build_classifier, model)
         case section_of.PairwiseReward():
@@ -145,8 +146,8 @@ def _corrupted(
     return lambda: CorruptedRM(build(), corruption=model.corruption, noise=model.noise, factor=model.factor, seed=seed)
 
 
-def _build_loglik(section: section_of.LogLikelihoodReward, ranks: Ranks | None) -> RewardModel:
-    load, reference = partial(load_causal_lm, ranks=ranks), section.reference
+def _build_loglik(section: section_of.LogLikelihoodReward, sharding: Sharding | None) -> RewardModel:
+    load, reference = partial(load_causal_lm, sharding=sharding), section.reference
     return LogLikelihoodRM(
         load_weights(section, load, section.model, section.revision),
         tokenizer_of(section, section.model),
