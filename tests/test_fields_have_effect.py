@@ -37,6 +37,8 @@ ELSEWHERE = {
     "RunConfig.preset": "the defaults that it stands for are filled in before anything reads; tests/config",
     "TrackingConfig.project": "read for wandb, MLflow and trackio alone; tests/training/test_tracking.py",
     "TrackingConfig.name": "shown by wandb, MLflow and trackio alone; tests/training/test_tracking.py",
+    "PolicyConfig.shard_group": "one process holds it all; tests/sharding_checks.py",
+    "PolicyConfig.shard_offload": "one process holds it all; tests/sharding_checks.py",
     "LogLikelihoodReward.shard": "one process holds it all; tests/training/test_sharded_runs.py",
     "TrainingConfig.convergence_patience": "needs several checks; tests/training/test_loop_knobs.py",
 }

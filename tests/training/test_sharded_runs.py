@@ -84,10 +84,11 @@ def test_a_process_that_dies_is_reported_and_one_process_resumes(one_process):
 
 def test_every_configuration_for_accelerate_is_one():
     found = {path.stem: load_config_from_file(str(path)) for path in sorted(CONFIGS.glob("*.yaml"))}
-    assert set(found) == {"cpu", "one-gpu", "one-node", "several-nodes"}
+    assert set(found) == {"cpu", "one-gpu", "one-node", "several-nodes", "fsdp2"}
     for name, config in found.items():
         several = config.num_processes > 1
-        assert (config.distributed_type.value == "MULTI_GPU") == several, name
+        expected = "FSDP" if name == "fsdp2" else "MULTI_GPU"
+        assert (config.distributed_type.value == expected) == several, name
         assert config.num_processes % config.num_machines == 0
         assert config.mixed_precision == "no"  # precision is policy.precision
 
@@ -117,10 +118,11 @@ def test_shard_makes_processes_load_together(tmp_path, shard):
     ("change", "message"),
     [
         ({"policy": {"shard": True, "trust_remote_code": True}}, "policy.shard makes the model"),
+        ({"policy": {"shard": False, "shard_group": 2}}, r"need policy\.shard = true"),
         ({"rewards": {"max_parked": 1}}, "cannot be parked in CPU memory"),
         ({"model": {"trust_remote_code": True}}, "reward model 'likelihood': shard makes the model"),
     ],
-    ids=["remote-policy", "parked", "remote-reward-model"],
+    ids=["remote-policy", "group", "parked", "remote-reward-model"],
 )
 def test_what_cannot_be_sharded_is_refused(tmp_path, change, message):
     table = make_table(tmp_path)

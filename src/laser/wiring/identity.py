@@ -23,7 +23,16 @@ from laser.wiring.rewards import changed_names, reward_fingerprints
 from laser.wiring.trained import find_weights, weights_digest
 
 _WITHOUT_EFFECT = {
-    "policy": ("model", "revision", "trust_remote_code", "device", "shard", "lora.dropout"),
+    "policy": (
+        "model",
+        "revision",
+        "trust_remote_code",
+        "device",
+        "shard",
+        "shard_group",
+        "shard_offload",
+        "lora.dropout",
+    ),
     "generation": (
         *("num_responses", "temperature", "top_p", "max_new_tokens"),  # evaluation has its own
         *("factory", "max_batch_tokens"),
