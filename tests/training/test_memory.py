@@ -6,7 +6,7 @@ A limit on the tokens of a forward pass makes the device run out, with the error
 import numpy as np
 import pytest
 import torch
-from laser.parallel.meeting import collective
+from laser.parallel.passes import collective
 from torch import nn
 
 from laser.core.errors import LostProcessError, TrainingError

@@ -24,14 +24,8 @@ from laser.wiring.trained import find_weights, weights_digest
 
 _WITHOUT_EFFECT = {
     "policy": (
-        "model",
-        "revision",
-        "trust_remote_code",
-        "device",
-        "shard",
-        "shard_group",
-        "shard_offload",
-        "lora.dropout",
+        *("model", "revision", "trust_remote_code", "device", "lora.dropout"),
+        *("shard", "shard_group", "shard_offload"),
     ),
     "generation": (
         *("num_responses", "temperature", "top_p", "max_new_tokens"),  # evaluation has its own
