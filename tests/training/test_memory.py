@@ -6,12 +6,12 @@ A limit on the tokens of a forward pass makes the device run out, with the error
 import numpy as np
 import pytest
 import torch
-from laser.parallel.passes import collective
 from torch import nn
 
 from laser.core.errors import LostProcessError, TrainingError
 from laser.core.types import Pair, Response
 from laser.parallel.memory import is_out_of_memory
+from laser.parallel.passes import collective
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
 from laser.rewards.classifier import ClassifierRM

@@ -184,7 +184,7 @@ class ShardedLayers:
         self._kind = None
 
     def release(self) -> None:
-        """Forget graphs that nobody went back through, and what FSDP remembers of the passes."""
+        """Forget graphs that no backward pass went through, and what FSDP remembers of the passes."""
         self._graphs = 0
         self._root.reset_iter_state()
 

@@ -2,7 +2,7 @@
 
 A pass through a sharded model gathers its layers, one after the other, and only all processes together can gather. But
 their shares of the work differ: other prompts, longer responses, more micro-batches. So before each pass they agree,
-with one all-reduce, on which pass is next. A process that wants another pass, or none, takes part in the gathering
+with one all-reduce, on which pass is next. A process that needs another pass, or none, takes part in the gathering
 alone: it computes nothing and keeps nothing. So does a process that fails in the middle of a pass, to the pass's end.
 No process needs to know beforehand how many passes the others make.
 """
