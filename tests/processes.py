@@ -14,7 +14,9 @@ from runs import adapter, steps
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "GLOO_SOCKET_IFNAME": "lo"}
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["laser.commands.train", "transformers.models.llama.modeling_llama"])
+FORKS.set_forkserver_preload(
+    ["laser.commands.train", "laser.integrations.server.app", "transformers.models.llama.modeling_llama"]
+)
 
 
 def fork(processes, work, *arguments):

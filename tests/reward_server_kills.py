@@ -54,7 +54,7 @@ def kill_under_load(folder, *, kills, prompts, samples, clients, seed):
     rng, report = random.Random(seed), KillReport()
     make_config(folder, "length", "digits")
     (folder / "run.toml").write_text(CONFIG.format(folder=folder))
-    port = _free_port()
+    port = free_port()
     work = [(f"question {number}", "9" * (1 + index)) for number in range(prompts) for index in range(samples)]
     rng.shuffle(work)
     got, lock = defaultdict(dict), threading.Lock()
@@ -121,7 +121,8 @@ def _serve(folder, port, samples):
         )
 
 
-def _free_port():
+def free_port():
+    """A port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 

@@ -82,6 +82,17 @@ class Running:
         assert status == 200, reply
         return {name: values[0] for name, values in reply.items()}
 
+    @property
+    def num_learned(self):
+        """Groups learned from, once all that is complete is learned."""
+        assert self.post(None, "/state", method="GET")[0] == 200  # the worker answers it after learning
+        return self.ledger.book.num_learned
+
+    def state(self):
+        """The whole state, once all that is complete is learned and on the disk."""
+        assert self.num_learned >= 0
+        return self.ledger.state_dict()
+
     def stop(self):
         """Stop without a snapshot, as a kill does, but release the folder."""
         self._http.server.should_exit = True

@@ -49,10 +49,10 @@ def test_scores_learning_and_feedback(server):
 def test_the_state_comes_back(server):
     client = Client()
     client.score(["a", "a"], ["1", "22"], labels=["22", "22"])
-    state, before = client.read_state(), server.ledger.state_dict()
+    state, before = client.read_state(), server.state()
     client.score(["b", "b"], ["1", "22"], labels=["22", "22"])
     client.write_state(state)
-    assert json.dumps(server.ledger.state_dict()["book"]) == json.dumps(before["book"])
+    assert json.dumps(server.state()["book"]) == json.dumps(before["book"])
 
 
 def test_a_request_without_an_answer_is_sent_again_as_the_same_sample():
@@ -82,7 +82,7 @@ def test_a_sample_survives_a_restart_of_the_server(tmp_path):
     with running(config, tmp_path / "state", samples=2, port=int(server.url.rpartition(":")[2])) as server:
         thread.join()
         assert late[0].score == DIRECT[late[0].reward_model]("22")
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
 
 
 def test_a_refusal_is_the_sentence_of_the_server(server):
@@ -134,9 +134,9 @@ def test_slime_gets_a_reward_a_sample_or_a_list(server):
 
     group = [sample(number, 0, text) for number, text in enumerate(("1", "22"))]
     assert asyncio.run(slime.reward(None, group)) in ([1.0, 2.0], [1.0, 2.0])
-    assert server.ledger.book.num_learned == 1
+    assert server.num_learned == 1
     assert asyncio.run(slime.reward(None, sample(0, None, "four"))) in (4.0, 0.0)  # an evaluation
-    assert server.ledger.book.num_learned == 1
+    assert server.num_learned == 1
     assert asyncio.run(slime.reward(None, sample(0, 1, "four"))) in (4.0, 0.0)
 
 

@@ -71,8 +71,8 @@ def test_samples_that_come_one_by_one_are_chosen_for_and_learned_from_as_a_group
         for number, prompt in enumerate(prompts):
             names = {server.score(prompt, text, labels=str(number + 1))["arms"] for text in answers[number]}
             assert names == {router.choose([prompt], 0)[0].name}
-        assert server.ledger.book.num_learned == 6
-        learned = server.ledger.book.router.state_dict()
+        assert server.num_learned == 6
+        learned = server.state()
     for name, value in router.state_dict().items():
         if name.startswith("selector."):
             assert np.array_equal(value, learned[name]), name
@@ -97,7 +97,7 @@ def test_after_a_kill_everything_is_as_it_was_without_a_call_of_a_reward_model(c
             for text in ("1", "22", "no"):
                 server.score(f"prompt {number}", text, labels="22")
         half = server.score("open", "12", labels="12")
-        before = server.ledger.state_dict()
+        before = server.state()
     (tmp_path / "scores.py").write_text(FUNCTIONS.replace("return", "raise AssertionError('called')\n    return"))
     with pytest.raises(RunDirectoryError, match="has other weights or code"):
         make_worker(config, tmp_path / "state", Limits(samples=3))
@@ -115,12 +115,12 @@ def test_a_snapshot_replaces_the_journal_and_means_the_same(config, tmp_path):
     with running(config, tmp_path / "state", samples=2) as server:
         for text in ("1", "22", "333"):
             server.score("a", text, labels="22")
-        before = server.ledger.state_dict()
+        before = server.state()
         server.ledger.compact()
     names = sorted(path.name for path in (tmp_path / "state").iterdir())
     assert names == [".lock", "journal-000001.jsonl", "server.json", "snapshot-000001"]
     with running(config, tmp_path / "state", samples=2) as server:
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_a_reward_model_that_fails_is_never_an_error_of_the_request(tmp_path):
             assert server.score(f"prompt {number}", "1234", labels="1")["scores"] == 4.0
         status, text = server.post(None, "/metrics", method="GET")
         assert (status, b'laser_quarantined{reward_model="broken"} 1.0' in text) == (200, True)
-        before = server.ledger.state_dict()
+        before = server.state()
     with running(config, tmp_path / "state", samples=2) as server:
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
 
 
 def test_without_any_reward_model_left_it_says_so_and_tries_again(tmp_path):
@@ -198,10 +198,10 @@ def test_a_probe_learns_from_complete_groups_without_gold_answers(tmp_path):
     with running(config, tmp_path / "state", samples=4) as server:
         for text in ("1", "22", "333", "22"):
             server.score("how many?", text)
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
         usage = server.ledger.book.router.usage()
         assert min(usage[name]["responses"] for name in ("length", "digits")) == 3  # the distinct ones
-        before = server.ledger.state_dict()
+        before = server.state()
     worker = make_worker(config, tmp_path / "state", Limits(samples=4))
     same(before, worker.ledger.state_dict())
     assert worker.ledger.book.router.usage()["length"]["responses"] == 0
@@ -212,10 +212,10 @@ def test_an_evaluation_is_scored_and_not_learned_from(config, tmp_path):
     with running(config, tmp_path / "state", samples=2) as server:
         for text in ("1", "22"):
             server.score("a", text, labels="1", learn="never")
-        assert server.ledger.book.num_learned == 0
+        assert server.num_learned == 0
         for text in ("1", "22"):
             server.score("a", text, labels="1")
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
 
 
 def test_learning_can_wait_until_the_trainer_names_the_groups(config, tmp_path):
@@ -226,19 +226,19 @@ def test_learning_can_wait_until_the_trainer_names_the_groups(config, tmp_path):
         status, reply = server.post({"step": 3, "groups": ["u1", "unknown"]}, "/learn")
         assert (status, reply["metrics"]["bandit/learned"]) == (200, 1.0)
         assert server.post({"step": 3, "groups": ["u1"]}, "/learn") == (200, {"metrics": {}})
-        before = server.ledger.state_dict()
+        before = server.state()
     with running(config, tmp_path / "state", samples=2) as server:
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
         assert server.post({}, "/learn")[1]["metrics"]["bandit/learned"] == 1.0
 
 
 def test_feedback_from_outside_is_what_a_group_earns(config, tmp_path):
     with running(config, tmp_path / "state", samples=1, feedback=True) as server:
         server.score("a", "1")
-        assert server.ledger.book.num_learned == 0
+        assert server.num_learned == 0
         assert server.post({"prompt": "a", "value": 0.25}, "/feedback") == (200, {"groups": 1})
         server.score("b", "1")  # the worker looks at complete groups after each batch
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
         assert server.ledger.book.metrics["bandit/reward"] == 0.25
         status, reply = server.post({"prompt": "a", "value": 0.25}, "/feedback")
         assert (status, "no open group" in reply["error"]) == (409, True)
@@ -250,9 +250,9 @@ def test_a_group_without_a_known_size_ends_when_no_sample_comes(config, tmp_path
             server.score("a", text, labels="22")
         ended = threading.Event()
         for _ in range(100):
-            if server.ledger.book.num_learned or ended.wait(0.05):
+            if server.num_learned or ended.wait(0.05):
                 break
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
 
 
 def test_where_nothing_can_be_learned_it_says_so(config, tmp_path):
@@ -268,11 +268,11 @@ def test_a_repeated_request_counts_once(config, tmp_path):
         first = server.score("a", "12", labels="12", ids="s1")
         assert server.score("a", "12", labels="12", ids="s1") == first
         server.score("a", "12", labels="12", ids="s2")  # the same text, but another sample
-        assert server.ledger.book.num_learned == 0
+        assert server.num_learned == 0
     with running(config, tmp_path / "state", samples=3) as server:
         assert server.score("a", "12", labels="12", ids="s1") == first
         server.score("a", "7", labels="12", ids="s3")
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
         assert server.score("a", "7", labels="12", ids="s3")["arms"] == first["arms"]
         assert server.ledger.counts["retries", ""] == 2
 
@@ -285,9 +285,9 @@ def test_without_names_what_may_not_have_been_delivered_before_a_kill_is_a_retry
         for _ in range(2):
             server.score("a", "12", labels="12")  # sent again by clients that got no answer
         assert server.ledger.counts["retries", ""] == 2
-        assert server.ledger.book.num_learned == 0
+        assert server.num_learned == 0
         server.score("a", "7", labels="12")  # the third sample
-        assert server.ledger.book.num_learned == 1
+        assert server.num_learned == 1
 
 
 def test_a_state_moves_to_another_server_of_the_same_pool(config, tmp_path):
@@ -295,22 +295,22 @@ def test_a_state_moves_to_another_server_of_the_same_pool(config, tmp_path):
         for text in ("1", "22", "333"):
             server.score("a", text, labels="22")
         status, state = server.post(None, "/state", method="GET")
-        before = server.ledger.state_dict()
+        before = server.state()
         assert status == 200
         same(before, unpack_state(state))
     with running(config, tmp_path / "second", samples=2) as server:
         server.score("b", "1", labels="1")
         assert server.post(state, "/state", method="PUT") == (200, {"restored": True})
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
     with running(config, tmp_path / "second", samples=2) as server:  # it is on the disk
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
     with running(make_config(tmp_path, "length", "right"), tmp_path / "third") as server:
         server.score("b", "1", labels="1")
-        before = server.ledger.state_dict()
+        before = server.state()
         status, reply = server.post(state, "/state", method="PUT")
         assert (status, "is of the reward models length, digits" in reply["error"]) == (409, True)
         assert server.post(b"nonsense", "/state", method="PUT")[0] == 409
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
 
 
 CONTRADICTIONS = [
@@ -327,10 +327,10 @@ def test_samples_that_contradict_their_group_are_refused(config, tmp_path, chang
     body = {"prompts": ["2 + 2 = ?"], "responses": ["4"], "labels": ["4"], "groups": ["u1"]}
     with running(config, tmp_path / "state") as server:
         assert server.post(body)[0] == 200
-        before = server.ledger.state_dict()
+        before = server.state()
         status, reply = server.post({**body, **change})
         assert (status, said in reply["error"]) == (409, True), reply
-        same(before, server.ledger.state_dict())
+        same(before, server.state())
         assert server.post({**body, "responses": ["5"]})[0] == 200
 
 

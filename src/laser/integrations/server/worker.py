@@ -215,17 +215,14 @@ class Worker:
             self._done.append(task)
 
     def _finish(self) -> None:
-        """Learn, write, and answer what is done."""
-        now = time.monotonic()
-        if self._done or now > self._swept + _SWEEP:
-            self.ledger.close_complete(now)
-            self._swept = now
+        """Write what happened, answer what is done, and learn: no answer waits for that."""
+        now, done = time.monotonic(), self._done
+        self._done = []
         try:
             self.ledger.commit()
         except RunDirectoryError as error:
-            for task in self._done:
+            for task in done:
                 task.error = error
-        done, self._done = self._done, []
         for task in done:
             if task.samples and task.error is None:
                 task.result = [
@@ -234,6 +231,9 @@ class Worker:
                 ]
         if done:
             done[0].future.get_loop().call_soon_threadsafe(self._answer, done)
+        if done or now > self._swept + _SWEEP:
+            self.ledger.close_complete(now)
+            self._swept = now
 
     def _answer(self, tasks: Sequence[Task]) -> None:
         """Give the answers to the requests that still wait for them; runs in the event loop."""
