@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    def __init__(self, answer):
+    def __init__(self, answer, port=0):
         """`answer(path, payload, number)` returns a JSON value, bytes, an int status, (status, value, headers), or
         "hang up" to close the connection without a word."""
         self.asked = []
@@ -52,7 +52,7 @@ class Server:
             def log_message(handler, *_):
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
@@ -63,8 +63,8 @@ class Server:
 
 
 @contextmanager
-def serving(answer):
-    server = Server(answer)
+def serving(answer, port=0):
+    server = Server(answer, port)
     try:
         yield server
     finally:

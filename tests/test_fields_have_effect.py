@@ -296,7 +296,11 @@ def reward_models(folder, base):
     yield {"type": "pairwise", "model": base, "family": "pair_lm", "answers": ["A", "B"]}
     yield {"type": "similarity", "model": base}
     yield {"type": "python", "factory": f"{folder}/made.py:make"}
+    several = {**server, "url": None, "urls": ["http://127.0.0.1:9", "http://127.0.0.1:8"]}
     yield {"type": "http", **server}
+    yield {"type": "http", **several}
+    yield {"type": "judge", **several, "model": "served"}
+    yield {"type": "vllm_loglik", **several, "model": "served", "tokenizer": base, "template": "plain"}
     yield {"type": "http", **server, "format": "vllm_classify", "model": "served"}
     yield {"type": "judge", **server, "model": "served"}
     yield {"type": "vllm_loglik", **server, "model": "served", "tokenizer": base, "template": "plain"}
@@ -358,7 +362,8 @@ def scenarios(folder):
         lambda config: len(build_splits(config).train),
     )
     yield {**table, "data": {"type": "embedded"}}, build_and_evaluate
-    yield {**table, "generation": {**table["generation"], "engine": "vllm", "server": {}}}, build_and_evaluate
+    for server in ({}, {"urls": ["http://127.0.0.1:9", "http://127.0.0.1:8"]}):
+        yield {**table, "generation": {**table["generation"], "engine": "vllm", "server": server}}, build_and_evaluate
     engine = {"engine": "python", "factory": "nowhere.py:make"}
     yield {**table, "generation": {**table["generation"], **engine}}, build_and_evaluate
     yield table, functools.partial(train, folder=folder)

@@ -1,7 +1,10 @@
 """`laser serve` and `laser compare` find out before anything is started or written what cannot be used."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 from laser.cli import main as cli
 from laser.cli import serve
 from laser.compare.schedule import check_devices
-from laser.core.errors import ConfigError
+from laser.core.errors import ConfigError, ServerError
 
 RUN = """
 policy.model = "org/policy"
@@ -76,6 +79,59 @@ def test_a_port_that_is_none_is_refused(config, monkeypatch, capsys, port):
     code, err = run(monkeypatch, capsys, "serve", config, "--port", port, "--print")
     assert code == 2
     assert "--port" in err
+
+
+def test_replicas_have_ports_and_parts_of_the_gpus(config, monkeypatch, capsys):
+    def printed(replicas, *, gpus, visible=None):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        serve.serve(str(config), ["policy.model=x"], port=9000, replicas=replicas, show=True)
+        lines = capsys.readouterr().out.splitlines()
+        return [(line.partition(" python3 ")[0].split()[1:], line.split("--port ")[1].split()[0]) for line in lines]
+
+    assert printed(1, gpus=2) == [([], "9000")]
+    assert printed(2, gpus=0) == [([], "9000"), ([], "9001")]
+    assert printed(2, gpus=5) == [(["CUDA_VISIBLE_DEVICES=0,1"], "9000"), (["CUDA_VISIBLE_DEVICES=2,3"], "9001")]
+    assert printed(2, gpus=2, visible="6,7") == [
+        (["CUDA_VISIBLE_DEVICES=6"], "9000"),
+        (["CUDA_VISIBLE_DEVICES=7"], "9001"),
+    ]
+    with pytest.raises(ConfigError, match="3 servers need a GPU each, and 2 are visible; lower --replicas"):
+        printed(3, gpus=2)
+    code, err = run(monkeypatch, capsys, "serve", config, "--port", 65535, "--replicas", 2, "--print")
+    assert (code, "2 servers need the ports 65535 to 65536; lower --port" in err) == (2, True), err
+
+
+@pytest.mark.slow
+def test_replicas_end_with_the_command_and_not_with_each_other(tmp_path):
+    """Of two servers one ends at once; SIGTERM to the command ends the other."""
+    (tmp_path / "server.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "name = pathlib.Path(__file__).with_name(sys.argv[1])\n"
+        "name.with_suffix('.new').write_text(f'{os.getpid()} {os.environ.get(\"GPU\")}')\n"
+        "name.with_suffix('.new').rename(name)\n"
+        "time.sleep(0 if sys.argv[1] == 'short' else 60)\n"
+        "sys.exit(3)\n"
+    )
+    commands = [[sys.executable, f"{tmp_path}/server.py", name] for name in ("short", "long")]
+    code = f"from laser.cli.serve import _run_together; _run_together({commands!r}, [{{}}, {{'GPU': '1'}}])"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("a server ended with code 3, 1 continue: ")
+    while not (tmp_path / "long").exists():
+        time.sleep(0.05)
+    pid, gpu = (tmp_path / "long").read_text().split()
+    assert gpu == "1"
+    process.send_signal(signal.SIGTERM)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+
+
+def test_without_any_server_left_there_is_a_sentence():
+    with pytest.raises(ServerError, match="all servers have ended; read their output above"):
+        serve._run_together([["false"], ["false"]], [{}, {}])
 
 
 def test_a_missing_device_is_reported_before_anything_is_written(tmp_path, monkeypatch, capsys):

@@ -110,11 +110,11 @@ def test_credentials_of_other_programs_are_not_sent(monkeypatch, tmp_path, key):
 @pytest.mark.slow
 def test_a_limit_of_requests_per_minute_spaces_them_and_tokens_add_to_it():
     with serving(lambda path, payload, number: {"usage": {"total_tokens": 30}}) as server:
-        endpoint = Endpoint(server.url, pace=Pace(requests_per_minute=600))
+        endpoint = Endpoint(server.url, pace=lambda: Pace(requests_per_minute=600))
         begun = time.monotonic()
         endpoint.post_all("/x", [{}] * 6)
         assert time.monotonic() - begun >= 0.5
-        endpoint = Endpoint(server.url, pace=Pace(tokens_per_minute=6000))
+        endpoint = Endpoint(server.url, pace=lambda: Pace(tokens_per_minute=6000))
         begun = time.monotonic()
         for _ in range(3):
             endpoint.post("/x", {})

@@ -115,14 +115,18 @@ def test_every_field_that_gives_power_is_named_before_a_strangers_run_is_trusted
     sections(RunConfig, seen)
     fields = [(name, field) for model in seen for name, field in model.model_fields.items()]
     code = {name for name, field in fields if "path.py:function" in str(field.description)}
-    servers = {name for name, field in fields if "check_address" in str(field.metadata)}
+    servers = {name for name, field in fields if "check_address" in f"{field.annotation} {field.metadata}"}
     keys = {name for name, field in fields if name.endswith(("_env", "_key", "token", "password"))}
     assert code == {"function", "factory"}
-    assert servers == {"url"}
+    assert servers == {"url", "urls"}
     assert keys <= {"api_key_env", "reward_token", "reference_key"}  # the latter are names of a token and of a field
     for name in code:
         assert powers({"x": [{name: "a.py:f"}]}) == ["run a.py:f"]
     assert powers({"url": "http://a", "api_key_env": "K"}) == ["send the key in K to http://a"]
+    several = {"url": None, "urls": ["http://a", "http://b"]}
+    assert powers(several) == ["talk to http://a", "talk to http://b"]
+    sent = [f"send the key in K to {url}" for url in several["urls"]]
+    assert powers({"server": {**several, "api_key_env": "K"}, "engine": "vllm"}) == sent
     assert powers({"trust_remote_code": True, "model": "m"}) == ["run code that m brings"]
 
 

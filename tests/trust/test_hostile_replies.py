@@ -61,8 +61,9 @@ class Canned(Endpoint):
         super().__init__("http://127.0.0.1:1")
         self.body = json.dumps(reply).encode()
 
-    def _send(self, method, path, payload, stop=None):
-        return self.body
+    def _send(self, method, path, payload, read, stop=None, *, timeout=None):
+        (replica,) = self._fleet.replicas
+        return read(replica, f"{self.url}{path}", self.body)
 
 
 def reward_models(reply):
@@ -100,7 +101,7 @@ def test_no_reply_of_a_sampling_server_is_more_than_responses_or_a_sentence(poli
     for given_reply in (reply, {"choices": [choice]}):
         count("replies of sampling servers")
         try:
-            responses = generator._responses(json.loads(json.dumps(given_reply)), 1)
+            responses = generator._responses(json.loads(json.dumps(given_reply)), 1, generator._endpoint)
         except LaserError:
             continue
         assert all(0 <= token < policy.num_tokens for response in responses for token in response.token_ids)
@@ -114,9 +115,9 @@ def test_an_invalid_log_prob_is_refused(policy, logp):
     logps = {"token_logprobs": [-0.5, logp]}
     choice = {"index": 0, "token_ids": [5, 6], "logprobs": logps, "finish_reason": "stop"}
     with pytest.raises(ServerError, match=r"127\.0\.0\.1:1 gave .* as the log-prob of a token.*vLLM"):
-        generator._responses({"choices": [choice]}, 1)
+        generator._responses({"choices": [choice]}, 1, generator._endpoint)
     logps["token_logprobs"] = [1e-4, -5]
-    assert generator._responses({"choices": [choice]}, 1)[0].sampling_logps == (1e-4, -5.0)
+    assert generator._responses({"choices": [choice]}, 1, generator._endpoint)[0].sampling_logps == (1e-4, -5.0)
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_the_first_swap_creates_the_adapter_folder_and_closing_removes_it(policy
         section = config.model_copy(update={"server": config.server.model_copy(update={"url": server.url})})
         generator = build_generator(section, policy)
         assert list(tmp_path.glob("laser-adapters-*")) == []
-        generator._swap()
+        generator._swap(generator._adapter())
         (folder,) = tmp_path.glob("laser-adapters-*")
         assert [one.name for one in folder.iterdir()] == [f"laser-{policy.adapter_digest()}"]
         del generator
@@ -149,7 +150,9 @@ def test_runs_on_one_server_leave_each_others_adapters_and_serve_again_what_is_g
     def swap(generator, change):
         with torch.no_grad():
             policy.trainable_parameters()[0].add_(change)
-        return generator._swap()
+        adapter = generator._adapter()
+        generator._swap(adapter)
+        return adapter.name
 
     with serving(answer) as server:
         one, other = (
@@ -168,7 +171,7 @@ def test_runs_on_one_server_leave_each_others_adapters_and_serve_again_what_is_g
 def test_a_model_that_the_server_lacks_is_reported_with_the_field(policy):
     generator = VllmGenerator(policy, Canned({"data": [{"id": "llama"}]}), model="policy", adapter_folder=None)
     with pytest.raises(ServerError, match=r"no model 'policy'; it has llama; set generation\.server\.model"):
-        generator._swap()
+        generator._swap(generator._adapter())
 
 
 @pytest.mark.slow

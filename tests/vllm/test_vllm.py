@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -256,6 +257,58 @@ def test_a_server_that_dies_stops_the_run_and_a_new_one_ends_it(base, tmp_path):
     with running(arguments, port, tmp_path / "second.log"):
         result = laser.resume(tmp_path / "run")
     assert result.summary.num_batches == 6
+
+
+def test_one_of_two_servers_is_killed_in_the_middle_of_a_batch(base, server, tmp_path):
+    """Same responses as with one server, and the successor at the same address gets the adapter that is due."""
+    prompts = [make_prompt(f"what is {index}?", id=str(index)) for index in range(24)]
+    port = free_port()
+    arguments = server_arguments(parse_config(config(base, port)), host="127.0.0.1", port=port)
+    arguments = [*arguments, "--enforce-eager"]
+
+    def make(folder, *urls):
+        policy = make_policy(base)
+        endpoint = Endpoint(*urls, retries=1, concurrency=2)
+        return policy, VllmGenerator(policy, endpoint, model="policy", adapter_folder=tmp_path / folder)
+
+    def step(policy, generator):
+        with torch.no_grad():
+            for number, parameter in enumerate(policy.trainable_parameters()):
+                drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+                parameter.add_(0.05 * drawn)
+        return generator.generate(
+            prompts, num_responses=2, temperature=0.8, top_p=1.0, max_new_tokens=24, seeds=range(len(prompts))
+        )
+
+    policy, generator = make("one", server.url)
+    expected = [step(policy, generator) for _ in range(3)]
+    policy, generator = make("two", f"http://127.0.0.1:{port}", server.url)
+    victim = generator._servers[0]
+    with running(arguments, port, tmp_path / "victim.log") as dying:
+        both = step(policy, generator)
+        answered = threading.Event()
+        exchange = victim.endpoint._fleet.replicas[0].transport.exchange
+
+        def kill_after_the_first_answer(method, url, *rest):
+            answer = exchange(method, url, *rest)
+            if url.endswith("/v1/completions") and victim.is_trusted and not answered.is_set():
+                answered.set()
+                dying.kill()
+            return answer
+
+        victim.endpoint._fleet.replicas[0].transport.exchange = kill_after_the_first_answer
+        with pytest.warns(RuntimeWarning, match="the other servers take its requests"):
+            after = step(policy, generator)
+        assert answered.is_set()
+    with running(arguments, port, tmp_path / "successor.log") as successor:
+        while not victim.endpoint.is_in:
+            time.sleep(0.1)
+        later = step(policy, generator)
+        held = [entry["id"] for entry in Endpoint(successor.url).get("/v1/models")["data"]]
+        assert f"laser-{policy.adapter_digest()}" in held
+    for responses, single in zip((both, after, later), expected, strict=True):
+        given, wanted = ([r.token_ids for row in rows for r in row] for rows in (responses, single))
+        assert np.mean([one == other for one, other in zip(given, wanted, strict=True)]) > 0.9  # kernels round
 
 
 def test_served_log_likelihood_equals_ours(base, plain_server):

@@ -372,6 +372,7 @@ def test_the_page_has_every_field():
 
 
 KNOBS = {
+    "urls": ["http://h:1", "http://h:2"],
     "timeout": 3.0,
     "retries": 2,
     "concurrency": 5,
@@ -395,9 +396,12 @@ def test_every_field_reaches_the_judge(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LASER_TEST_KEY", "k")
     built = {}
     for value in ({}, {name: KNOBS[name]}):
-        pairwise = build_pairwise_judge(JudgeConfig(url="http://h:1", model="m", **value), None)
+        address = {} if "urls" in value else {"url": "http://h:1"}
+        pairwise = build_pairwise_judge(JudgeConfig(**address, model="m", **value), None)
         endpoint, fields = pairwise._chat._endpoint._endpoint, pairwise._chat.fields
+        pace = endpoint._fleet.replicas[0].pace
         built[bool(value)] = {
+            "urls": [replica.url for replica in endpoint._fleet.replicas],
             "timeout": endpoint._timeout,
             "retries": endpoint._retries,
             "concurrency": endpoint.concurrency,
@@ -408,8 +412,8 @@ def test_every_field_reaches_the_judge(name, monkeypatch, tmp_path):
             "temperature": fields.get("temperature"),
             "reasoning_effort": fields.get("reasoning_effort"),
             "extra_body": {name: value for name, value in fields.items() if name == "seed"},
-            "requests_per_minute": endpoint._pace._per_request and 60 / endpoint._pace._per_request,
-            "tokens_per_minute": endpoint._pace._per_token and 60 / endpoint._pace._per_token,
+            "requests_per_minute": pace._per_request and 60 / pace._per_request,
+            "tokens_per_minute": pace._per_token and 60 / pace._per_token,
             "api_key_env": endpoint._key,
         }[name]
     assert built[True] == ("k" if name == "api_key_env" else KNOBS[name]) != built[False]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess  # nosec B404
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from laser.cli.options import ConfigFile, Overrides
 from laser.cli.terminal import say
-from laser.core.errors import ConfigError
+from laser.core.errors import ConfigError, ServerError
 
 if TYPE_CHECKING:
     from laser.config import RunConfig
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
 _TIMEOUT = 60.0  # seconds for an interpreter to say whether it has vLLM
+_LAST_PORT = 65535
+_LOOK = 0.5  # seconds between looks at the servers
+_GRACE = 30.0  # seconds for a server to end by itself
 
 
 def serve(
@@ -26,26 +33,75 @@ def serve(
     overrides: Overrides = None,
     python: Annotated[str, typer.Option(help="Interpreter of the environment that vLLM is installed in.")] = "python3",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=_LAST_PORT, help="Port to listen on.")] = 8000,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Servers to start, on this port and those after it; they divide the GPUs.")
+    ] = 1,
     show: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
 ) -> None:
-    """Start a vLLM server that samples for runs with generation.engine = "vllm".
+    """Start a vLLM server that samples for runs with generation.engine = "vllm", or several.
 
     Example: laser serve run.toml --python ~/vllm/bin/python
     """
     from laser.config import load_config
 
-    command = [python, *server_arguments(load_config(config, overrides or []), host=host, port=port)]
+    if port + replicas - 1 > _LAST_PORT:
+        raise ConfigError(f"{replicas} servers need the ports {port} to {port + replicas - 1}; lower --port")
+    loaded, ports = load_config(config, overrides or []), range(port, port + replicas)
+    commands = [[python, *server_arguments(loaded, host=host, port=one)] for one in ports]
+    settings = [{"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", **gpus} for gpus in _divided_gpus(replicas)]
     if show:
         import shlex
 
-        say(f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True {shlex.join(command)}")
+        for command, setting in zip(commands, settings, strict=True):
+            say(f"{' '.join(f'{name}={value}' for name, value in setting.items())} {shlex.join(command)}")
         return
     if shutil.which(python) is None:
         raise ConfigError(f"there is no {python}; give the interpreter of vLLM's environment with --python")
     _check_has_vllm(python)
-    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
-    os.execvp(python, command)  # noqa: S606  # the user's own interpreter
+    if replicas == 1:
+        os.environ.update(settings[0])
+        os.execvp(python, commands[0])  # noqa: S606  # the user's own interpreter
+    say(f"generation.server.urls = {json.dumps([f'http://{host}:{one}' for one in ports])}")
+    _run_together(commands, settings)
+
+
+def _divided_gpus(replicas: int) -> list[dict[str, str]]:
+    """For each server the variable that shows it its part of the visible GPUs; none for a single one, or on a CPU."""
+    from laser.parallel.gpus import visible_gpus
+
+    gpus = visible_gpus() if replicas > 1 else []
+    if not gpus:
+        return [{}] * replicas
+    if len(gpus) < replicas:
+        raise ConfigError(f"{replicas} servers need a GPU each, and {len(gpus)} are visible; lower --replicas")
+    size = len(gpus) // replicas
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[first * size :][:size])} for first in range(replicas)]
+
+
+def _run_together(commands: Sequence[Sequence[str]], settings: Sequence[Mapping[str, str]]) -> None:
+    """Start servers and wait for them; they end with this process. Raises ServerError once all have ended."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for command, setting in zip(commands, settings, strict=True):
+            running[" ".join(command)] = subprocess.Popen(command, env={**os.environ, **setting})  # noqa: S603  # nosec B603
+        while running:
+            time.sleep(_LOOK)
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    say(f"a server ended with code {process.returncode}, {len(running)} continue: {name}", error=True)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    raise ServerError("all servers have ended; read their output above")
 
 
 def _check_has_vllm(python: str) -> None:

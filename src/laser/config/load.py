@@ -19,6 +19,7 @@ from laser.config.paths import absolute_paths
 from laser.config.presets import apply_preset
 from laser.config.router import RouterConfig
 from laser.config.schema import RunConfig
+from laser.config.section import IN_SECTION
 from laser.config.tasks import apply_task
 from laser.core.errors import ConfigError
 from laser.core.files import read_bytes
@@ -252,6 +253,8 @@ def explain(item: Any, root: type[BaseModel] = RunConfig) -> str:
             return f"{where}.type is {item['ctx']['tag']!r}; choose one of {item['ctx']['expected_tags']}"
         case "value_error":
             return str(item["ctx"]["error"])
+        case given if given == IN_SECTION:
+            return f"{where}: {item['msg']}" if where else str(item["msg"])
         case _:
             message = item["msg"][0].lower() + item["msg"][1:]
             return f"{where}: {message}, got {_shown(where, item['input'])}"

@@ -5,7 +5,7 @@ Imports neither torch nor any other part of the library. A field's description s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,7 @@ from laser.config.selection import (
     SequentialSelector,
     SignalConfig,
 )
+from laser.config.servers import AddressSection
 from laser.config.tracking import TrackingConfig
 from laser.core.errors import ConfigError
 from laser.data.tasks import AnswerType, find_task
@@ -89,10 +90,10 @@ class PolicyConfig(Section):
         return self
 
 
-class ServerConfig(Section):
-    """The vLLM server that samples when `generation.engine = "vllm"`."""
+class ServerConfig(AddressSection):
+    """The vLLM server that samples when `generation.engine = "vllm"`, or several."""
 
-    url: Address = Field("http://127.0.0.1:8000", description="Address of the server.")
+    url: Address | None = Field("http://127.0.0.1:8000", description="Address of the server.")
     model: str = Field("policy", description="Name under which it has the policy's base weights.")
     adapter_folder: LocalPath | None = Field(
         None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
@@ -103,7 +104,14 @@ class ServerConfig(Section):
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable with its key.")
     timeout: float = Field(600.0, gt=0, description="Seconds one prompt's responses may take.")
     retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
-    concurrency: PositiveInt = Field(64, description="Prompts under way at once; the server batches them.")
+    concurrency: PositiveInt = Field(64, description="Prompts under way at once at each server, which batches them.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _urls_replace_the_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("urls") and "url" not in data:
+            return {**data, "url": None}
+        return data
 
 
 class GenerationConfig(Section):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from laser.core.addresses import check_address, check_path
+
+IN_SECTION: Final = "in_section"
+"""Type of a validation error that concerns a whole section, whose place the message should name."""
 
 
 class Section(BaseModel):

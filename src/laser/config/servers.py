@@ -5,14 +5,37 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
 
-from laser.config.section import Address, PositiveInt, Section
+from laser.config.section import IN_SECTION, Address, PositiveInt, Section
 
 
-class ServerSection(Section):
+class AddressSection(Section):
+    """Where a server is, or several that give the same answers."""
+
+    url: Address | None = Field(
+        None, description="Address of the server, such as http://127.0.0.1:8000; this or `urls` is required."
+    )
+    urls: tuple[Address, ...] = Field(
+        (),
+        description="Addresses of several servers with the same model, in place of `url`. A request goes to the one "
+        "with the fewest under way; one that fails is left out and tried again later.",
+    )
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> Self:
+        if self.url is not None and self.urls:
+            raise PydanticCustomError(IN_SECTION, "url and urls are both set; remove one of them")
+        if self.url is None and not self.urls:
+            raise PydanticCustomError(IN_SECTION, "'url' is missing; add it, or urls for several servers")
+        if len(set(self.urls)) < len(self.urls):
+            raise PydanticCustomError(IN_SECTION, "urls names a server twice; name each once")
+        return self
+
+
+class ServerSection(AddressSection):
     """How a server is reached."""
 
-    url: Address = Field(description="Address of the server, such as http://127.0.0.1:8000.")
     api_key_env: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
@@ -22,9 +45,9 @@ class ServerSection(Section):
         60.0, gt=0, description="Seconds that one try may take, from the first packet to the last byte of the reply."
     )
     retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
-    concurrency: PositiveInt = Field(8, description="Requests under way at once.")
+    concurrency: PositiveInt = Field(8, description="Requests under way at once at each server.")
     requests_per_minute: float | None = Field(
-        None, gt=0, description="Requests that start in a minute at most, evenly spaced; None: no limit."
+        None, gt=0, description="Requests that start in a minute at each server at most, evenly spaced; None: no limit."
     )
 
 
@@ -50,7 +73,7 @@ class ChatSection(Section):
         {}, description="Further fields of the request, such as {chat_template_kwargs = {enable_thinking = false}}."
     )
     tokens_per_minute: float | None = Field(
-        None, gt=0, description="Tokens that the server bills in a minute at most; None: no limit."
+        None, gt=0, description="Tokens that each server bills in a minute at most; None: no limit."
     )
 
     @model_validator(mode="after")

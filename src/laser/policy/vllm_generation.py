@@ -1,4 +1,4 @@
-"""Sample through a vLLM server, which returns token ids and log-probs and swaps the policy's adapter while it runs."""
+"""Sample through vLLM servers, which return token ids and log-probs and swap the policy's adapter while they run."""
 
 from __future__ import annotations
 
@@ -6,38 +6,43 @@ import math
 import reprlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from laser.core.errors import LaserError, ServerError
+from laser.core.errors import ServerError
 from laser.core.types import Prompt, Response
 from laser.lm.chat import end_of_turn
 from laser.lm.packing import TokenIds
 from laser.policy.policy import Policy
-from laser.serving.endpoint import MALFORMED, Endpoint
+from laser.policy.vllm_server import PREFIX, AdapterServer, is_out
+from laser.serving.endpoint import MALFORMED, Endpoint, none_answers
 
 _CHECKED = 8  # responses whose log-probs are compared after a swap
-_PREFIX = "laser-"
+_CHECKED_TOKENS = 16  # tokens of each, where the check comes before the batch
 _HIGHEST_LOGP = 1e-3  # nats; rounding may bring a log-prob above 0
+_COMPLETIONS = "/v1/completions"
 
 
 class VllmGenerator:
-    """Samples on a server that holds the base weights; the adapter follows the policy.
+    """Samples on servers that hold the base weights; the adapter follows the policy.
 
     The name of a served adapter is made from its content, so a request never reaches another adapter, or prefixes
-    cached for one. An adapter that the server has lost (after a restart, or because another run unloaded it) is loaded
-    again. After each swap the server's log-probs of a few responses are compared with the policy's.
+    cached for one. After each swap the log-probs of a few responses are compared with the policy's: of a single
+    server's first batch; of each of several servers before the batch, because not all of them need have taken the
+    adapter. Servers that do not answer are left out of the batch, and get the adapter when they are back.
 
     Args:
         policy: The policy; its trained adapter is what is served.
-        endpoint: A vLLM server with LoRA and runtime adapter updates, such as `laser serve` starts.
-        model: Name under which the server has the base weights.
-        adapter_folder: Folder for adapters, which the server must see under the same path. None: a temporary folder,
+        endpoint: vLLM servers with LoRA and runtime adapter updates, such as `laser serve` starts.
+        model: Name under which the servers have the base weights.
+        adapter_folder: Folder for adapters, which the servers must see under the same path. None: a temporary folder,
             made by the first swap and removed with this object.
-        tolerance: Mean difference per token, in nats, above which the server counts as serving other weights.
+        tolerance: Mean difference per token, in nats, above which a server counts as serving other weights.
         on_tokens: Called with the number of tokens after every call of `generate`.
     """
 
@@ -53,13 +58,13 @@ class VllmGenerator:
     ) -> None:
         self._policy = policy
         self._endpoint = endpoint
-        self._model = model
+        self._servers = [AdapterServer(server, model) for server in endpoint.each()]
         self._given_folder = adapter_folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._tolerance = tolerance
         self._on_tokens = on_tokens or (lambda count: None)
-        self._served: str | None = None
-        self._trusted = False
+        self._writing = threading.Lock()
+        self._held: Path | None = None
         end = end_of_turn(policy.tokenizer)
         self._stop: dict[str, Any] = {} if end is None else {"stop_token_ids": [end]}
 
@@ -78,13 +83,13 @@ class VllmGenerator:
         The server's kernels round differently in other batches, so the same seeds can give other responses.
 
         Raises:
-            ServerError: The server is down, refuses, rejects the adapter, or serves other weights.
+            ServerError: No server answers, or one refuses, rejects the adapter, or serves other weights.
         """
-        name = self._swap()
+        adapter = self._adapter()
         ids = self._policy.encode(prompts)
         payloads = [
             {
-                "model": name,
+                "model": adapter.name,
                 "prompt": list(row),
                 "n": num_responses,
                 "temperature": temperature,
@@ -100,12 +105,14 @@ class VllmGenerator:
             }
             for row, seed in zip(ids, seeds, strict=True)
         ]
-        replies = self._endpoint.post_all("/v1/completions", payloads)
-        responses = [self._responses(reply, num_responses) for reply in replies]
+        ready = self._swap(adapter, ids, payloads)
+        endpoint = self._endpoint.among([server.endpoint for server in ready])
+        replies = endpoint.post_all(_COMPLETIONS, payloads)
+        responses = [self._responses(reply, num_responses, endpoint) for reply in replies]
         self._on_tokens(sum(len(response.token_ids) for row in responses for response in row))
-        if not self._trusted:
-            self._compare(ids, responses)
-            self._trusted = True
+        for server in ready:
+            if not server.is_trusted:  # a single one
+                self._compare(server, ids, responses)
         return responses
 
     @property
@@ -117,68 +124,75 @@ class VllmGenerator:
             self._temporary = tempfile.TemporaryDirectory(prefix="laser-adapters-", ignore_cleanup_errors=True)
         return Path(self._temporary.name)
 
-    def _swap(self) -> str:
-        """Make the server hold the policy's current adapter; returns its name."""
-        name = _PREFIX + self._policy.adapter_digest()
-        held = {entry.get("id") for entry in self._models()}
-        if name == self._served and name in held:
-            return name
-        folder = (self._folder / name).absolute()
-        if not folder.is_dir():
-            temporary = folder.with_name(f".{name}")
-            self._policy.save_adapter(temporary)
-            temporary.rename(folder)
-        if self._model not in held:
-            known = ", ".join(sorted(str(one) for one in held if not str(one).startswith(_PREFIX)))
-            raise ServerError(
-                f"{self._endpoint.url} has no model {self._model!r}; it has {known}; set generation.server.model to it"
-            )
-        if name not in held:
-            self._load(name, folder)
-        if self._served not in (None, name):  # others may be of other runs
-            self._unload(str(self._served))
-        self._served, self._trusted = name, False
-        return name
+    def _adapter(self) -> Path:
+        """The folder for the policy's current adapter, whose name is the adapter's."""
+        return (self._folder / f"{PREFIX}{self._policy.adapter_digest()}").absolute()
 
-    def _models(self) -> list[dict[str, Any]]:
-        try:
-            return [dict(entry) for entry in self._endpoint.get("/v1/models")["data"]]
-        except MALFORMED as error:
-            raise ServerError(f"{self._endpoint.url} lists no models; start a vLLM server there") from error
+    def _write(self, adapter: Path) -> None:
+        """Write the policy's current adapter, if no server needed it before."""
+        with self._writing:
+            if not adapter.is_dir():
+                temporary = adapter.with_name(f".{adapter.name}")
+                self._policy.save_adapter(temporary)
+                temporary.rename(adapter)
 
-    def _load(self, name: str, folder: Path) -> None:
-        try:
-            self._endpoint.post_text("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-        except ServerError as error:
-            raise ServerError(
-                f"the server rejects the policy's adapter ({error}); start it with `laser serve`, on a machine that "
-                f"can read {self._folder}"
-            ) from error
+    def _swap(
+        self, adapter: Path, ids: Sequence[TokenIds] = (), payloads: Sequence[Mapping[str, Any]] = ()
+    ) -> list[AdapterServer]:
+        """The servers that answer, after all of them have taken the adapter; each of several has been checked."""
+        checks = [
+            {**payload, "n": 1, "max_tokens": min(_CHECKED_TOKENS, payload["max_tokens"])}
+            for payload in payloads[: _CHECKED if len(self._servers) > 1 else 0]
+        ]
+        usable = [server for server in self._servers if server.endpoint.is_in]
+        given = self._prepared(usable, adapter, checks, retry=False)
+        if all(isinstance(replies, ServerError) for replies in given.values()):
+            given = self._prepared(self._servers, adapter, checks, retry=True)
+        ready = {server: replies for server, replies in given.items() if not isinstance(replies, ServerError)}
+        if not ready:
+            raise none_answers([error for error in given.values() if isinstance(error, ServerError)])
+        for server, replies in ready.items():
+            if replies:
+                self._compare(server, ids, [self._responses(reply, 1, server.endpoint) for reply in replies])
+        if self._held is not None and self._held != adapter:
+            shutil.rmtree(self._held, ignore_errors=True)
+        self._held = adapter
+        return list(ready)
 
-    def _unload(self, name: str) -> None:
-        """Unload an adapter that is not used any more; the server may have lost it already."""
-        try:
-            self._endpoint.post_text("/v1/unload_lora_adapter", {"lora_name": name})
-        except LaserError:
-            return
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+    def _prepared(
+        self, servers: Sequence[AdapterServer], adapter: Path, checks: Sequence[Mapping[str, Any]], *, retry: bool
+    ) -> dict[AdapterServer, list[Any] | ServerError]:
+        """For each server its replies to the checks, or why it is left out; other errors are raised."""
 
-    def _responses(self, reply: Any, num_responses: int) -> list[Response]:
+        def prepare(server: AdapterServer) -> list[Any] | ServerError:
+            endpoint = server.endpoint if retry else server.endpoint.once()
+            try:
+                server.hold(adapter, endpoint, self._write)
+                return [] if server.is_trusted or not checks else endpoint.post_all(_COMPLETIONS, checks)
+            except ServerError as error:
+                if is_out(error):
+                    return error
+                raise
+
+        with ThreadPoolExecutor(max(1, len(servers))) as executor:
+            return dict(zip(servers, executor.map(prepare, servers), strict=True))
+
+    def _responses(self, reply: Any, num_responses: int, endpoint: Endpoint) -> list[Response]:
         try:
             choices = sorted(reply["choices"], key=lambda choice: choice["index"])
             rows = [
                 (
                     tuple(map(self._token, choice["token_ids"])),
-                    tuple(map(self._logp, choice["logprobs"]["token_logprobs"])),
+                    tuple(_logp(value, endpoint) for value in choice["logprobs"]["token_logprobs"]),
                     choice["finish_reason"] == "stop",
                 )
                 for choice in choices
             ]
         except MALFORMED as error:
-            raise ServerError(f"{self._endpoint.url} gave no token ids or log-probs; use vLLM 0.11 or newer") from error
+            raise ServerError(f"{endpoint.where()} gave no token ids or log-probs; use vLLM 0.11 or newer") from error
         if len(rows) != num_responses or any(len(ids) != len(logps) for ids, logps, _ in rows):
             raise ServerError(
-                f"{self._endpoint.url} gave {len(rows)} responses of {num_responses}, or malformed ones; restart it"
+                f"{endpoint.where()} gave {len(rows)} responses of {num_responses}, or malformed ones; restart it"
             )
         texts = self._policy.tokenizer.batch_decode([list(ids) for ids, _, _ in rows], skip_special_tokens=True)
         return [Response(ids, text, logps, finished) for (ids, logps, finished), text in zip(rows, texts, strict=True)]
@@ -189,17 +203,10 @@ class VllmGenerator:
             raise ValueError(f"{value!r} is not a token of the policy")
         return value
 
-    def _logp(self, value: Any) -> float:
-        """A log-prob; raises ServerError for anything else."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= _HIGHEST_LOGP:
-            raise ServerError(
-                f"{self._endpoint.url} gave {reprlib.repr(value)} as the log-prob of a token, which must be finite and "
-                "at most 0; restart the server, and use vLLM 0.11 or newer"
-            )
-        return float(value)
-
-    def _compare(self, prompt_ids: Sequence[TokenIds], responses: Sequence[Sequence[Response]]) -> None:
-        """Check that the server samples from the policy; a stale adapter has other log-probs."""
+    def _compare(
+        self, server: AdapterServer, prompt_ids: Sequence[TokenIds], responses: Sequence[Sequence[Response]]
+    ) -> None:
+        """Check that a server samples from the policy; a stale adapter has other log-probs."""
         some = [
             (row, response) for row, of_prompt in enumerate(responses) for response in of_prompt if response.token_ids
         ]
@@ -218,7 +225,18 @@ class VllmGenerator:
         gap = sum(gaps) / len(gaps)
         if not gap <= self._tolerance:
             raise ServerError(
-                f"{self._endpoint.url} samples from other weights than the policy's: log-probs differ by "
+                f"{server.endpoint.url} samples from other weights than the policy's: log-probs differ by "
                 f"{gap:.3f} nats per token, more than generation.server.logp_tolerance = {self._tolerance:g}; "
                 "restart the server, or check that it has the same base model"
             )
+        server.is_trusted = True
+
+
+def _logp(value: Any, endpoint: Endpoint) -> float:
+    """A log-prob; raises ServerError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= _HIGHEST_LOGP:
+        raise ServerError(
+            f"{endpoint.where()} gave {reprlib.repr(value)} as the log-prob of a token, which must be finite and at "
+            "most 0; restart the server, and use vLLM 0.11 or newer"
+        )
+    return float(value)

@@ -102,16 +102,18 @@ class HttpRM(NoWeights):
             given = list(self._contract.scores(reply))
         except MALFORMED as error:
             raise RewardModelError(
-                f"{self._endpoint.url}{self._path} answered {shown(reply)}, which has no scores; check `format`"
+                f"{self._endpoint.where(self._path)} answered {shown(reply)}, which has no scores; check `format`"
             ) from error
         if len(given) != expected:
             raise RewardModelError(
-                f"{self._endpoint.url}{self._path} gave {len(given)} scores for {expected} responses; send one each"
+                f"{self._endpoint.where(self._path)} gave {len(given)} scores for {expected} responses; send one each"
             )
         for value in given:
             if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise RewardModelError(f"{self._endpoint.url} gave {shown(value)} as a score; send a number or null")
-        return [as_number(value, self._endpoint.url) for value in given]
+                raise RewardModelError(
+                    f"{self._endpoint.where()} gave {shown(value)} as a score; send a number or null"
+                )
+        return [as_number(value, self._endpoint.where()) for value in given]
 
 
 def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

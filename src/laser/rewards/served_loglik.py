@@ -18,7 +18,7 @@ class ServedLogLikelihoodRM(NoWeights):
     """`LogLikelihoodRM` on another machine: prompt and response go as token ids, log-probs come back.
 
     Args:
-        endpoint: A vLLM server.
+        endpoint: A vLLM server, or several with the same model.
         encoder: The served model's tokenizer and template.
         model: Name of the served model.
         normalization: "sum" over response tokens (paper) or their mean.
@@ -76,6 +76,6 @@ class ServedLogLikelihoodRM(NoWeights):
             return float(sum(entry[str(token)]["logprob"] for entry, token in zip(entries, ids[-length:], strict=True)))
         except MALFORMED as error:
             raise RewardModelError(
-                f"{self._endpoint.url} gave no prompt log-probs for the tokens sent; is {self._model!r} a vLLM model "
-                "with the same tokenizer?"
+                f"{self._endpoint.where()} gave no prompt log-probs for the tokens sent; is {self._model!r} a vLLM "
+                "model with the same tokenizer?"
             ) from error

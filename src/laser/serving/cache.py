@@ -21,10 +21,10 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT 
 class CachedEndpoint:
     """Sends a server only those requests whose replies are not in a file.
 
-    The key of a reply is the SHA-256 of the server's address, the path and the whole payload; the API key is not part
-    of it. The file is an SQLite database, so that several processes can share it and a kill loses at most the replies
-    under way. Nothing in it is trusted: a reply that cannot be read is requested again. If the file itself fails (a
-    full disk), requests continue without it, with a warning.
+    The key of a reply is the SHA-256 of the server's address (of several servers the first, whichever answers), the
+    path and the whole payload; the API key is not part of it. The file is an SQLite database, so that several processes
+    can share it and a kill loses at most the replies under way. Nothing in it is trusted: a reply that cannot be read
+    is requested again. If the file itself fails (a full disk), requests continue without it, with a warning.
 
     Args:
         endpoint: The server.

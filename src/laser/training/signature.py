@@ -51,10 +51,9 @@ def _powers(value: Any) -> Iterator[str]:
             yield f"run {value[key]}"
     if value.get("trust_remote_code") is True:
         yield f"run code that {value.get('model')} brings"
-    if value.get("api_key_env"):
-        yield f"send the key in {value['api_key_env']} to {value.get('url')}"
-    elif value.get("url"):
-        yield f"talk to {value['url']}"
+    for address in filter(None, (value.get("url"), *(value.get("urls") or ()))):
+        variable = value.get("api_key_env")
+        yield f"send the key in {variable} to {address}" if variable else f"talk to {address}"
     if value.get("to") and "project" in value:
         yield f"report to {', '.join(value['to'])}"
     for key, item in value.items():

@@ -30,8 +30,8 @@ _WITHOUT_EFFECT = {
     "generation": (
         *("num_responses", "temperature", "top_p", "max_new_tokens"),  # evaluation has its own
         *("factory", "max_batch_tokens"),
-        *(f"server.{name}" for name in ("url", "model", "adapter_folder", "logp_tolerance", "api_key_env")),
-        *(f"server.{name}" for name in ("timeout", "retries", "concurrency")),
+        *(f"server.{name}" for name in ("url", "urls", "model", "adapter_folder", "logp_tolerance")),
+        *(f"server.{name}" for name in ("api_key_env", "timeout", "retries", "concurrency")),
     ),
 }
 """Fields that change no answer of an evaluation, or whose effect is in the identity under another name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from laser.config.judge import JudgeConfig
@@ -13,16 +14,16 @@ from laser.serving.pace import Pace
 
 
 def build_endpoint(section: ServerSection | ServerConfig) -> Endpoint:
-    """Make the client of a server; raises ServerError if its address or key cannot be used."""
+    """Make the client of a section's servers; raises ServerError if an address or the key cannot be used."""
     requests_per_minute = section.requests_per_minute if isinstance(section, ServerSection) else None
     tokens_per_minute = section.tokens_per_minute if isinstance(section, JudgeReward | JudgeConfig) else None
     return Endpoint(
-        section.url,
+        *(section.urls or filter(None, [section.url])),
         api_key_env=section.api_key_env,
         timeout=section.timeout,
         retries=section.retries,
         concurrency=section.concurrency,
-        pace=Pace(requests_per_minute, tokens_per_minute),
+        pace=partial(Pace, requests_per_minute, tokens_per_minute),
     )
 
 
