@@ -308,8 +308,8 @@ def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
 
 def _cost_rows(config: schema.RunConfig, scored: int) -> list[tuple[str, str]]:
     """The cost of scoring in training, where costs are given: of an ensemble's members together, or of one of them."""
-    costs = config.rewards.costs
-    if costs is None:
+    costs = [model.cost for model in config.rewards.models if model.cost is not None]
+    if not costs:
         return []
     if _is_ensemble(config):
         return [("cost of scoring, at most", f"{scored * sum(costs):g}")]

@@ -378,11 +378,6 @@ class RewardsConfig(Section):
     )
     models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
 
-    @property
-    def costs(self) -> list[float] | None:
-        """Cost of a response of each reward model; None where it is measured."""
-        return [model.cost for model in self.models if model.cost is not None] or None
-
     @model_validator(mode="after")
     def _one_unit_of_cost(self) -> RewardsConfig:
         names = {model.cost is None: repr(model.name) for model in self.models}

@@ -22,7 +22,7 @@ from laser.core.types import FloatArray, StateDict
 from laser.lm.sources import fingerprint
 from laser.rewards.costs import ScoringCosts
 from laser.training.checkpoint import newest_checkpoint
-from laser.wiring.rewards import changed_names, reward_fingerprints
+from laser.wiring.rewards import build_costs, changed_names, reward_fingerprints
 
 ROUTER_VERSION = 1
 
@@ -209,7 +209,7 @@ def load_frozen(
     folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts", "pool"))
     if folder is None:
         raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; train it further")
-    costs = ScoringCosts(len(theirs.rewards.models), theirs.rewards.costs)
+    costs = build_costs(theirs.rewards)
     inner = build(theirs, contexts, costs=costs)
     try:
         pool = load_state(folder / "pool")

@@ -64,8 +64,14 @@ def build_pool(config: RunConfig | RouterConfig, ranks: Ranks | None = None) -> 
         quarantine=Quarantine(len(arms), max_failures=section.max_failures, recovery_batches=section.recovery_batches),
         ranks=ranks,
         at=at,
-        costs=ScoringCosts(len(arms), section.costs),
+        costs=build_costs(section),
     )
+
+
+def build_costs(section: section_of.RewardsConfig) -> ScoringCosts:
+    """Make the costs of a pool, of which either every reward model has one or none."""
+    prices = [model.cost for model in section.models if model.cost is not None]
+    return ScoringCosts(len(section.models), prices or None)
 
 
 def check_reward_model(model: section_of.RewardModelConfig) -> None:

@@ -18,6 +18,7 @@ from laser.bandits.linucb import LinUCB
 from laser.bandits.neural import NeuralUCB
 from laser.bandits.thompson import LinearThompson
 from laser.config import RouterConfig, RunConfig, selection
+from laser.config.rewards import RewardsConfig
 from laser.core.errors import ConfigError, DataError
 from laser.core.types import Prompt
 from laser.evaluation.answers import answer_check
@@ -30,6 +31,7 @@ from laser.training.probe import Probe, ProbeData
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
+from laser.wiring.rewards import build_costs
 
 
 def build_selector(
@@ -74,18 +76,22 @@ def build_selector(
         case _ as section:
             bandit = _bandit(section, config, num, dim)
             if section.cost_weight > 0:
-                _penalize(bandit, section.cost_weight, costs, config.rewards.costs)
+                _penalize(bandit, section.cost_weight, costs or _given_costs(config.rewards))
             return bandit
 
 
-def _penalize(bandit: ArmSelector, weight: float, costs: ScoringCosts | None, prices_K: Sequence[float] | None) -> None:
-    if costs is None and prices_K is None:
+def _penalize(bandit: ArmSelector, weight: float, costs: ScoringCosts) -> None:
+    bandit.penalize(lambda: weight * costs.shares_K)
+
+
+def _given_costs(section: RewardsConfig) -> ScoringCosts:
+    costs = build_costs(section)
+    if costs.measured:
         raise ConfigError(
             "selector.cost_weight compares seconds that only a training run measures; give every reward model a cost "
             "(rewards.models.*.cost)"
         )
-    known = costs or ScoringCosts(bandit.num_arms, prices_K)
-    bandit.penalize(lambda: weight * known.shares_K)
+    return costs
 
 
 def _bandit(section: selection.BanditSelector, config: RunConfig | RouterConfig, num: int, dim: int) -> ArmSelector:
