@@ -131,6 +131,23 @@ def test_a_run_records_costs_and_a_weight_moves_choices_to_the_cheap(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_frozen_selector_keeps_the_prices_that_its_run_measured(tmp_path, monkeypatch):
+    """The seconds of the checkpoint: the likelihood is the dearest by far, and with this weight out of the question."""
+    table = make_table(tmp_path, "vowels", "short", selector={"type": "linucb", "cost_weight": 1000.0})
+    add = ScoringCosts.add
+    monkeypatch.setattr(
+        ScoringCosts,
+        "add",
+        lambda self, arm, *, responses, seconds: add(self, arm, responses=responses, seconds=responses * 4.0**-arm),
+    )
+    laser.train(table, tmp_path / "first")
+    monkeypatch.undo()
+    frozen = {**table, "selector": {"type": "frozen", "run": str(tmp_path / "first")}}
+    chosen = laser.train(frozen, tmp_path / "second").summary.utilization
+    assert {name for counts in chosen.values() for name, count in counts.items() if count} == {"short"}
+
+
+@pytest.mark.slow
 def test_without_a_weight_costs_change_no_choice_and_seconds_are_recorded(tmp_path):
     table = make_table(tmp_path, "vowels", "short")
     measured = laser.train(table, tmp_path / "measured").summary
