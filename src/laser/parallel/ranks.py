@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from laser.core.errors import LaserError, LostProcessError, TrainingError
 
@@ -104,6 +104,7 @@ class ProcessGroup:
         self._messages = messages
         self._collective = collective
         self._is_communication, self._lost = is_communication, lost
+        self._group: Any = None  # the default group
         self.passes: Passes | None = Passes()
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
@@ -138,12 +139,12 @@ class ProcessGroup:
         import torch
 
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        self._collective(lambda: self._distributed.all_gather(lengths, torch.tensor([len(data)])))
+        self._collective(lambda: self._distributed.all_gather(lengths, torch.tensor([len(data)]), self._group))
         longest = max(1, *(int(length) for length in lengths))
         mine = torch.zeros(longest, dtype=torch.uint8)
         mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else mine[:0]
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
-        self._collective(lambda: self._distributed.all_gather(gathered, mine))
+        self._collective(lambda: self._distributed.all_gather(gathered, mine, self._group))
         return [bytes(row[: int(length)].numpy()) for row, length in zip(gathered, lengths, strict=True)]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
@@ -154,7 +155,7 @@ class ProcessGroup:
         for dtype, device in sorted(kinds, key=str):
             alike = [tensor for tensor in tensors if (tensor.dtype, tensor.device) == (dtype, device)]
             flat = torch.cat([tensor.flatten() for tensor in alike])
-            self._collective(lambda flat=flat: self._distributed.all_reduce(flat))  # type: ignore[misc]
+            self._collective(lambda flat=flat: self._distributed.all_reduce(flat, group=self._group))  # type: ignore[misc]
             end = 0
             for tensor in alike:
                 begin, end = end, end + tensor.numel()
@@ -163,6 +164,35 @@ class ProcessGroup:
     def leave(self) -> None:
         """Leave the process group; the other processes can no longer reach this one."""
         self._distributed.destroy_process_group()
+
+
+class SharedGroup(ProcessGroup):
+    """The processes of a run that another library has started, through a Gloo group next to that library's own.
+
+    All processes make it at the same point of their programs. Weights cannot be sharded over it.
+    """
+
+    def __init__(self) -> None:
+        from torch import distributed
+
+        from laser.parallel import messages
+        from laser.parallel.passes import collective, is_communication, lost
+
+        self._distributed, self._messages, self._collective = distributed, messages, collective
+        self._is_communication, self._lost = is_communication, lost
+        self._group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+        self.passes = None
+        self.rank = distributed.get_rank()
+        self.size = distributed.get_world_size()
+
+
+def shared() -> Ranks:
+    """The processes that another library has started, or this one alone."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return SharedGroup()
+    return Alone()
 
 
 @contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from laser.config import RouterConfig, RunConfig, load_router_config, parse_router_config
 from laser.core.errors import ConfigError, RunDirectoryError
@@ -23,6 +27,16 @@ def identity_of(config: RouterConfig) -> dict[str, Any]:
         "reward_models": reward_fingerprints(config),
         **{name: table[name] for name in _SECTIONS},
     }
+
+
+def state_digest(state: StateDict) -> str:
+    """SHA-256 of a state, the same before it is saved and after it is loaded; 64 hexadecimal digits."""
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in state.items() if name not in arrays}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name} {value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
 
 
 def check_state(state: StateDict, here: Mapping[str, Any], *, changed_rewards: bool) -> None:

@@ -316,7 +316,7 @@ class Router:
         Raises:
             RunDirectoryError: It is missing, damaged, or of another pool.
         """
-        self.load_state_dict(load_state(Path(folder) / _STATE), changed_rewards=changed_rewards)
+        self.load_state_dict(read_state(folder), changed_rewards=changed_rewards)
 
     def _parts(self) -> dict[str, Stateful]:
         return {
@@ -390,3 +390,8 @@ class Router:
 
     def _right(self, row: Row) -> bool | None:
         return None if row.prompt.answer is None else self._is_right(row.prompt, row.text)
+
+
+def read_state(folder: str | Path) -> StateDict:
+    """The state that `Router.save` wrote into a folder; raises RunDirectoryError if it is missing or damaged."""
+    return load_state(Path(folder) / _STATE)
