@@ -22,7 +22,7 @@ from transformers import LlamaForSequenceClassification
 import laser
 from laser.bandits.context import ContextPreparer
 from laser.commands.plan import print_plan
-from laser.config import evaluation, parse_config, rewards, schema, selection, tracking
+from laser.config import data, evaluation, parse_config, rewards, schema, selection, tracking
 from laser.config.load import union_members
 from laser.config.section import Section
 from laser.core.errors import LaserError
@@ -31,7 +31,7 @@ from laser.wiring.selection import build_feedback
 from runs import essence, make_table
 from tiny import make_model, make_prompt, make_tokenizer
 
-MODULES = (schema, evaluation, rewards, selection, tracking)
+MODULES = (schema, data, evaluation, rewards, selection, tracking)
 WRITES_THE_CONFIGURATION = ("laser.config", "laser.core.files", "laser.training.signature")
 ELSEWHERE = {
     "RunConfig.preset": "the defaults that it stands for are filled in before anything reads; tests/config",
@@ -348,12 +348,12 @@ def scenarios(folder):
         )
     for section in reward_models(folder, base):
         yield {**table, "rewards": {"models": [{"name": "one", **section}]}}, score
-    for data in (
+    for given in (
         {"type": "file", "train": "nowhere.jsonl"},
         {"type": "hub", "name": "nowhere"},
         {"type": "task", "name": "gsm8k", "path": "nowhere"},
     ):
-        yield {**table, "data": data}, lambda config: bool(build_splits(config))
+        yield {**table, "data": given}, lambda config: bool(build_splits(config))
     rows = "".join(f'{{"prompt": "question {row}"}}\n' for row in range(8))
     (folder / "few.jsonl").write_text(rows)
     few = {"type": "file", "train": str(folder / "few.jsonl")}

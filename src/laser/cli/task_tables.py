@@ -13,7 +13,7 @@ from rich.table import Table
 
 from laser.cli.environment import prepare
 from laser.cli.terminal import make_console
-from laser.config.schema import TaskData
+from laser.config.data import TaskData
 from laser.config.tasks import apply_task
 from laser.core.types import Prompt
 from laser.data.split import split_pools

@@ -79,7 +79,7 @@ def export(
     Example: laser tasks export llmbar --path ~/data/llmbar --out pairs.jsonl && laser rewardbench pairs.jsonl
     """
     from laser.cli.task_tables import export_task
-    from laser.config.schema import TaskData
+    from laser.config.data import TaskData
 
     data = TaskData(
         name=_known(name),

@@ -5,10 +5,11 @@ Imports neither torch nor any other part of the library. A field's description s
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from laser.config.data import Data
 from laser.config.evaluation import BestOfNConfig, EvaluationConfig
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
@@ -27,8 +28,6 @@ from laser.config.selection import (
 )
 from laser.config.servers import AddressSection
 from laser.config.tracking import TrackingConfig
-from laser.core.errors import ConfigError
-from laser.data.tasks import AnswerType, find_task
 
 
 class LoraConfig(Section):
@@ -135,101 +134,6 @@ class GenerationConfig(Section):
         None, description="'path.py:function' ``(policy) -> Generator`` for engine = 'python'; see docs/extend.md."
     )
     server: ServerConfig = Field(default_factory=ServerConfig, description="The server of engine = 'vllm'.")
-
-
-_ANSWER_TYPE = (
-    "Type of the answers: text, number, yes_no, option (its letter) or math; auto: as the row says, else inferred from "
-    "the gold answers."
-)
-
-
-_PROMPT_FIELD = (
-    "Field with the prompt: text, or chat messages; dots lead into objects. Rows without `prompt` may have `messages`, "
-    "`conversations`, or `instruction`."
-)
-_ANSWER_FIELD = (
-    "Field with the gold answer; dots lead into objects. auto: `answer`, `reward_model.ground_truth` or `answers`, if "
-    "there is one; null: no gold answers."
-)
-_CATEGORY_FIELD = "Field with the category; auto: `category`, if there is one; null: no categories."
-_TEMPLATE = "Text around the user's last message, with {prompt} where it goes."
-_FILE = "JSON Lines, a JSON list, CSV or TSV with a header, Parquet, or a folder that save_to_disk wrote"
-
-
-class JsonlData(Section):
-    """Prompts from local files."""
-
-    type: Literal["file"] = "file"
-    train: LocalPath = Field(description=f"Path of the training prompts: {_FILE}.")
-    dev: LocalPath | None = Field(None, description="Path of the development prompts; None: split off `train`.")
-    test: LocalPath | None = Field(None, description="Path of the test prompts; None: split off `train`.")
-    prompt_field: str = Field("prompt", description=_PROMPT_FIELD)
-    answer_field: str | None = Field("auto", description=_ANSWER_FIELD)
-    category_field: str | None = Field("auto", description=_CATEGORY_FIELD)
-    template: str | None = Field(None, description=_TEMPLATE)
-    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
-
-
-class HubData(Section):
-    """Prompts from a Hugging Face data set."""
-
-    type: Literal["hub"] = "hub"
-    name: Source = Field(description="Data set id on the hub, or a local folder of the same layout.")
-    config: str | None = Field(None, description="Configuration (subset) of the data set.")
-    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
-    train_split: str = Field("train", description="Split with the training prompts.")
-    dev_split: str | None = Field(None, description="Split with the development prompts; None: split off training.")
-    test_split: str | None = Field(None, description="Split with the test prompts; None: split off training.")
-    prompt_field: str = Field("prompt", description=_PROMPT_FIELD)
-    answer_field: str | None = Field("auto", description=_ANSWER_FIELD)
-    category_field: str | None = Field("auto", description=_CATEGORY_FIELD)
-    template: str | None = Field(None, description=_TEMPLATE)
-    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
-
-
-class TaskData(Section):
-    """Prompts of a task; `laser tasks` lists all tasks, and docs/tasks.md describes how each is read."""
-
-    type: Literal["task"] = "task"
-    name: str = Field(
-        description="Name of the task; it also gives the defaults of the fields below, of split and of evaluation."
-    )
-    path: LocalPath | None = Field(None, description="The original files, or a folder with them; None: the hub.")
-    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
-    categories: tuple[str, ...] | None = Field(None, description="Categories to keep; None: all.")
-    category_field: str | None = Field(None, description="Column with the category; None: the task's.")
-    classifier: Source | None = Field(
-        None, description="Prompt classifier (hub id or folder) for a task without categories."
-    )
-    template: str | None = Field(
-        None, description="Text around the prompt, with {input} and {context}; None: the task's."
-    )
-    answer_type: AnswerType = Field("auto", description=_ANSWER_TYPE)
-    limit: PositiveInt | None = Field(
-        None,
-        description="Largest number of prompts per category and original split, drawn by a seeded hash; None: all.",
-    )
-    max_rows: PositiveInt | None = Field(None, description="Read only the first rows of each original split.")
-
-    @model_validator(mode="after")
-    def _known(self) -> TaskData:
-        try:
-            find_task(self.name)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        if self.template is not None and "{input}" not in self.template and "{context}" not in self.template:
-            raise ValueError("data.template has neither {input} nor {context}; put them where question and document go")
-        return self
-
-
-class EmbeddedData(Section):
-    """Generated prompts with gold answers, seeded."""
-
-    type: Literal["embedded"] = "embedded"
-    categories: tuple[str, ...] | None = Field(None, description="Categories to generate; None: all of them.")
-
-
-Data = Annotated[JsonlData | HubData | TaskData | EmbeddedData, Field(discriminator="type")]
 
 
 class SplitConfig(Section):

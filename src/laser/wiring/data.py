@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from laser.config import schema
+from laser.config.data import EmbeddedData, HubData, JsonlData, TaskData
 from laser.core.types import Prompt
 from laser.data.embedded import generate
 from laser.data.files import Census, Fields, load_file
@@ -20,11 +21,11 @@ def build_splits(config: schema.RunConfig) -> Splits:
     """Load the prompts and split them."""
     sizes = config.split
     match config.data:
-        case schema.EmbeddedData(categories=categories):
+        case EmbeddedData(categories=categories):
             wanted = (sizes.train or 256) + sizes.dev + sizes.test
             prompts = generate(wanted, categories=categories, seed=config.seed)
             return split(prompts, train=sizes.train, dev=sizes.dev, test=sizes.test, seed=config.seed)
-        case schema.JsonlData() as data:
+        case JsonlData() as data:
             fields = prompt_fields(data)
             files = (("dev", data.dev), ("test", data.test))
             census = Census(fields)
@@ -32,7 +33,7 @@ def build_splits(config: schema.RunConfig) -> Splits:
             train = load_file(data.train, fields, census)
             census.check()
             return _splits(train, given, config)
-        case schema.HubData() as data:
+        case HubData() as data:
             fields = prompt_fields(data)
             census = Census(fields)
             read = partial(
@@ -43,14 +44,14 @@ def build_splits(config: schema.RunConfig) -> Splits:
             train = read(data.train_split)
             census.check()
             return _splits(train, given, config)
-        case schema.TaskData() as data:
+        case TaskData() as data:
             pools = load_task(find_task(data.name), task_selection(data, config.seed)).pools
             return split_pools(
                 pools, train=sizes.train, dev=sizes.dev, test=sizes.test, shrink=sizes.shrink, seed=config.seed
             )
 
 
-def task_selection(data: schema.TaskData, seed: int) -> Selection:
+def task_selection(data: TaskData, seed: int) -> Selection:
     """Which of a task's prompts are read; the prompt classifier is loaded when a prompt first needs it."""
     return Selection(
         path=Path(data.path) if data.path is not None else None,
@@ -78,7 +79,7 @@ def _classifier(source: str) -> Classify:
 
 def prompt_fields(data: schema.Data) -> Fields:
     """Which fields of a row hold what; the defaults for data without rows of the user's."""
-    if not isinstance(data, schema.JsonlData | schema.HubData):
+    if not isinstance(data, RowsBase):
         return Fields()
     answer_type = None if data.answer_type == "auto" else data.answer_type
     return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type)
