@@ -97,7 +97,7 @@ class Findings:
         if self.num_prompts and self.num_prompts == self.num_unusable:
             yield (
                 f"probe: the responses to each of the {self.num_prompts} prompts are all equal or all right, so there "
-                "are no two to compare; raise generation.temperature or signal.num_responses"
+                "is nothing to compare; raise generation.temperature or signal.num_responses"
             )
         names = dict.fromkeys(one.reward_model for one in self.found)
         pairs = {name: sum(one.num_pairs for one in self.found if one.reward_model == name) for name in names}

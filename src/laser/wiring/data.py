@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from laser.config import schema
-from laser.config.data import EmbeddedData, HubData, JsonlData, TaskData
+from laser.config.data import Data, EmbeddedData, HubData, JsonlData, RowsBase, TaskData
 from laser.core.types import Prompt
 from laser.data.embedded import generate
 from laser.data.files import Census, Fields, load_file
@@ -77,7 +77,7 @@ def _classifier(source: str) -> Classify:
     return lambda texts: load()(texts)
 
 
-def prompt_fields(data: schema.Data) -> Fields:
+def prompt_fields(data: Data) -> Fields:
     """Which fields of a row hold what; the defaults for data without rows of the user's."""
     if not isinstance(data, RowsBase):
         return Fields()

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from laser.config import schema, selection
+from laser.config import selection
+from laser.config.data import Data
 from laser.core.errors import ConfigError, DataError
 from laser.core.types import Prompt
 from laser.data.preferences import Candidates, load_candidates
@@ -19,7 +20,7 @@ _UNNAMED = "default"  # category of a row without one
 _USUAL = selection.ProbeSignal.model_fields["prompts_per_category"].default
 
 
-def split_off_probe(splits: Splits, section: selection.SignalConfig, data: schema.Data) -> tuple[Splits, ProbeData]:
+def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data) -> tuple[Splits, ProbeData]:
     """Read labeled pairs and set training prompts aside for a probe; nothing for other signals.
 
     Args:
@@ -59,7 +60,7 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig, data: schem
     return Splits(pick(splits.train, rest), splits.dev, splits.test), ProbeData(prompts, pairs)
 
 
-def load_pairs(path: str, data: schema.Data, categories: Mapping[str, int]) -> dict[str, list[Candidates]]:
+def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str, list[Candidates]]:
     """Read labeled pairs, by category; pairs without categories are of the only one that the prompts have.
 
     Args:
