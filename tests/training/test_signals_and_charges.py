@@ -1,6 +1,7 @@
 """What a choice earns besides the loss, and which pairs a charge holds."""
 
 from dataclasses import replace
+from string import ascii_letters
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
-from laser.training.consensus import consensus, consensus_gaps
+from laser.training.consensus import consensus, consensus_gaps, voting_spreads
 from laser.training.pairs import Candidates, orient_by_agreement
-from laser.training.probe import Probe, ProbeData
+from laser.training.probe import Probe
+from laser.training.probe_items import ProbeData
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, mixed
 
 IS_RIGHT = answer_check("whole")
@@ -76,7 +78,7 @@ class Replies:
 
 
 def make_probe(pool, generator, data=None, **changes):
-    section = ProbeSignal(**{"labels": "gold", "warm_start": False, "num_responses": 3} | changes)
+    section = ProbeSignal(**{"labels": "gold", "warm_start": False, "num_responses": 3, "refresh": 0} | changes)
     data = data or ProbeData({"even": PROMPTS[::2], "odd": PROMPTS[1::2]})
     return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, data, IS_RIGHT, seed=0)
 
@@ -107,8 +109,16 @@ def test_a_probe_is_the_pair_accuracy_in_the_categories_chosen_for(tmp_path):
     assert (pool.num_scored(), generator.calls) == (asked, 2)
 
 
-def test_a_refresh_measures_again():
-    pool, generator = make_pool(), Replies()
+class NewReplies(Replies):
+    """Two texts that come again at every refresh, and a new one."""
+
+    def generate(self, prompts, **rest):
+        self.calls += 1
+        return [[*REPLIES[0][:2], Response((1,), f"maybe {self.calls}", (), True)] for _ in prompts]
+
+
+def test_a_refresh_measures_chosen_reward_models_again_and_scores_only_new_answers():
+    pool, generator = make_pool(), NewReplies()
     probe = make_probe(pool, generator, refresh=2)
     calls = []
     for iteration in range(5):
@@ -116,7 +126,7 @@ def test_a_refresh_measures_again():
         probe.measure(*given(CHARGES))
         calls.append(generator.calls)
     assert calls == [2, 2, 4, 4, 6]
-    assert pool.num_scored()["long"] == 3 * 6
+    assert pool.num_scored() == {"long": 2 * (3 + 1 + 1), "short": 0, "knows_even": 4 * (3 + 1 + 1)}
 
 
 def test_a_warm_start_teaches_every_arm_what_it_is_worth():
@@ -195,6 +205,22 @@ def test_a_reward_model_without_an_opinion_or_a_spread_takes_nothing_from_the_ot
     after = accuracies(consensus_probe(more)[0], 3)
     np.testing.assert_array_equal(after.reshape(2, 3)[:, :2].ravel(), before)
     assert np.isnan(after[2]) if opinion is None else after[2] == 0.5, "all ties"
+
+
+def test_a_reward_model_that_contradicts_all_others_has_no_say():
+    """Three noisy ones agree, a fourth says the opposite of all; of two exact opposites neither has a say."""
+    rng = np.random.default_rng(0)
+    truth = [rng.normal(size=4) for _ in range(12)]
+    noisy = [np.stack([*(t + 0.3 * rng.normal(size=4) for _ in range(3)), -t]) for t in truth]
+    counts = [np.ones(4)] * 12
+    spreads_K = voting_spreads(noisy, counts)
+    assert (spreads_K > 0).tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(spreads_K[:3], voting_spreads([row[:3] for row in noisy], counts))
+    opposites = [np.stack([t, -t]) for t in truth]
+    assert voting_spreads(opposites, counts).tolist() == [0.0, 0.0]
+    right = [np.array([5.0, 1.0, 1.0, 1.0])] * 12  # the policy's own consistency decides between them
+    leading = [np.stack([first, -first]) for first in ([4.0, 3.0, 2.0, 1.0] + 0.1 * t for t in truth)]
+    assert (voting_spreads(leading, right) > 0).tolist() == [True, False]
 
 
 def test_a_reward_model_without_an_opinion_in_one_category_is_taught_in_the_other():
@@ -290,7 +316,7 @@ def test_gold_answers_pairs_and_a_consensus_are_used_together(tmp_path):
     """A category with gold answers and pairs, one with pairs alone, one with both kinds of prompts."""
     unlabeled = [replace(prompt, id=f"no answer {prompt.id}", answer=None) for prompt in PROMPTS]
     prompts = {"even": PROMPTS[::2], "other": [replace(one, category="other") for one in [*PROMPTS[1::2], *unlabeled]]}
-    data, pool, generator = ProbeData(prompts, PAIRS), make_pool(), Replies()
+    data, pool, generator = ProbeData(prompts, PAIRS), make_pool(), NewReplies()
     probe = make_probe(pool, generator, data, labels="auto", pairs="x", warm_start=True, refresh=1)
     selector = LinUCB(3, 2, alpha=0.1, ridge=0.01)
     probe.prepare(0, selector, contexts)
@@ -311,12 +337,56 @@ def test_gold_answers_pairs_and_a_consensus_are_used_together(tmp_path):
     assert again.findings() == probe.findings()
     again.prepare(1, selector, contexts)
     np.testing.assert_allclose(accuracies(again, 3), accuracies(probe, 3))
-    assert pool.num_scored()["long"] == asked["long"] + 8 * 3, "pairs are not scored again"
+    assert pool.num_scored()["long"] == asked["long"] + 8, "one new answer to each of eight prompts"
+
+
+class Growing:
+    """Answers "yes" and "no", and another one that is longer each time."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def generate(self, prompts, *, num_responses, **rest):
+        self.calls += 1
+        texts = ("yes", "no", "maybe " + ascii_letters[: 9 * self.calls - 9])
+        return [[Response((1,), text, (), True) for text in texts] for _ in prompts]
+
+
+def test_a_probe_names_the_chosen_reward_model_that_made_answers_longer(tmp_path):
+    prompts = [replace(PROMPTS[0], id=str(number)) for number in range(8)]
+    batch = Batch(0, 0, prompts)
+    heard = []
+
+    def make():
+        section = ProbeSignal(labels="gold", num_responses=3)
+        data, sampling = ProbeData({"even": prompts}), GenerationConfig(max_new_tokens=4)
+        return Probe(section, sampling, make_pool(), Growing(), data, IS_RIGHT, report=heard.append, seed=0)
+
+    probe, selector = make(), LinUCB(3, 2, alpha=0.1, ridge=0.01)
+    for iteration in range(3):
+        probe.prepare(iteration, selector, contexts)
+        probe.measure(batch, [], [Charge(0, (0,), (), True), Charge(2, (1,), (), True)])
+    first, second = heard
+    assert (len(first.found), first.signs) == (3, ())
+    assert second.found == ()
+    (sign,) = second.signs
+    assert (sign.what, sign.category, sign.reward_models) == ("length", "even", ("long",))
+    assert list(second.lines()) == [str(sign)]
+    assert "over-optimised" in str(sign)
+    record = probe.findings().as_record()
+    assert record["accuracy"]["even"]["knows_even"]["pairs"] == 16, "of the first test"
+    assert [one["reward_models"] for one in record["over_optimised"]] == [["long"]]
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make()
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    assert again.findings() == probe.findings()
+    again.prepare(3, selector, contexts)
+    assert len(heard) == 2, "each sign is reported once"
 
 
 def test_the_state_of_another_version_is_refused_with_a_sentence():
     old = {"iteration": 0, "items": {}, "known": {}, "untaught": []}
-    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 3; use the laser that wrote"):
+    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 4; use the laser that wrote"):
         make_probe(make_pool(), Replies()).load_state_dict(old)
 
 

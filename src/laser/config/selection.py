@@ -252,7 +252,12 @@ class ProbeSignal(Section):
         "rows as for `laser rewardbench`. All of them are used.",
     )
     warm_start: bool = Field(True, description="Test every reward model first and teach the selector the result.")
-    refresh: int = Field(0, ge=0, description="Iterations between fresh answers and measurements; 0: once.")
+    refresh: int = Field(
+        1,
+        ge=0,
+        description="Iterations between fresh answers, on which chosen reward models are measured again and signs of "
+        "over-optimization are looked for; 0: never.",
+    )
     prompts_per_category: PositiveInt = Field(
         16, description="Training prompts set aside per category, at most a quarter of it."
     )

@@ -7,10 +7,12 @@ dividing by the spread within a prompt would remove both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from laser.core.types import FloatArray
-from laser.rewards.spreads import deviations
+from laser.rewards.spreads import deviations, deviations_by_arm, spread
 
 CONSISTENCY_WEIGHT = 2.0  # of the policy's own consistency, in votes of a reward model
 _SMOOTHING = 0.3  # samples; keeps one answer more or less from counting fully where all are about as frequent
@@ -35,6 +37,39 @@ def consensus(scores_KN: FloatArray, spreads_K: FloatArray, counts_N: FloatArray
     consistency_N = (counts_N - counts_N.mean()) / (counts_N.std() + _SMOOTHING)
     total: FloatArray = np.nansum([CONSISTENCY_WEIGHT * consistency_N, *votes], axis=0)
     return total
+
+
+def voting_spreads(scores_BKN: Sequence[FloatArray], counts_BN: Sequence[FloatArray]) -> FloatArray:
+    """Spread of each reward model's deviations, in the unit of its scores; 0 for one that has no say.
+
+    A reward model that contradicts the consensus of all others, such as the negative of another one, has none. The one
+    that agrees with the others least leaves first (all, if several agree equally little), as long as the share of
+    pairs that it orders as they do is below 1/2 by more than about two standard errors, 1 / sqrt(number of pairs).
+
+    Args:
+        scores_BKN: Scores of B prompts' distinct answers, each of shape (K, N), NaN where there is none.
+        counts_BN: How many of the policy's samples were each answer.
+
+    Returns:
+        Shape (K,).
+    """
+    spreads_K = np.array([spread(row) for row in deviations_by_arm(scores_BKN)])
+    while (spreads_K > 0).sum() > 1:
+        margins_K = np.full(len(spreads_K), np.inf)
+        for arm in np.flatnonzero(spreads_K > 0):
+            others_K = np.where(np.arange(len(spreads_K)) == arm, 0.0, spreads_K)
+            gaps = np.concatenate(
+                [
+                    consensus_gaps(scores_KN[arm], consensus(scores_KN, others_K, counts_N))
+                    for scores_KN, counts_N in zip(scores_BKN, counts_BN, strict=True)
+                ]
+            )
+            if len(gaps):
+                margins_K[arm] = share_agreeing(gaps) - 0.5 + 1 / np.sqrt(len(gaps))
+        if margins_K.min() >= 0:
+            break
+        spreads_K[margins_K <= margins_K.min() + _TIE] = 0.0
+    return spreads_K
 
 
 def gold_gaps(scores_N: FloatArray, num_right: int) -> FloatArray:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from laser.training.over_optimization import Sign
 
 Labels = Literal["gold", "pairs", "consensus"]
 
@@ -64,11 +67,19 @@ class Findings:
         found: By category, then reward model.
         num_prompts: Prompts that the policy answered.
         num_unusable: Those of them whose responses make no pair, because all are equal or all are right.
+        signs: Signs of over-optimization since.
     """
 
     found: tuple[Finding, ...]
     num_prompts: int = 0
     num_unusable: int = 0
+    signs: tuple[Sign, ...] = ()
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Findings:
+        """The findings of which `dataclasses.asdict` gave `state`; without signs."""
+        found = tuple(Finding(**{**one, "labels": tuple(one["labels"])}) for one in state["found"])
+        return cls(found, state["num_prompts"], state["num_unusable"])
 
     def as_record(self) -> dict[str, Any]:
         """The `probe` of summary.json: where the labels come from, and accuracies by category and reward model."""
@@ -77,7 +88,8 @@ class Findings:
         for one in self.found:
             accuracy[one.category][one.reward_model] = one.as_record()
         labels = dict.fromkeys(source for one in self.found for source in one.labels)
-        return {"labels": " and ".join(labels), "sources": sources, "accuracy": accuracy}
+        signs = [sign.as_record() for sign in self.signs]
+        return {"labels": " and ".join(labels), "sources": sources, "accuracy": accuracy, "over_optimised": signs}
 
     def by_category(self) -> dict[str, list[Finding]]:
         """The findings of each category."""
@@ -91,6 +103,7 @@ class Findings:
         for category, found in self.by_category().items():
             yield f"probe [{category}] {found[0].means}: {'; '.join(map(str, found))}"
         yield from self.problems()
+        yield from map(str, self.signs)
 
     def problems(self) -> Iterator[str]:
         """A sentence with the cure on each thing that kept the probe from measuring."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,58 +28,26 @@ from laser.config.selection import ProbeSignal
 from laser.core.files import to_json
 from laser.core.seeding import stream_seed
 from laser.core.types import Batch, FloatArray, Prompt, Responses, StateDict
-from laser.data.preferences import Candidates
-from laser.data.store import digest
 from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
 from laser.rewards.pool import QuarantinedError, RewardPool
-from laser.rewards.spreads import deviations_by_arm, spread
 from laser.training.charges import Charge
-from laser.training.consensus import consensus, consensus_gaps, gold_gaps, num_agreeing, share_agreeing
-from laser.training.findings import Finding, Findings, Labels
+from laser.training.consensus import consensus, consensus_gaps, gold_gaps, num_agreeing, share_agreeing, voting_spreads
+from laser.training.findings import Finding, Findings
+from laser.training.over_optimization import Look, Sign, find_signs, make_look
+from laser.training.probe_items import Item, ProbeData, from_state, given_items, identity, key_of
 from laser.training.signals import Prepare
 
-_VERSION = 3  # of the state
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeData:
-    """What a probe tests on, by category.
-
-    Attributes:
-        prompts: Prompts that the policy answers.
-        pairs: Prompts with better and worse responses.
-    """
-
-    prompts: Mapping[str, Sequence[Prompt]] = field(default_factory=dict)
-    pairs: Mapping[str, Sequence[Candidates]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A probe prompt with distinct responses.
-
-    Attributes:
-        prompt: The prompt.
-        labels: Where the labels of its pairs come from.
-        responses: Its distinct responses, the right or better ones first.
-        num_right: Number of those; 0 with consensus labels.
-        counts: How many of the policy's samples were each response; 0 for one that it did not sample.
-    """
-
-    prompt: Prompt
-    labels: Labels
-    responses: tuple[str, ...]
-    num_right: int
-    counts: tuple[int, ...]
+_VERSION = 4  # of the state
 
 
 class Probe:
     """Tests reward models on probe prompts and labeled pairs, by category; see the module.
 
-    A reward model's scores in a category are taken when first needed and kept until the next refresh: at most
-    K x prompts x responses scores, which the steps count like any others. Consensus labels need all scores, so they are
-    taken together; a reward model that could not score then is added, and the labels made again, when it can.
+    A reward model scores the responses of a category when they are first needed, and each of them once: a refresh costs
+    scores of new answers alone, and with gold answers only those of reward models that are chosen. Consensus labels
+    need all scores, so they are taken together; a reward model that could not score then is added, and the labels made
+    again, when it can.
 
     Args:
         section: How it is done.
@@ -88,7 +57,7 @@ class Probe:
         data: Probe prompts and labeled pairs.
         is_right: Whether a response answers a prompt correctly.
         gold_format: A right response made from a gold answer, for prompts that the policy always gets wrong.
-        report: Receives the findings of each first test of all reward models.
+        report: Receives the findings of the first test, and after each refresh the signs of over-optimization.
         seed: The run's seed.
 
     Attributes:
@@ -112,24 +81,34 @@ class Probe:
         self._pool, self._generator, self._is_right, self._report = pool, generator, is_right, report
         self.seconds_K: FloatArray = np.zeros(len(pool.names))
         self._prompts = data.prompts
-        self._given = {category: [_given(pair) for pair in pairs] for category, pairs in data.pairs.items()}
+        self._given = given_items(data.pairs)
         self._iteration = -1  # of the answers; -1: none yet
-        self._items: dict[str, list[_Item]] = {}  # in each category the given pairs come first
-        self._scores: dict[tuple[int, str], list[FloatArray]] = {}  # by arm and category, of its first items' responses
+        self._items: dict[str, list[Item]] = {}  # in each category the given pairs come first
+        self._scores: list[dict[str, dict[str, float]]] = [{} for _ in pool.names]  # by arm, item and response
         self._consensus: dict[str, list[FloatArray]] = {}  # by category, of each item's responses; made from the scores
         self._untaught: list[int] = []  # arms that could not be tested yet
+        self._samples: dict[str, dict[str, list[str]]] = {}  # by category and item, what the policy answered last
+        self._right: dict[str, dict[str, float]] = {}  # by category and item, the share of them that is right
+        self._chosen: dict[str, dict[str, None]] = {}  # by category, reward models that were charged
+        self._start: tuple[Findings, dict[str, Look]] | None = None  # before the first refresh
+        self._signs: list[Sign] = []  # all that were reported
 
     def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
         """Sample fresh answers if they are due, and teach the selector how good the reward models are on them."""
         refresh = self._section.refresh
-        fresh = self._iteration < 0 or (refresh > 0 and iteration >= self._iteration + refresh)
-        if fresh:
+        if self._iteration < 0:
             self._renew(iteration)
             teach = self._section.warm_start and any(self._items.values())
             self._untaught = list(range(len(self._pool.names))) if teach else []
+            self._teach(selector, contexts)
+            if any(self._scores) or not any(self._items.values()):
+                self._report(self.findings())
+            return
+        if self._prompts and refresh > 0 and iteration >= self._iteration + refresh:
+            self._start = self._start or (self.findings(), self._looks())
+            self._renew(iteration)
+            self._report_signs()
         self._teach(selector, contexts)
-        if fresh and (self._scores or not any(self._items.values())):
-            self._report(self.findings())
 
     def test_all(self) -> Findings:
         """Sample answers, test every reward model on everything, and return what was found."""
@@ -140,7 +119,9 @@ class Probe:
         return self.findings()
 
     def findings(self) -> Findings:
-        """What is known so far of each reward model in each category."""
+        """What is known of each reward model in each category from the first test, and all signs since."""
+        if self._start is not None:
+            return replace(self._start[0], signs=tuple(self._signs))
         found = []
         for category, items in self._items.items():
             for arm, name in enumerate(self._pool.names):
@@ -158,15 +139,47 @@ class Probe:
         return np.array([self._of_charge(batch, charge) for charge in charges], dtype=np.float64)
 
     def _renew(self, iteration: int) -> None:
-        """Sample fresh answers; scores of the given pairs stay."""
+        """Sample fresh answers; scores of given pairs and of answers that come again stay."""
         self._iteration, self._consensus = iteration, {}
-        categories = dict.fromkeys([*self._given, *self._prompts])
+        answered = {category: self._answered(prompts) for category, prompts in self._prompts.items()}
         self._items = {
-            category: [*self._given.get(category, []), *self._answered(self._prompts.get(category, []))]
-            for category in categories
+            category: [*self._given.get(category, []), *answered.get(category, [])]
+            for category in dict.fromkeys([*self._given, *self._prompts])
         }
-        kept = {(arm, name): rows[: len(self._given.get(name, []))] for (arm, name), rows in self._scores.items()}
-        self._scores = {key: rows for key, rows in kept.items() if rows}
+        kept = {item.key: item.responses for items in self._items.values() for item in items}
+        self._scores = [
+            {key: {text: of[text] for text in kept[key] if text in of} for key, of in by_item.items() if key in kept}
+            for by_item in self._scores
+        ]
+
+    def _report_signs(self) -> None:
+        """Compare the fresh answers with those of the start, and report signs that were not reported before."""
+        assert self._start is not None
+        for category, names in self._chosen.items():
+            for name in names:
+                self._accuracies(self._pool.names.index(name), category)
+        known = {(sign.what, sign.category, sign.reward_models) for sign in self._signs}
+        signs = find_signs(self._start[1], self._looks(), self._chosen)
+        fresh = [sign for sign in signs if (sign.what, sign.category, sign.reward_models) not in known]
+        if fresh:
+            self._signs += fresh
+            self._report(Findings((), signs=tuple(fresh)))
+
+    def _looks(self) -> dict[str, Look]:
+        """The latest answers by category, with what the reward models that have scored them say."""
+        return {category: self._look(category) for category in self._samples}
+
+    def _look(self, category: str) -> Look:
+        items = [item for item in self._items[category] if item.labels != "pairs"]
+        arms = [arm for arm in range(len(self._pool.names)) if items and self._has_scored(arm, category)]
+        scores: dict[str, dict[str, FloatArray]] = {}
+        accuracy: dict[str, dict[str, float]] = {}
+        for arm in arms:
+            name, keys = self._pool.names[arm], [item.key for item in items]
+            scores[name] = dict(zip(keys, self._rows(arm, category)[-len(items) :], strict=True))
+            accuracy[name] = dict(zip(keys, map(share_agreeing, self._gaps(arm, category)[-len(items) :]), strict=True))
+        responses = {item.key: item.responses for item in items}
+        return make_look(self._samples[category], self._right[category], responses, scores, accuracy)
 
     def _teach(self, selector: Selector, contexts: Prepare) -> None:
         arms = [arm for arm in self._untaught if self._pool.available_K[arm]]
@@ -184,6 +197,7 @@ class Probe:
         counts = Counter(batch.prompts[prompt].category for prompt in charge.prompts)
         total, weight = 0.0, 0
         for category, count in counts.items():
+            self._chosen.setdefault(category, {})[self._pool.names[charge.arm]] = None
             known = [value for value in self._accuracies(charge.arm, category) if not np.isnan(value)]
             if known:
                 total += count * float(np.mean(known))
@@ -203,7 +217,7 @@ class Probe:
 
     def _gaps(self, arm: int, category: str) -> list[FloatArray]:
         """Score gaps of each item's labeled pairs, above 0 where a reward model orders a pair as the labels do."""
-        rows, items = self._scores.get((arm, category), []), self._items[category]
+        rows, items = self._rows(arm, category), self._items[category]
         if not self._consensus and any(item.labels == "consensus" for item in items):
             self._consensus = self._agreed()
         return [
@@ -217,51 +231,52 @@ class Probe:
     def _agreed(self) -> dict[str, list[FloatArray]]:
         """Consensus values of all items' responses, from all reward models that have scored."""
         arms = [arm for arm in range(len(self._pool.names)) if all(self._has_scored(arm, name) for name in self._items)]
-        scores = {
-            category: [np.stack([self._scores[arm, category][place] for arm in arms]) for place in range(len(items))]
-            for category, items in self._items.items()
-        }
-        spreads_K = np.array(
-            [spread(row) for row in deviations_by_arm([one for row in scores.values() for one in row])]
-        )
-        return {
-            category: [
-                consensus(scores_KN, spreads_K, np.array(item.counts, dtype=np.float64))
-                for scores_KN, item in zip(scores[category], items, strict=True)
-            ]
-            for category, items in self._items.items()
-        }
+        items = [item for of_category in self._items.values() for item in of_category]
+        rows = {arm: [row for category in self._items for row in self._rows(arm, category)] for arm in arms}
+        scores = [np.stack([rows[arm][place] for arm in arms]) for place in range(len(items))]
+        counts = [np.array(item.counts, dtype=np.float64) for item in items]
+        spreads_K = voting_spreads(scores, counts)
+        values = (consensus(scores_KN, spreads_K, counts_N) for scores_KN, counts_N in zip(scores, counts, strict=True))
+        return {category: [next(values) for _ in of_category] for category, of_category in self._items.items()}
+
+    def _rows(self, arm: int, category: str) -> list[FloatArray]:
+        """Scores of each item's responses."""
+        known = self._scores[arm]
+        return [np.array([known[item.key][text] for text in item.responses]) for item in self._items[category]]
+
+    def _missing(self, arm: int, item: Item) -> list[str]:
+        known = self._scores[arm].get(item.key, {})
+        return [text for text in item.responses if text not in known]
 
     def _has_scored(self, arm: int, category: str) -> bool:
-        return len(self._scores.get((arm, category), [])) == len(self._items.get(category, []))
+        """Whether an arm has scored a category, or where there is a consensus, everything."""
+        names = self._items if self._needs_consensus() else [category]
+        return not any(self._missing(arm, item) for name in names for item in self._items.get(name, []))
 
     def _score(self, arm: int, category: str) -> None:
         """Take the missing scores of a reward model in a category; for a consensus those of all in all."""
         together = self._needs_consensus()
         for one in range(len(self._pool.names)) if together else [arm]:
-            missing = {
-                name: self._items[name][len(self._scores.get((one, name), [])) :]
-                for name in (self._items if together else [category])
-            }
-            scores = self._ask(one, [item for items in missing.values() for item in items])
-            if scores:
-                rows = iter(scores)
-                for name, items in missing.items():
-                    self._scores[one, name] = [*self._scores.get((one, name), []), *(next(rows) for _ in items)]
-                self._consensus = {}
+            items = [item for name in (self._items if together else [category]) for item in self._items[name]]
+            missing = [(item, texts) for item in items if (texts := self._missing(one, item))]
+            if missing:
+                self._ask(one, missing)
 
-    def _ask(self, arm: int, items: Sequence[_Item]) -> list[FloatArray]:
-        """Scores of the items' responses; none if the reward model is in quarantine or gave no score at all."""
+    def _ask(self, arm: int, missing: Sequence[tuple[Item, list[str]]]) -> None:
+        """Take scores; none if the reward model is in quarantine, or has not given a single score yet."""
         begin = time.perf_counter()
         try:
-            scores = self._pool.score(arm, [item.prompt for item in items], [item.responses for item in items])
+            scores = self._pool.score(arm, [item.prompt for item, _ in missing], [texts for _, texts in missing])
         except QuarantinedError:
-            return []
+            return
         finally:
             self.seconds_K[arm] += time.perf_counter() - begin
-        return scores if any(np.isfinite(row).any() for row in scores) else []
+        if self._scores[arm] or any(np.isfinite(row).any() for row in scores):
+            for (item, texts), row in zip(missing, scores, strict=True):
+                self._scores[arm].setdefault(item.key, {}).update(zip(texts, row.tolist(), strict=True))
+            self._consensus = {}
 
-    def _answered(self, prompts: Sequence[Prompt]) -> list[_Item]:
+    def _answered(self, prompts: Sequence[Prompt]) -> list[Item]:
         if not prompts or self._generator is None:
             return []
         replies = self._generator.generate(
@@ -272,40 +287,47 @@ class Probe:
             max_new_tokens=self._sampling.max_new_tokens,
             seeds=[stream_seed(self._seed, "probe", self._iteration, row) for row in range(len(prompts))],
         )
-        items = [
-            self._item(prompt, Counter(response.text for response in row if response.text.strip()))
-            for prompt, row in zip(prompts, replies, strict=True)
-        ]
+        category = prompts[0].category
+        self._samples[category], self._right[category] = {}, {}
+        texts = [[response.text for response in row] for row in replies]
+        items = [self._item(prompt, row) for prompt, row in zip(prompts, texts, strict=True)]
         return [item for item in items if len(item.responses) > max(1, item.num_right)]
 
-    def _item(self, prompt: Prompt, counts: Counter[str]) -> _Item:
+    def _item(self, prompt: Prompt, samples: list[str]) -> Item:
+        key, counts = key_of(prompt.id), Counter(text for text in samples if text.strip())
+        self._samples[prompt.category][key] = samples
         texts, right = sorted(counts), []
         has_gold = self._section.labels != "consensus" and prompt.answer is not None
         if has_gold:
             right = [text for text in texts if self._is_right(prompt, text)]
+            self._right[prompt.category][key] = sum(counts[text] for text in right) / len(samples)
             texts = [text for text in texts if text not in right]
             right = right or [self._gold_format.format(answer=prompt.answer)]
         responses = (*right, *texts)
         counted = tuple(counts[text] for text in responses)
-        return _Item(prompt, "gold" if has_gold else "consensus", responses, len(right), counted)
+        return Item(key, prompt, "gold" if has_gold else "consensus", responses, len(right), counted)
 
     def state_dict(self) -> StateDict:
-        """The answers and the scores taken so far."""
+        """The answers, the scores taken so far, and what was found."""
         answered = {
-            category: [
-                [one.prompt.id, one.labels, list(one.responses), one.num_right, list(one.counts)]
-                for one in items[len(self._given.get(category, [])) :]
-            ]
+            category: [one.as_state() for one in items[len(self._given.get(category, [])) :]]
             for category, items in self._items.items()
         }
-        scores = [[arm, category, to_json(rows)] for (arm, category), rows in self._scores.items()]
+        start = None
+        if self._start is not None:
+            start = [asdict(self._start[0]), {name: asdict(look) for name, look in self._start[1].items()}]
         return {
             "version": _VERSION,
             "iteration": self._iteration,
-            "pairs": _digest(self._given),
+            "pairs": identity(self._given),
             "items": answered,
-            "scores": scores,
+            "scores": to_json([{key: list(of.items()) for key, of in by_item.items()} for by_item in self._scores]),
             "untaught": list(self._untaught),
+            "samples": self._samples,
+            "right": self._right,
+            "chosen": {category: list(names) for category, names in self._chosen.items()},
+            "start": to_json(start),
+            "signs": to_json([asdict(sign) for sign in self._signs]),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -316,7 +338,7 @@ class Probe:
             ValueError: It is of other labeled pairs.
         """
         check_state_version(state.get("version", 1), _VERSION)
-        if state["pairs"] != _digest(self._given):
+        if state["pairs"] != identity(self._given):
             raise ValueError("signal.pairs holds other pairs than when the run was started; restore the file")
         self._iteration = int(state["iteration"])
         self._untaught = [int(arm) for arm in state["untaught"]]
@@ -324,25 +346,32 @@ class Probe:
         self._items = {
             category: [
                 *self._given.get(category, []),
-                *(
-                    _Item(prompts[name], labels, tuple(texts), num_right, tuple(counts))
-                    for name, labels, texts, num_right, counts in rows
-                ),
+                *(from_state(row, prompts) for row in rows),
             ]
             for category, rows in state["items"].items()
         }
-        self._scores = {
-            (int(arm), category): [np.array(row, dtype=np.float64) for row in rows]  # null becomes NaN
-            for arm, category, rows in state["scores"]
-        }
+        self._scores = [
+            {key: {text: _number(score) for text, score in rows} for key, rows in by_item.items()}
+            for by_item in state["scores"]
+        ]
         self._consensus = {}
+        self._samples, self._right = state["samples"], state["right"]
+        self._chosen = {category: dict.fromkeys(names) for category, names in state["chosen"].items()}
+        start = state["start"]
+        self._start = None
+        if start is not None:
+            looks = {name: Look(**_with_nan(look)) for name, look in start[1].items()}
+            self._start = Findings.from_state(start[0]), looks
+        self._signs = [Sign(**{**sign, "reward_models": tuple(sign["reward_models"])}) for sign in state["signs"]]
 
 
-def _given(pair: Candidates) -> _Item:
-    return _Item(pair.prompt, "pairs", pair.texts, len(pair.correct), (0,) * len(pair.texts))
+def _number(value: float | None) -> float:
+    """A number that JSON holds: NaN is null there."""
+    return float("nan") if value is None else float(value)
 
 
-def _digest(given: Mapping[str, Iterable[_Item]]) -> str:
-    """Identity of labeled pairs."""
-    rows = [[name, [[one.prompt.messages, one.responses, one.num_right] for one in of]] for name, of in given.items()]
-    return digest(rows).hex()
+def _with_nan(value: Any) -> Any:
+    """A structure read from JSON in which every null is a NaN."""
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    return _number(value)

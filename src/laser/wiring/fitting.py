@@ -11,7 +11,7 @@ from laser.core.types import Prompt
 from laser.data.split import Splits
 from laser.policy.fitting import Fitted, cut_middle
 from laser.policy.policy import Policy
-from laser.training.probe import ProbeData
+from laser.training.probe_items import ProbeData
 
 
 @dataclass(frozen=True, slots=True)

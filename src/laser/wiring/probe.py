@@ -13,7 +13,7 @@ from laser.core.types import Prompt
 from laser.data.preferences import Candidates, load_candidates
 from laser.data.split import Splits
 from laser.data.store import categories_of, pick
-from laser.training.probe import ProbeData
+from laser.training.probe_items import ProbeData
 from laser.wiring.data import prompt_fields
 
 _UNNAMED = "default"  # category of a row without one

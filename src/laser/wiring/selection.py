@@ -27,7 +27,8 @@ from laser.rewards.costs import ScoringCosts
 from laser.rewards.pool import RewardPool
 from laser.training.findings import Findings
 from laser.training.loop import Evaluate
-from laser.training.probe import Probe, ProbeData
+from laser.training.probe import Probe
+from laser.training.probe_items import ProbeData
 from laser.training.signals import AccuracyGap, DevGain, NoSignal, PoolAgreement, Signal
 from laser.wiring.custom import custom_feedback, custom_selector, custom_signal
 from laser.wiring.learned import load_classifier, load_frozen, load_prior
