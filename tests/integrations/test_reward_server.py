@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from disks import can_mount, small_disk
 from laser import Router
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.state import unpack_state
@@ -433,3 +434,20 @@ def test_a_server_needs_a_quarantine(tmp_path):
     strict = config.model_copy(update={"rewards": config.rewards.model_copy(update={"max_failures": 0})})
     with pytest.raises(ConfigError, match=r"rewards\.max_failures = 0"):
         make_worker(strict, tmp_path / "state", Limits())
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost_once_there_is_room(config, tmp_path):
+    (tmp_path / "disk").mkdir()
+    if not can_mount(tmp_path / "disk"):
+        pytest.skip("no file system may be mounted here")
+    with small_disk(tmp_path / "disk", 65536) as grow:
+        with running(config, tmp_path / "disk" / "state") as server:
+            replies = [server.post({"prompt": "a", "response": "9" * 4000 + str(number)}) for number in range(20)]
+            assert {status for status, _ in replies} == {200, 503}
+            assert "free space" in replies[-1][1]["error"]
+            assert grow(2**22)
+            again = [server.post({"prompt": "a", "response": "9" * 4000 + str(number)}) for number in range(20)]
+            assert {status for status, _ in again} == {200}
+            before = server.state()
+        with running(config, tmp_path / "disk" / "state") as server:
+            same(before, server.state())

@@ -27,7 +27,7 @@ from laser.core.state import load_state, save_state
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.evaluation.answers import answer_check
 from laser.parallel.ranks import Ranks
-from laser.rewards.quarantine import Quarantine
+from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
 from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
@@ -84,9 +84,9 @@ class Router:
         return self._pool.names
 
     @property
-    def quarantine(self) -> Quarantine:
-        """Which reward models may be chosen."""
-        return self._pool.quarantine
+    def pool(self) -> RewardPool:
+        """The reward models, to read their quarantine and costs."""
+        return self._pool
 
     @property
     def is_grounded(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -21,6 +22,7 @@ from laser.integrations.server.samples import RequestError, make_prompt, read_re
 from laser.integrations.server.worker import Worker
 
 PATHS = ("/", "/get_reward", "/slime", "/score")
+_ARRIVAL = 120  # seconds that a request may take to arrive
 _STATE_BODY = 2**30  # bytes of a state
 
 
@@ -122,17 +124,21 @@ async def _body(request: Request, longest: int, kind: str | None = "application/
     """The body of a request.
 
     Raises:
-        RequestError: It is too long, or not of the kind.
+        RequestError: It is too long or too slow, or not of the kind.
     """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind is not None and given != kind:
         raise RequestError(f"the content type is {given or 'missing'}; send {kind}", 415)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > longest:
-            raise RequestError(f"the request is longer than {longest} bytes; send fewer samples at once", 413)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_ARRIVAL):
+            async for part in request.stream():
+                size += len(part)
+                if size > longest:
+                    raise RequestError(f"the request is longer than {longest} bytes; send fewer samples at once", 413)
+                parts.append(part)
+    except TimeoutError as error:
+        raise RequestError(f"the request did not arrive within {_ARRIVAL} seconds; send it again", 408) from error
     return b"".join(parts)
 
 

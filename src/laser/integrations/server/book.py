@@ -102,10 +102,15 @@ class Book:
         records = [[row.response, row.arm, row.score, row.raw, row.id] for row in rows]
         return {"type": "rows", "groups": [group.number], "rows": records, "probability": probability}
 
-    def set_quarantine(self, state: StateDict) -> Event:
-        """Set which reward models are in quarantine; if all are, all are put on trial."""
-        self.router.quarantine.load_state_dict(state)
-        return {"type": "quarantine", "groups": [], "state": state}
+    def calls(self) -> StateDict:
+        """What calls of reward models leave behind: failures, quarantine and costs; JSON-able."""
+        return {**self.router.pool.quarantine.state_dict(), **self.router.pool.costs.state_dict()}
+
+    def set_calls(self, state: StateDict) -> Event:
+        """Restore `calls`; if all reward models are in quarantine, all are put on trial."""
+        self.router.pool.quarantine.load_state_dict(state)
+        self.router.pool.costs.load_state_dict(state)
+        return {"type": "calls", "groups": [], "state": state}
 
     def note(self, group: Group, probed: Sequence[Sequence[float | None]] | None = None) -> Event:
         """Tell the router all scores of a complete group; where its probe asks for it, all reward models score it.
@@ -176,8 +181,8 @@ class Book:
                     self.enter(event["step"])
                 case "rows":
                     self.add_rows(groups[0], [Row(*row) for row in event["rows"]], event["probability"])
-                case "quarantine":
-                    self.set_quarantine(event["state"])
+                case "calls":
+                    self.set_calls(event["state"])
                 case "note":
                     self.note(groups[0], event["probed"])
                 case "learn":

@@ -90,7 +90,7 @@ class Ledger:
         for event in journal.events:
             self.book.repeat(event, now)
         self._full = {group.number: group for group in self.book.groups if self._is_full(group)}
-        self._quarantine = router.quarantine.state_dict()
+        self._calls = self.book.calls()
 
     def enter(self, samples: Sequence[Sample], now: float) -> list[Place]:
         """Find the group of each sample, or open one and choose its reward model.
@@ -134,7 +134,7 @@ class Ledger:
                 scaled=self._grouping.scaled,
             )
         finally:
-            self._note_quarantine()
+            self._note_calls()
         by_group: dict[int, list[int]] = defaultdict(list)
         for index, place in enumerate(places):
             by_group[place.group.number].append(index)
@@ -253,7 +253,7 @@ class Ledger:
         except RunDirectoryError as error:
             self._restore(before, now)
             raise RequestError(str(error), 409) from error
-        self._quarantine = self.book.router.quarantine.state_dict()
+        self._calls = self.book.calls()
         self.compact()
 
     def close(self) -> None:
@@ -307,18 +307,19 @@ class Ledger:
             for group in groups:
                 self.counts["choices", self.names[group.arm or 0]] += 1
 
-    def _note_quarantine(self) -> None:
-        state = self.book.router.quarantine.state_dict()
-        if state != self._quarantine:
-            self._journal.append(self.book.set_quarantine(state))
-            self._quarantine = self.book.router.quarantine.state_dict()
+    def _note_calls(self) -> None:
+        """Write down what calls of reward models left behind, which a restart cannot repeat."""
+        state = self.book.calls()
+        if state != self._calls:
+            self._journal.append(self.book.set_calls(state))
+            self._calls = self.book.calls()
 
     def _learn(self, groups: Sequence[Group]) -> None:
         """Learn from complete groups; close them where there is nothing to learn from."""
         for group in groups:
             if group.rows and not group.noted:
                 self._journal.append(self.book.note(group))
-                self._note_quarantine()
+                self._note_calls()
         if self.book.router.is_grounded:
             self._journal.append(self.book.learn(groups))
         else:

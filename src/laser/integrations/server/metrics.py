@@ -74,7 +74,7 @@ def metrics_of(worker: Worker, requests: Mapping[int, int]) -> list[Metric]:
 
 
 def _available(router: Router) -> Iterator[tuple[str, bool]]:
-    return zip(router.names, router.quarantine.available_K.tolist(), strict=True)
+    return zip(router.names, router.pool.quarantine.available_K.tolist(), strict=True)
 
 
 def _escaped(text: str) -> str:
