@@ -22,7 +22,7 @@ from transformers import LlamaForSequenceClassification
 import laser
 from laser.bandits.context import ContextPreparer
 from laser.commands.plan import print_plan
-from laser.config import data, evaluation, parse_config, rewards, schema, selection, tracking
+from laser.config import data, evaluation, parse_config, rewards, schema, selection, servers, tracking
 from laser.config.load import union_members
 from laser.config.section import Section
 from laser.core.errors import LaserError
@@ -31,7 +31,7 @@ from laser.wiring.selection import build_feedback
 from runs import essence, make_table
 from tiny import make_model, make_prompt, make_tokenizer
 
-MODULES = (schema, data, evaluation, rewards, selection, tracking)
+MODULES = (schema, data, evaluation, rewards, selection, servers, tracking)
 WRITES_THE_CONFIGURATION = ("laser.config", "laser.core.files", "laser.training.signature")
 ELSEWHERE = {
     "RunConfig.preset": "the defaults that it stands for are filled in before anything reads; tests/config",

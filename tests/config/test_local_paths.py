@@ -24,6 +24,7 @@ NOT_LOCAL = {
     "HttpReward.api_key_env": "a variable",
     "ServedLogLikelihoodReward.api_key_env": "a variable",
     "JudgeConfig.api_key_env": "a variable",
+    "ServerConfig.api_key_env": "a variable",
 }
 
 

@@ -233,7 +233,8 @@ def test_overrides_leave_the_rest(project):
 
 def test_every_field_of_policy_and_generation_is_in_the_identity_or_known_to_change_nothing():
     """A new field changes the identity of kept responses until it is listed."""
-    from laser.config.schema import GenerationConfig, LoraConfig, PolicyConfig, ServerConfig
+    from laser.config.schema import GenerationConfig, LoraConfig, PolicyConfig
+    from laser.config.servers import ServerConfig
     from laser.wiring.identity import _WITHOUT_EFFECT
 
     fields = {*PolicyConfig.model_fields, *(f"lora.{name}" for name in LoraConfig.model_fields)}

@@ -5,7 +5,7 @@ Imports neither torch nor any other part of the library. A field's description s
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from laser.config.data import Data
 from laser.config.evaluation import BestOfNConfig, EvaluationConfig
 from laser.config.presets import UNLEARNING
 from laser.config.rewards import RewardsConfig
-from laser.config.section import Address, Device, Factory, LocalPath, PositiveInt, Section, Source
+from laser.config.section import Device, Factory, PositiveInt, Section, Source
 from laser.config.selection import (
     AgreementSignal,
     Feedback,
@@ -26,7 +26,7 @@ from laser.config.selection import (
     SequentialSelector,
     SignalConfig,
 )
-from laser.config.servers import AddressSection
+from laser.config.servers import ServerConfig
 from laser.config.tracking import TrackingConfig
 
 
@@ -87,30 +87,6 @@ class PolicyConfig(Section):
         if not self.shard and (self.shard_group is not None or self.shard_offload):
             raise ValueError("policy.shard_group and policy.shard_offload need policy.shard = true")
         return self
-
-
-class ServerConfig(AddressSection):
-    """The vLLM server that samples when `generation.engine = "vllm"`, or several."""
-
-    url: Address | None = Field("http://127.0.0.1:8000", description="Address of the server.")
-    model: str = Field("policy", description="Name under which it has the policy's base weights.")
-    adapter_folder: LocalPath | None = Field(
-        None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
-    )
-    logp_tolerance: float = Field(
-        0.1, gt=0, description="Mean difference per token, in nats, above which it serves other weights."
-    )
-    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Variable with its key.")
-    timeout: float = Field(600.0, gt=0, description="Seconds one prompt's responses may take.")
-    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
-    concurrency: PositiveInt = Field(64, description="Prompts under way at once at each server, which batches them.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _urls_replace_the_default(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("urls") and "url" not in data:
-            return {**data, "url": None}
-        return data
 
 
 class GenerationConfig(Section):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from laser.config.section import IN_SECTION, Address, PositiveInt, Section
+from laser.config.section import IN_SECTION, Address, LocalPath, PositiveInt, Section
 
 
 class AddressSection(Section):
-    """Where a server is, or several that give the same answers."""
+    """Where a server is, or several that give the same answers, and how they are asked."""
 
     url: Address | None = Field(
         None, description="Address of the server, such as http://127.0.0.1:8000; this or `urls` is required."
@@ -21,6 +21,12 @@ class AddressSection(Section):
         description="Addresses of several servers with the same model, in place of `url`. A request goes to the one "
         "with the fewest under way; one that fails is left out and tried again later.",
     )
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the key; keys are never written into files.",
+    )
+    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
 
     @model_validator(mode="after")
     def _check_addresses(self) -> Self:
@@ -28,27 +34,43 @@ class AddressSection(Section):
             raise PydanticCustomError(IN_SECTION, "url and urls are both set; remove one of them")
         if self.url is None and not self.urls:
             raise PydanticCustomError(IN_SECTION, "'url' is missing; add it, or urls for several servers")
-        if len(set(self.urls)) < len(self.urls):
+        if len({url.rstrip("/").removesuffix("/v1") for url in self.urls}) < len(self.urls):
             raise PydanticCustomError(IN_SECTION, "urls names a server twice; name each once")
         return self
 
 
 class ServerSection(AddressSection):
-    """How a server is reached."""
+    """How a reward server or a judge is reached."""
 
-    api_key_env: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable with the key; keys are never written into files.",
-    )
     timeout: float = Field(
         60.0, gt=0, description="Seconds that one try may take, from the first packet to the last byte of the reply."
     )
-    retries: int = Field(4, ge=0, description="Further tries after a failure, with exponential backoff.")
     concurrency: PositiveInt = Field(8, description="Requests under way at once at each server.")
     requests_per_minute: float | None = Field(
         None, gt=0, description="Requests that start in a minute at each server at most, evenly spaced; None: no limit."
     )
+
+
+class ServerConfig(AddressSection):
+    """The vLLM server that samples when `generation.engine = "vllm"`, or several."""
+
+    url: Address | None = Field("http://127.0.0.1:8000", description="Address of the server.")
+    model: str = Field("policy", description="Name under which it has the policy's base weights.")
+    adapter_folder: LocalPath | None = Field(
+        None, description="Where adapters are written for it; it must see the same path. None: a temporary folder."
+    )
+    logp_tolerance: float = Field(
+        0.1, gt=0, description="Mean difference per token, in nats, above which it serves other weights."
+    )
+    timeout: float = Field(600.0, gt=0, description="Seconds one prompt's responses may take.")
+    concurrency: PositiveInt = Field(64, description="Prompts under way at once at each server, which batches them.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _urls_replace_the_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("urls") and "url" not in data:
+            return {**data, "url": None}
+        return data
 
 
 class ChatSection(Section):

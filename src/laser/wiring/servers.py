@@ -7,8 +7,7 @@ from typing import Any
 
 from laser.config.judge import JudgeConfig
 from laser.config.rewards import JudgeReward
-from laser.config.schema import ServerConfig
-from laser.config.servers import ChatSection, ServerSection
+from laser.config.servers import ChatSection, ServerConfig, ServerSection
 from laser.serving.endpoint import Endpoint
 from laser.serving.pace import Pace
 
