@@ -125,3 +125,21 @@ def test_a_zip_member_is_read_by_its_look(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.writestr("a/list.json", json.dumps(ROWS, indent=1))
     assert [row for _, row in read_rows(SourceFile(tmp_path / "p.zip", "a/list.json"))] == ROWS
+
+
+def test_a_mark_in_the_middle_of_joined_files_is_dropped(tmp_path):
+    row = b'\xef\xbb\xbf{"prompt": "q"}\n'
+    (tmp_path / "p.jsonl").write_bytes(row + row)
+    assert len(load_file(tmp_path / "p.jsonl")) == 2
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "p.csv").write_text("prompt,answer,answer\nq,1,2\n")
+    with pytest.raises(DataError, match="has the column 'answer' twice; rename or remove one"):
+        load_file(tmp_path / "p.csv")
+
+
+def test_gold_answers_of_squad_are_found(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "q", "answers": {"text": ["a", "b"], "answer_start": [3, 9]}}')
+    (read,) = load_file(tmp_path / "p.jsonl")
+    assert (read.answer, read.metadata) == ("a", {"answers": ["a", "b"]})

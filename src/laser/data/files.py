@@ -283,7 +283,11 @@ def _checked(
 def _answer_field(row: Mapping[str, Any], name: str | None) -> str | None:
     if name != AUTO:
         return name
-    candidates = _ANSWERS if isinstance(row.get("answers"), list | tuple) else _ANSWERS[:-1]
+    several = row.get("answers")
+    is_gold = isinstance(several, list | tuple) or (
+        isinstance(several, Mapping) and isinstance(several.get("text"), list)
+    )
+    candidates = _ANSWERS if is_gold else _ANSWERS[:-1]
     return next((candidate for candidate in candidates if lookup(row, candidate) is not None), None)
 
 

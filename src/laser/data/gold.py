@@ -23,13 +23,15 @@ def read_gold(where: str, value: Any) -> tuple[str, ...]:
 
     Null, NaN and empty text mean that there is none; numbers and truth values become text as they are written (1.0,
     True); of text that ends in "#### 18" (GSM8K) counts what follows the mark; a list holds several accepted answers;
-    of verl's object counts its `ground_truth`.
+    of verl's object counts its `ground_truth`, of SQuAD's its list `text`.
 
     Raises:
         DataError: The field holds anything else.
     """
     if isinstance(value, Mapping) and "ground_truth" in value:
         value = value["ground_truth"]
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        value = value["text"]
     values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
     texts = (_one(where, item) for item in values)
     return tuple(dict.fromkeys(text for text in texts if text is not None))
@@ -60,12 +62,17 @@ def read_options(where: str, value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if isinstance(value, Mapping) and isinstance(value.get("label"), list) and isinstance(value.get("text"), list):
-        value = [{"label": label, "text": text} for label, text in zip(value["label"], value["text"], strict=False)]
+        if len(value["label"]) != len(value["text"]):
+            raise DataError(
+                f"{where}: the options have {len(value['label'])} labels and {len(value['text'])} texts; fix it"
+            )
+        value = [{"label": label, "text": text} for label, text in zip(value["label"], value["text"], strict=True)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = _lettered(value)
     if not isinstance(value, Mapping) or not all(isinstance(text, str | int | float | None) for text in value.values()):
         raise DataError(_refused_options(where))
-    return {read_text(where, letter): read_text(where, text) for letter, text in value.items() if text is not None}
+    texts = {read_text(where, letter): read_text(where, text) for letter, text in value.items() if text is not None}
+    return {letter.upper() if len(letter) == 1 else letter: text for letter, text in texts.items()}
 
 
 def check_answer_type(where: str, value: Any) -> None:
@@ -82,12 +89,15 @@ def check_answer_type(where: str, value: Any) -> None:
 
 
 def check_letter(where: str, value: Any, options: Mapping[str, str]) -> None:
-    """Make sure that the answer to a multiple-choice question is not the index of an option.
+    """Make sure that the answer to a multiple-choice question is not an index or the letter of a missing option.
 
     Raises:
-        DataError: It is a number that is neither a letter nor the text of an option.
+        DataError: It is a number or one character, and neither a letter nor the text of an option.
     """
-    if options and isinstance(value, int | float) and not {str(value), f"{value:g}"} & {*options, *options.values()}:
+    if not options or not (isinstance(value, int | float) or (isinstance(value, str) and len(value.strip()) == 1)):
+        return
+    written = {str(value).strip().upper(), f"{value:g}" if isinstance(value, int | float) else ""}
+    if not written & {*options, *(text.strip().upper() for text in options.values())}:
         raise DataError(
             f"{where}: the answer {brief(value)} is none of the options {', '.join(options)[:60]}; write the option's "
             "letter or text"
@@ -100,6 +110,8 @@ def _one(where: str, value: Any) -> str | None:
     if isinstance(value, str):
         text = read_text(where, value)
         found = _GSM8K.fullmatch(text) if "####" in text else None
+        if text.rstrip().endswith("####"):
+            raise DataError(f"{where}: the gold answer ends in '####' with nothing after it; fill or remove it")
         return (found["answer"].strip() if found is not None else text) if text.strip() else None
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
@@ -113,6 +125,10 @@ def _one(where: str, value: Any) -> str | None:
 def _lettered(values: Sequence[Any]) -> dict[str, Any] | None:
     """Text by letter; letters that the list names win. None if an entry is not understood."""
     options: dict[str, Any] = {}
+    own = [re.fullmatch(r"\(?([A-Z])[.):]\s*(.*)", value, re.DOTALL) for value in values if isinstance(value, str)]
+    letters = {found[1]: found[2] for found in own if found is not None}
+    if letters.keys() == set(_LETTERS[: len(values)]):
+        return letters
     for letter, value in zip(_LETTERS, values, strict=False):
         if isinstance(value, Mapping):
             if not {"label", "text"} <= value.keys():

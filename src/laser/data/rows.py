@@ -131,7 +131,7 @@ def _json_lines(lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple
     for number, line in lines:
         if line.strip():
             where = f"{name} line {number}"
-            yield where, _loads(line, where, "fix or remove the line")
+            yield where, _loads(line.removeprefix(codecs.BOM_UTF8), where, "fix or remove the line")
 
 
 def _json_document(content: bytes, name: str, line: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -171,6 +171,8 @@ def _cells(stream: BinaryIO, name: str, delimiter: str, header: bool) -> Iterato
     lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter)
     try:
         columns = next(lines, []) if header else []
+        if twice := {column for column in columns if columns.count(column) > 1}:
+            raise DataError(f"{name} has the column {min(twice)!r} twice; rename or remove one")
         for number, row in enumerate(lines, start=2 if header else 1):
             if header and row and len(row) != len(columns):
                 raise DataError(f"{name} row {number} has {len(row)} cells, not {len(columns)}; fix or remove the row")
