@@ -248,6 +248,26 @@ def test_numbers_of_rewardbench_are_shown_alongside(tmp_path):
     assert "ugly could not be used: no such model" in tree.text
 
 
+def test_what_the_probe_found_and_signs_of_over_optimization_are_shown(tmp_path):
+    run = rich(tmp_path / "run", category="<b>maths")
+    found = {"good": {"accuracy": 0.9, "low": 0.8, "high": 0.96, "pairs": 60}}
+    found["bad"] = {"accuracy": None, "low": None, "high": None, "pairs": 0}
+    probe = {
+        "labels": "gold",
+        "sources": {"<b>maths": "gold"},
+        "accuracy": {"<b>maths": found},
+        "over_optimised": [{"message": "over-optimised: answers to <b>maths grew", "what": "length"}],
+    }
+    counts = {"num_batches": 12, "metric_before": 0.5, "metric_after": 0.7, "scored": {}, "tokens": {}, "seconds": {}}
+    (run / "summary.json").write_text(json.dumps({**counts, "probe": probe}))
+    tree = Tree(page_of(run))
+    assert [attributes["id"] for attributes in tree.named("h2")][1] == "probe"
+    assert tree.broken == []
+    rows = " ".join(tree.text.split())
+    assert "<b>mathsgood0.900.80 to 0.9660gold" in rows
+    assert rows.count("over-optimised: answers to <b>maths grew") == 2, "in the first paragraphs too"
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"num_pairs": 3}', json.dumps({**BENCH, "agreement": 3})])
 def test_a_bench_file_that_is_none_is_a_sentence(tmp_path, content):
     if content is not None:

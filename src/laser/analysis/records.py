@@ -119,6 +119,32 @@ class EvaluationRecord(TypedDict):
     correct: NotRequired[dict[str, Share]]
 
 
+class FoundRecord(TypedDict):
+    """A reward model's accuracy on the probe's pairs of a category; null without pairs."""
+
+    __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
+    accuracy: Share | None
+    low: Share | None
+    high: Share | None
+    pairs: Count
+
+
+class SignRecord(TypedDict):
+    """A sign of over-optimization."""
+
+    __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
+    message: str
+
+
+class ProbeRecord(TypedDict):
+    """What a probe found: where labels come from by category, accuracies by category and reward model."""
+
+    __pydantic_config__ = _ANY_OTHER  # type: ignore[misc]
+    sources: NotRequired[dict[str, str]]
+    accuracy: dict[str, dict[str, FoundRecord]]
+    over_optimised: NotRequired[list[SignRecord]]
+
+
 class SummaryRecord(TypedDict):
     """summary.json, the part that laser reads."""
 
@@ -131,6 +157,7 @@ class SummaryRecord(TypedDict):
     seconds: dict[str, Seconds]
     reward_models: NotRequired[dict[str, dict[str, Count]]]
     metric_by_category: NotRequired[dict[str, Annotated[list[Share], Field(min_length=2, max_length=2)]]]
+    probe: NotRequired[ProbeRecord]
 
 
 _STEP = TypeAdapter(StepRecord)
@@ -167,7 +194,7 @@ class Run:
         evaluations: Valid lines of evaluations.jsonl.
         damage: Lines that were left out.
         finished: Whether the run has written its summary.
-        usage: From the summary, what each reward model was used for; empty where there is none.
+        summary: The summary; None where it is missing or damaged.
     """
 
     path: Path
@@ -178,7 +205,12 @@ class Run:
     evaluations: tuple[EvaluationRecord, ...]
     damage: tuple[Damage, ...]
     finished: bool
-    usage: Mapping[str, Mapping[str, int]]
+    summary: SummaryRecord | None
+
+    @property
+    def probe(self) -> ProbeRecord | None:
+        """From the summary, what a probe found; None where there is none."""
+        return self.summary.get("probe") if self.summary is not None else None
 
     def setting(self, key: str, default: Any = None) -> Any:
         """A value of the configuration by its dotted key; the default where an older run has none."""
@@ -225,7 +257,7 @@ class RunReader:
                 evaluations=tuple(row for _, row in self._evaluations.rows),
                 damage=(*self._steps.damage, *self._evaluations.damage),
                 finished=finished,
-                usage=_usage(self._path),
+                summary=_summary(self._path),
             )
         return self._run
 
@@ -367,12 +399,12 @@ class Lines(Generic[Row]):
             self.damage.append(Damage(self._path.name, self._number, str(error)))
 
 
-def _usage(path: Path) -> Mapping[str, Mapping[str, int]]:
-    """What the summary says about reward models; nothing where it is missing or damaged."""
+def _summary(path: Path) -> SummaryRecord | None:
+    """The summary; None where it is missing or damaged."""
     try:
-        return read_summary(path).get("reward_models", {}) if is_finished(path) else {}
+        return read_summary(path) if is_finished(path) else None
     except RunDirectoryError:
-        return {}
+        return None
 
 
 def _checked(adapter: TypeAdapter[Row], line: bytes) -> Row:

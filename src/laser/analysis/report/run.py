@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from laser.analysis.records import ExampleRecord, Run
+from laser.analysis.records import ExampleRecord, FoundRecord, ProbeRecord, Run
 from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
 from laser.analysis.report.words import lead, p_value
@@ -46,6 +46,7 @@ def run_page(run: Run, bench: Mapping[str, Any] | None = None) -> Page:
         lead=lead(run, categories),
         sections=(
             Section("useful", "Usefulness by category", useful(run, categories)),
+            *([Section("probe", "What the probe found", probed(run.probe))] if run.probe is not None else []),
             Section("chosen", "Choices", chosen(run, categories)),
             Section("progress", "Loss and dev metric", progress(run)),
             Section("agreement", "Agreement between reward models", agreement(run, bench)),
@@ -152,6 +153,31 @@ def scores(run: Run) -> tuple[Block, ...]:
     return (picture,) if picture is not None else (words("The records of this run do not hold distributions."),)
 
 
+def probed(probe: ProbeRecord) -> tuple[Block, ...]:
+    """Accuracy of each reward model by category before training, and signs of over-optimization since."""
+    sources = probe.get("sources", {})
+    rows = [
+        (category, name, _share(one["accuracy"]), _interval_of(one), one["pairs"], sources.get(category))
+        for category, found in probe["accuracy"].items()
+        for name, one in sorted(found.items(), key=lambda item: -(item[1]["accuracy"] or 0.0))
+    ]
+    head = ("category", "reward model", "accuracy", "95% interval", "pairs", "labels")
+    about = (
+        "Share of pairs of responses that a reward model orders as their labels do, before training. The intervals "
+        "take pairs as independent."
+    )
+    signs = [words(sign["message"]) for sign in probe.get("over_optimised", [])]
+    return words(about), table("Accuracy of the reward models", head, rows), *signs
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+def _interval_of(found: FoundRecord) -> str | None:
+    return None if found["low"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
+
+
 def examples(run: Run) -> tuple[Block, ...]:
     """Pairs on which reward models disagree most; without any, the largest and smallest margins."""
     strongest = sorted(
@@ -189,8 +215,8 @@ def left_out(run: Run) -> tuple[Block, ...]:
     unfinished = sum(step.get("unfinished_responses", 0) for step in run.steps)
     rows.append(("responses cut at the token limit (they are used)", unfinished))
     found: list[Block] = [table("Left out of training", ("what", "count"), rows)]
-    if run.usage:
-        found.append(_usage(run.usage))
+    if run.summary is not None and (usage := run.summary.get("reward_models")):
+        found.append(_usage(usage))
     else:
         found.append(table("Responses scored", ("reward model", "responses"), list(summary.scored.items())))
     spelled = [

@@ -98,7 +98,7 @@ def choices(run: Run, categories: Sequence[Category]) -> str:
 
 
 def trouble(run: Run) -> str:
-    """Quarantines and damaged lines; nothing where there were none."""
+    """Quarantines, signs of over-optimization and damaged lines; nothing where there were none."""
     sentences = []
     for name in dict.fromkeys(spell.name for spell in spells(run)):
         of_name = [spell for spell in spells(run) if spell.name == name]
@@ -106,6 +106,8 @@ def trouble(run: Run) -> str:
         state = f"it scored again from batch {back}" if back else "it has not scored since"
         times = "" if len(of_name) == 1 else f" {len(of_name)} times, last"
         sentences.append(f"{_name(name)} was put in quarantine{times} in batch {of_name[-1].batch}; {state}.")
+    if run.probe is not None:
+        sentences += [f"{sign['message']}." for sign in run.probe.get("over_optimised", [])]
     if run.damage:
         lines = "1 line" if len(run.damage) == 1 else f"{len(run.damage)} lines"
         sentences.append(f"{lines} of the run's records could not be read and {_are(run)} left out of everything here.")
