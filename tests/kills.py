@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import laser
+from laser.commands import label_files
+from laser.commands.label import label
 from laser.training.progress import Silent
 from processes import FORKS
 from runs import essence, make_table
@@ -75,6 +77,12 @@ def start(table, out, board=None, phase=None, count=0):
     process = FORKS.Process(target=work, args=(table, out, board, phase, count))
     process.start()
     return process
+
+
+def label_in_parts(config, out, prompts, progress):
+    """`laser label` with parts of few prompts: the body of a process that may be killed."""
+    label_files.PART_PROMPTS = prompts
+    label(config, out, progress=progress)
 
 
 def exit_code(process):

@@ -339,7 +339,7 @@ def scenarios(folder):
     for selector in variants + all_selectors:
         yield (
             {**table, "selector": selector},
-            lambda config: bool(build_selector(config, ContextPreparer(4), batches_per_iteration=3)),
+            lambda config: bool(build_selector(config, ContextPreparer(4), batches_per_iteration=lambda: 3)),
         )
     for kind in map(type_of, kinds(selection.Feedback)):
         yield (

@@ -13,7 +13,7 @@ from laser.core.types import Prompt
 from laser.data.batches import batches
 from laser.data.files import load_file
 from laser.data.split import split
-from laser.data.store import StoredPrompts, categories_of, first_of_each, pick
+from laser.data.store import StoredPrompts, categories_of, first_of_each, pick, slice_of
 
 
 def prompt(number, **fields):
@@ -85,3 +85,12 @@ def test_no_room_for_temporary_files_is_a_sentence(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(DataError, match=r"cannot write prompts to .* \(No space left on device\); .*TMPDIR"):
         StoredPrompts.write(PROMPTS)
+
+
+def test_slices_hold_every_prompt_once_and_do_not_depend_on_the_others():
+    prompts = [prompt(number) for number in range(400)]
+    slices = [[one.id for one in slice_of(prompts, index, 4)] for index in (1, 2, 3, 4)]
+    assert sorted(name for of_slice in slices for name in of_slice) == sorted(one.id for one in prompts)
+    assert all(70 < len(of_slice) < 130 for of_slice in slices)
+    assert [one.id for one in slice_of(StoredPrompts.write(prompts), 2, 4)] == slices[1]
+    assert [one.id for one in slice_of(prompts[:50], 2, 4)] == [name for name in slices[1] if int(name) < 50]

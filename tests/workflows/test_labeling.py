@@ -18,7 +18,7 @@ from tiny import make_tokenizer
 
 @pytest.fixture
 def config(tmp_path):
-    return parse_config(make_table(tmp_path, "vowels", "short", split={"train": 6, "dev": 0}))
+    return parse_config({**make_table(tmp_path, "vowels", "short", split={"train": 6, "dev": 0}), "seed": 6})
 
 
 def rows(folder):
@@ -40,7 +40,8 @@ def test_a_data_set_in_the_standard_format(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
+def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("laser.commands.label_files.PART_PROMPTS", 2)
     label(config, tmp_path / "whole")
     label(config, tmp_path / "again")
     sorted((tmp_path / "again").glob("part-*.jsonl"))[-1].unlink()
@@ -51,7 +52,8 @@ def test_an_interrupted_job_continues_to_the_same_rows(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_job_with_a_scaled_ensemble_goes_on_to_the_same_rows(tmp_path):
+def test_an_interrupted_job_with_a_scaled_ensemble_continues_to_the_same_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("laser.commands.label_files.PART_PROMPTS", 2)
     ensemble = {"selector": {"type": "ensemble"}, "split": {"train": 8, "dev": 0}}
     table = make_table(tmp_path, "vowels", "short", **ensemble)
     table["rewards"]["combine"] = "scaled"

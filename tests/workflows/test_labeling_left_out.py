@@ -41,7 +41,7 @@ def test_everything_left_out_is_counted(tmp_path):
     """6 prompts x 3 pairs: ties, pairs that could not be drawn and pairs written make 18; cut prompts are counted."""
     rows = [{"id": str(i), "prompt": f"{i} " + "long " * (200 * (i < 2))} for i in range(6)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = with_models(tmp_path, "short", selector={"type": "fixed", "arm": "short"})
+    table = with_models(tmp_path, "short", selector={"type": "fixed", "arm": "short"}) | {"seed": 7}
     table["data"] = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
     table["policy"]["overlong"] = "cut_middle"
     report = label(parse_config(table), tmp_path / "pairs")
@@ -69,9 +69,10 @@ def test_a_reward_model_that_raises_is_named_and_the_others_continue(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("redone", [1, 3, 5])
-def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redone):
+def test_a_resume_keeps_the_counts_the_quarantine_and_the_choices(tmp_path, redone, monkeypatch):
     """On the way one reward model goes into quarantine and the selector chooses again; a resume knows of both."""
-    table = with_models(tmp_path, "vowels", "short", "constant", "down", selector={"type": "random"})
+    monkeypatch.setattr("laser.commands.label_files.PART_PROMPTS", 1)
+    table = with_models(tmp_path, "vowels", "short", "constant", "down", selector={"type": "random"}) | {"seed": 5}
     table["training"]["batch_size"] = 1
     config = parse_config(table)
     whole = label(config, tmp_path / "whole")
@@ -123,8 +124,9 @@ def test_the_command_says_what_was_left_out(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path):
+def test_a_resume_refuses_what_changed_behind_the_configuration(tmp_path, monkeypatch):
     """The configuration names files: other prompts or other code under the same names make other labels."""
+    monkeypatch.setattr("laser.commands.label_files.PART_PROMPTS", 2)
     table = with_models(tmp_path, "vowels", "short", selector={"type": "sequential"})
     rows = [json.dumps({"prompt": f"question {number}", "answer": "old"}) + "\n" for number in range(6)]
     (tmp_path / "prompts.jsonl").write_text("".join(rows))

@@ -213,7 +213,7 @@ def _run(samples: ScoredSamples, method: RunConfig, metric: Metric, values: list
         for order in [stream(method.seed, "data", 1, epoch).permutation(num_train)]
         for begin in range(0, num_train, size)
     ]
-    selector = build_selector(method, contexts, batches_per_iteration=len(batches))
+    selector = build_selector(method, contexts, batches_per_iteration=lambda: len(batches))
     feedback = build_feedback(method.feedback)
     charge = _charges(samples, method, metric)
     scored = 0

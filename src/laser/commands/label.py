@@ -1,39 +1,34 @@
 """``laser label``: make a preference data set offline with the selected reward models; nothing is trained.
 
-Source: arXiv 2410.01735, Sec. 5 (offline creation of preference data). Each batch is one file of pairs, which appears
-whole under its final name, and a hidden record of what it left out, written after it. An interrupted job continues with
-the batches that have no record, and counts the others from their records.
+Source: arXiv 2410.01735, Sec. 5 (offline creation of preference data). An interrupted job continues after the batches
+that are finished. The random draws of a prompt depend on its id, so its rows do not depend on the shard that it is in.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from laser.commands.label_files import Counts, Format, LabelFolder, Part, Shard
 from laser.config import RunConfig
-from laser.config.compare import first_difference
-from laser.config.load import parse_config
-from laser.core.errors import ConfigError, RewardModelError, RunDirectoryError
-from laser.core.files import atomic_write, check_regular, open_regular, read_json, replacing, to_json, write_json
-from laser.core.outputs import claim, claimed_by
-from laser.core.state import load_state, save_state
-from laser.core.types import Batch, FloatArray, Responses, Selection
-from laser.rewards.spreads import deviations_by_arm
-from laser.training.batch import Parts, draw_candidates, embed, orient, prepare_contexts, sample, score, select
+from laser.core.errors import DataError, RewardModelError
+from laser.core.files import read_json
+from laser.core.state import changes, state_from_json, state_to_json
+from laser.core.types import Batch, Prompt, Selection
+from laser.data.store import digest, slice_of
+from laser.training.batch import Address, Parts, choose, draw_candidates, embed, orient, sample_at, score
+from laser.training.checkpoint import Stateful
 from laser.training.pairs import Candidates, OrientedPairs
 from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.records import category_of
 from laser.wiring import build
-from laser.wiring.identity import check_sources, scored_sources, state_digest
+from laser.wiring.identity import scored_sources, state_digest
 
-Format = Literal["jsonl", "parquet"]
-
-_RECORD, _SUMMARY = "label.json", "summary.json"
 _LEFT_OUT = {
     "ties": "pairs of equal score",
     "unscored": "pairs without a score",
@@ -80,36 +75,13 @@ class LabelReport:
         return [*lines, *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The files of one batch."""
-
-    folder: Path
-    step: int
-    format: Format
-
-    @property
-    def path(self) -> Path:
-        """Its pairs; no file without pairs, because readers of Parquet refuse a file without rows."""
-        return self.folder / f"part-{self.step:06d}.{self.format}"
-
-    @property
-    def record(self) -> Path:
-        """What it left out; written last, so it marks a finished batch."""
-        return self.folder / f".part-{self.step:06d}.json"
-
-    @property
-    def selector(self) -> Path:
-        """Stem of the selector's state, written if a failure made it choose more than once."""
-        return self.folder / f".part-{self.step:06d}.selector"
-
-    def is_done(self) -> bool:
-        """Whether the batch is finished."""
-        return self.record.is_file() and (self.path.is_file() or read_json(self.record)["pairs"] == 0)
-
-
 def label(
-    config: RunConfig, out: str | Path, *, format: Format = "jsonl", progress: Progress | None = None
+    config: RunConfig,
+    out: str | Path,
+    *,
+    format: Format = "jsonl",
+    shard: str | None = None,
+    progress: Progress | None = None,
 ) -> LabelReport:
     """Write preference pairs for the training prompts, in the standard conversational format.
 
@@ -122,191 +94,172 @@ def label(
         config: Policy, prompts, pool and selector; iterations and losses have no effect.
         out: Folder of the data set; an interrupted job continues.
         format: JSON Lines or Parquet.
+        shard: "I/N": only slice I (from 1) of N slices by a hash of the prompt's id. Shards may share `out`.
         progress: Observes the job.
 
     Raises:
         LaserError: Something cannot be used, the job made no pair, or `out` belongs to another configuration.
     """
-    out, progress = Path(out).absolute(), progress or Silent()
-    _check_owner(config, out, format)
-    built = build(config, on_tokens=progress.tokens, on_probe=progress.probe)
-    sources = scored_sources(config, {"train": built.splits.train})
-    sources["selector"] = state_digest(built.parts.selector.state_dict())
-    if any(out.glob(".part-??????.json")):
-        check_sources(read_json(out / _RECORD).get("sources", {}), sources, f"the first batches of {out}")
-    else:  # only now, so that a failed start leaves no folder behind
-        claim(out, _RECORD, {"config": config.model_dump(mode="json"), "format": format, "sources": sources})
-    prompts, size = built.splits.train, config.training.batch_size
-    starts = range(0, len(prompts), size)
-    parts = [_Part(out, step, format) for step in range(len(starts))]
-    num_done = sum(part.is_done() for part in parts)
-    progress.started(iterations=1, batches_per_iteration=len(parts), iteration=0, step=num_done)
-    for part, begin in zip(parts, starts, strict=True):
-        batch = Batch(0, part.step, prompts[begin : begin + size])
-        clock = PhaseClock(progress, iteration=0, step=part.step)
+    progress, mine = progress or Silent(), Shard.parse(shard) if shard is not None else Shard()
+    folder = LabelFolder(Path(out).absolute(), format, mine)
+    folder.check_owner(config)
+    keep = partial(kept_prompts, shard=mine)
+    built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, keep=keep)
+    parts, prompts, size = built.parts, built.splits.train, config.training.batch_size
+    sources = scored_sources(config, {"train": prompts})
+    folder.claim(config, {**sources, "selector": state_digest(parts.selector.state_dict())}, engine="local")
+    todo = folder.parts(len(prompts), size)
+    num_done = sum(len(part.steps) if part.is_done() else len(part.done_steps()) for part in todo)
+    progress.started(
+        iterations=1, batches_per_iteration=sum(len(one.steps) for one in todo), iteration=0, step=num_done
+    )
+    with PhaseClock(progress, iteration=0, step=num_done)("probe"):
+        parts.signal.prepare(0, parts.selector, lambda probed: parts.contexts(embed(parts, probed)))
+    memory = _Memory(parts, frozen=config.selector.type == "frozen")
+    for part in todo:
         if part.is_done():
-            _pass_over(built.parts, config, batch, part, clock)
-        else:
-            progress.batch(_label_batch(built.parts, config, batch, part, clock))
-    report = summarize_labels(out, format)
-    with _writing(out):
-        write_json(out / _SUMMARY, _summary(report, len(prompts)))
+            memory.last = part.record
+            continue
+        done = part.done_steps()
+        for step in part.steps:
+            if step in done:
+                memory.last = part.batch(step)
+                continue
+            memory.begin()
+            batch = Batch(0, step, list(prompts[step * size : (step + 1) * size]))
+            clock = PhaseClock(progress, iteration=0, step=step)
+            progress.batch(_label_batch(parts, config, batch, part, memory, clock))
+        part.finish()
+    return finish_job(folder, todo)
+
+
+def kept_prompts(prompts: Sequence[Prompt], *, shard: Shard) -> Sequence[Prompt]:
+    """The prompts of a shard.
+
+    Raises:
+        DataError: It has none.
+    """
+    if shard.count == 1 or not prompts:
+        return prompts
+    kept = slice_of(prompts, shard.index, shard.count)
+    if not kept:
+        raise DataError(f"shard {shard.index}/{shard.count} has none of the {len(prompts)} prompts; use fewer shards")
+    return kept
+
+
+def finish_job(folder: LabelFolder, parts: Sequence[Part]) -> LabelReport:
+    """Sum up a job whose parts are all finished.
+
+    Raises:
+        RewardModelError: It made no pair; the same command tries again.
+    """
+    counts = Counts()
+    for part in parts:
+        counts.add(part.counted())
+        part.remove_batches()  # of one that was finished when the process was killed
+    folder.write_summary(counts)
+    record = counts.as_record()
+    report = LabelReport(
+        folder.path,
+        num_pairs=record["pairs"],
+        num_prompts=record["with_pairs"],
+        **{name: record[name] for name in ("chosen", "left_out", "usage", "failed")},
+    )
     if report.num_pairs == 0:
-        for part in parts:  # so that the same command tries again
+        for part in parts:
             part.record.unlink()
         raise RewardModelError(
-            f"{len(prompts)} prompts gave no pair ({'; '.join(report.sentences())}); fix the cause and run the command "
-            "again"
+            f"{counts.prompts} prompts gave no pair ({'; '.join(report.sentences())}); fix the cause and run the "
+            "command again"
         )
     return report
 
 
-def summarize_labels(out: Path, format: Format) -> LabelReport:
-    """Count the pairs in a folder that `label` wrote, and what its batches left out."""
-    prompts: set[str] = set()
-    chosen: Counter[str] = Counter()
-    for path in sorted(out.glob(f"part-*.{format}")):
-        for row in _read(path, format):
-            prompts.add(row["prompt_id"])
-            chosen[row["reward_model"]] += 1
-    left_out: Counter[str] = Counter()
-    usage: dict[str, Counter[str]] = {}
-    failed: dict[str, str] = {}
-    for path in sorted(out.glob(".part-??????.json")):
-        record = read_json(path)
-        left_out.update(record["left_out"])
-        failed |= record["failed"]
-        for name, counts in record["usage"].items():
-            usage.setdefault(name, Counter()).update(counts)
-    totals = {name: dict(counts) for name, counts in usage.items()}
-    return LabelReport(out, chosen.total(), len(prompts), dict(sorted(chosen.items())), dict(left_out), totals, failed)
+def address(prompt: Prompt) -> Address:
+    """Where the random draws of a prompt are: a hash of its id."""
+    hashed = digest(prompt.id)
+    return int.from_bytes(hashed[:4], "little"), int.from_bytes(hashed[4:8], "little")
 
 
-def _label_batch(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock: PhaseClock) -> dict[str, Any]:
-    """Write the pairs of a batch and what it left out; returns a record for the progress display."""
-    before, names = parts.pool.usage(), parts.pool.names
-    contexts_MD, selection = _choose(parts, config, batch, clock)
+class _Memory:
+    """What batches change in the objects of a job, kept in their records: draws, failures, running moments and spreads.
+
+    Args:
+        parts: The objects, at the start of the job.
+        frozen: Whether contexts are prepared for every batch with the moments of the start: those of the run that the
+            selector comes from.
+
+    Attributes:
+        last: The record of the last finished batch or part, if it is not restored yet.
+    """
+
+    def __init__(self, parts: Parts, *, frozen: bool) -> None:
+        self._parts: dict[str, Stateful] = {"selector": parts.selector, "pool": parts.pool}
+        self._contexts = parts.contexts
+        self._frozen = frozen
+        if not frozen:
+            self._parts["contexts"] = parts.contexts
+        self._start = {name: deepcopy(part.state_dict()) for name, part in self._parts.items()}
+        self._moments = deepcopy(parts.contexts.state_dict())
+        self.last: Path | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What has changed since the start."""
+        return {
+            name: state_to_json(changes(part.state_dict(), self._start[name])) for name, part in self._parts.items()
+        }
+
+    def begin(self) -> None:
+        """Get ready for the batch after the last one."""
+        if self._frozen:
+            self._contexts.load_state_dict(self._moments)
+        if self.last is None:
+            return
+        kept = read_json(self.last)["state"]
+        for name, part in self._parts.items():
+            part.load_state_dict({**self._start[name], **state_from_json(kept[name])})
+        self.last = None
+
+
+def _label_batch(
+    parts: Parts, config: RunConfig, batch: Batch, part: Part, memory: _Memory, clock: PhaseClock
+) -> dict[str, Any]:
+    """Write the pairs of a batch and what it counts; returns a record for the progress display."""
+    before, at = parts.pool.usage(), [address(prompt) for prompt in batch.prompts]
+    contexts_MD, selection = choose(parts, config, batch, clock)
     with clock("sample"):
-        responses = sample(parts, config, batch)
-    candidates = draw_candidates(config, batch, responses)
+        responses = sample_at(parts.generator, config, batch.prompts, at)
+    candidates = draw_candidates(config, responses, at)
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
         oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
     parts.selector.expire(selection.id)
-    rows = list(_rows(batch, selection, responses, oriented, names))
-    failed = parts.pool.quarantine.fresh(names)
-    record = {
-        "pairs": len(rows),
-        "left_out": _left_out(batch, candidates, oriented, config.training.pairs_per_prompt),
-        "usage": {
-            name: {key: count - before[name][key] for key, count in counts.items()}
-            for name, counts in parts.pool.usage().items()
-        },
-        "failed": failed,
-        "quarantine": parts.pool.quarantine.state_dict(),
-        "deviations": deviations_by_arm(scores_BKN) if config.rewards.combine == "scaled" else None,
-    }
-    with _writing(part.folder):
-        if rows:
-            _write(part.path, rows, part.format)
-        if failed:
-            save_state(part.selector, parts.selector.state_dict())
-        write_json(part.record, record)
-    return {
-        "iteration": batch.iteration,
-        "step": batch.step,
-        "category": category_of(batch.prompts),
-        "selection": {"reward_models": [names[arm] for arm in selection.arms_M], "weights": selection.weights_MK},
-        "pairs": len(rows),
-        "loss": None,
-        "bandit_rewards": [],
-        "seconds": clock.seconds,
-    }
+    names = parts.pool.names
+    texts = [[response.text for response in row] for row in responses]
+    rows = list(pair_rows(batch.prompts, selection, texts, oriented, names))
+    counts = count_batch(config, batch.prompts, candidates, oriented, rows)
+    counts.failed = parts.pool.quarantine.fresh(names)
+    for name, used in parts.pool.usage().items():
+        counts.usage[name] = Counter({key: count - before[name][key] for key, count in used.items()})
+    part.write_batch(batch.step, rows, {**counts.as_record(), "state": memory.record()})
+    return shown(batch, selection, names, len(rows), clock.seconds)
 
 
-def _choose(parts: Parts, config: RunConfig, batch: Batch, clock: PhaseClock) -> tuple[FloatArray, Selection]:
-    """Contexts and selection of a batch, as the training loop makes them."""
-    parts.pool.quarantine.next_batch()
-    with clock("probe"):
-        parts.signal.prepare(batch.iteration, parts.selector, lambda prompts: parts.contexts(embed(parts, prompts)))
-    with clock("embed"):
-        contexts_MD = prepare_contexts(parts, config, batch.prompts)
-    with clock("select"):
-        selection = select(parts, contexts_MD)
-        parts.pool.prefetch(selection.used_arms)
-    return contexts_MD, selection
-
-
-def _pass_over(parts: Parts, config: RunConfig, batch: Batch, part: _Part, clock: PhaseClock) -> None:
-    """Bring selector and pool to the state in which a finished batch left them."""
-    record = read_json(part.record)
-    _, selection = _choose(parts, config, batch, clock)
-    parts.selector.expire(selection.id)
-    if record["failed"]:
-        parts.selector.load_state_dict(load_state(part.selector))
-    parts.pool.quarantine.load_state_dict(record["quarantine"])
-    if record["deviations"] is not None:
-        parts.pool.spreads.add(record["deviations"])
-
-
-def _left_out(batch: Batch, candidates: Candidates, oriented: OrientedPairs, pairs_per_prompt: int) -> dict[str, int]:
-    cut = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in batch.prompts]
-    return {
-        "ties": oriented.num_ties,
-        "unscored": oriented.num_unscored,
-        "missing_pairs": sum(max(0, pairs_per_prompt - len(pairs)) for pairs in candidates.pairs),
-        "empty_responses": candidates.num_empty,
-        "duplicate_responses": candidates.num_duplicates,
-        "prompts_without_pairs": len(batch.prompts) - len({pair.prompt for pair in oriented.pairs}),
-        "prompts_cut": sum(count > 0 for count in cut),
-        "tokens_cut": sum(cut),
-    }
-
-
-def _summary(report: LabelReport, num_prompts: int) -> dict[str, Any]:
-    return {
-        "pairs": report.num_pairs,
-        "prompts": num_prompts,
-        "chosen": report.chosen,
-        "left_out": report.left_out,
-        "usage": report.usage,
-        "failed": report.failed,
-    }
-
-
-def _check_owner(config: RunConfig, out: Path, format: Format) -> None:
-    """Check that a folder is free or belongs to this job, without changing it. A folder without a batch is free."""
-    stored = claimed_by(out, _RECORD, besides={_RECORD, _SUMMARY})
-    if stored is None:
-        return
-    difference = first_difference(parse_config(dict(stored["config"]), source=str(out / _RECORD)), config)
-    if difference is not None or stored["format"] != format:
-        raise ConfigError(
-            f"{out} was started with another configuration ({difference or 'format'}); choose a new --out"
-        )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn an error of the disk into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise RunDirectoryError(
-            f"cannot write to {out} ({error.strerror or error}); fix that and run the command again, which continues"
-        ) from error
-
-
-def _rows(
-    batch: Batch, selection: Selection, responses: Responses, oriented: OrientedPairs, names: Sequence[str]
+def pair_rows(
+    prompts: Sequence[Prompt],
+    selection: Selection,
+    texts: Sequence[Sequence[str]],
+    oriented: OrientedPairs,
+    names: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, one per pair."""
     for pair in oriented.pairs:
         row = selection.row_of(pair.prompt)
-        arm, prompt, texts = selection.arms_M[row], batch.prompts[pair.prompt], responses[pair.prompt]
+        arm, prompt, responses = selection.arms_M[row], prompts[pair.prompt], texts[pair.prompt]
         yield {
             "prompt": [dict(message) for message in prompt.messages],
-            "chosen": [{"role": "assistant", "content": texts[pair.chosen].text}],
-            "rejected": [{"role": "assistant", "content": texts[pair.rejected].text}],
+            "chosen": [{"role": "assistant", "content": responses[pair.chosen]}],
+            "rejected": [{"role": "assistant", "content": responses[pair.rejected]}],
             "chosen_score": pair.chosen_score,
             "rejected_score": pair.rejected_score,
             "reward_model": names[arm],
@@ -316,27 +269,40 @@ def _rows(
         }
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]], format: Format) -> None:
-    if format == "jsonl":
-        atomic_write(path, "".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows).encode())
-        return
-    import pyarrow
-    import pyarrow.parquet
+def count_batch(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    candidates: Candidates,
+    oriented: OrientedPairs,
+    rows: Sequence[Mapping[str, Any]],
+) -> Counts:
+    """What a batch counts, but for the use of reward models."""
+    cut = [int(prompt.metadata.get("cut_tokens", 0)) for prompt in prompts]
+    with_pairs = len({pair.prompt for pair in oriented.pairs})
+    left_out = {
+        "ties": oriented.num_ties,
+        "unscored": oriented.num_unscored,
+        "missing_pairs": sum(max(0, config.training.pairs_per_prompt - len(pairs)) for pairs in candidates.pairs),
+        "empty_responses": candidates.num_empty,
+        "duplicate_responses": candidates.num_duplicates,
+        "prompts_without_pairs": len(prompts) - with_pairs,
+        "prompts_cut": sum(count > 0 for count in cut),
+        "tokens_cut": sum(cut),
+    }
+    return Counts(len(prompts), with_pairs, Counter(row["reward_model"] for row in rows), Counter(left_out))
 
-    with replacing(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
 
-
-def _read(path: Path, format: Format) -> Iterator[dict[str, Any]]:
-    try:
-        if format == "jsonl":
-            with open_regular(path) as file:
-                yield from map(json.loads, file)
-            return
-        import pyarrow.parquet
-
-        check_regular(path)
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # of which pyarrow's errors are
-        reason = getattr(error, "strerror", None) or error
-        raise RunDirectoryError(f"{path} is damaged ({reason}); remove it to label its prompts again") from error
+def shown(
+    batch: Batch, selection: Selection, names: Sequence[str], num_pairs: int, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What a progress display shows of a batch."""
+    return {
+        "iteration": batch.iteration,
+        "step": batch.step,
+        "category": category_of(batch.prompts),
+        "selection": {"reward_models": [names[arm] for arm in selection.arms_M], "weights": selection.weights_MK},
+        "pairs": num_pairs,
+        "loss": None,
+        "bandit_rewards": [],
+        "seconds": seconds,
+    }

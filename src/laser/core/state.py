@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
@@ -72,3 +74,37 @@ def load_state(stem: Path) -> StateDict:
     except (OSError, ValueError, AttributeError, SafetensorError, RecursionError) as error:
         raise RunDirectoryError(f"{stem}.json or .safetensors is missing or damaged ({error}); restore them") from error
     return values
+
+
+def changes(state: StateDict, since: StateDict) -> StateDict:
+    """The entries of a state that differ from those of an earlier one of the same object."""
+    return {name: value for name, value in state.items() if name not in since or not _equal(value, since[name])}
+
+
+def state_to_json(state: StateDict) -> dict[str, Any]:
+    """A small state as JSON values; integers of any size, floats and arrays survive exactly."""
+    return {name: _packed(value) if isinstance(value, np.ndarray) else value for name, value in state.items()}
+
+
+def state_from_json(record: dict[str, Any]) -> StateDict:
+    """What `state_to_json` packed."""
+    return {name: _unpacked(value) if _is_packed(value) else value for name, value in record.items()}
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        return bool(np.array_equal(first, second, equal_nan=True))
+    return bool(first == second)
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "bytes": array.tobytes().hex()}
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"dtype", "shape", "bytes"}
+
+
+def _unpacked(packed: dict[str, Any]) -> NDArray[Any]:
+    values = np.frombuffer(bytes.fromhex(packed["bytes"]), dtype=packed["dtype"])
+    return values.reshape(packed["shape"]).copy()

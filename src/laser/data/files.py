@@ -19,7 +19,7 @@ from laser.data.conversations import kind_of, read_text, read_tools
 from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows, saved_rows
-from laser.data.store import Digests, StoredPrompts, digest
+from laser.data.store import Digests, StoredPrompts
 
 AUTO = "auto"
 
@@ -156,18 +156,16 @@ def make_prompts(rows: Iterable[tuple[str, Any]], fields: Fields, census: Census
     Raises:
         DataError: A row is not a mapping, lacks its prompt, or repeats an id.
     """
-    ids = bytearray()
     counted = census or Census(fields)
 
     def made() -> Iterator[Prompt]:
         for number, (where, row) in enumerate(rows):
             prompt = make_prompt(where, row, number, fields)
-            ids.extend(digest(prompt.id))
             counted.count(row, prompt)
             yield prompt
 
     prompts = StoredPrompts.write(made())
-    _, first, count = np.unique(np.frombuffer(bytes(ids), dtype="S16"), return_index=True, return_counts=True)
+    _, first, count = np.unique(prompts.ids, return_index=True, return_counts=True)
     if (count > 1).any():
         twice = prompts[int(first[count > 1].min())]
         raise DataError(f"two prompts have the id {twice.id!r:.100}; make the field 'id' unique or remove it")

@@ -25,8 +25,8 @@ Digests = NDArray[np.bytes_]  # 16 bytes each
 class StoredPrompts(Sequence[Prompt]):
     """Prompts on disk.
 
-    Memory holds about 40 bytes per prompt: its offset, its category and a digest of its conversation. The file is an
-    unnamed temporary file; it is deleted with the last sequence that was picked from it.
+    Memory holds about 60 bytes per prompt: its offset, its category, and digests of its id and its conversation. The
+    file is an unnamed temporary file; it is deleted with the last sequence that was picked from it.
     """
 
     def __init__(self, store: _Store, rows: IntArray) -> None:
@@ -78,6 +78,11 @@ class StoredPrompts(Sequence[Prompt]):
         """A digest of the messages of each."""
         return self._store.conversations[self._rows]
 
+    @property
+    def ids(self) -> Digests:
+        """A digest of the id of each."""
+        return self._store.ids[self._rows]
+
 
 class _Store:
     """The file and its index in memory."""
@@ -85,7 +90,8 @@ class _Store:
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(prefix="laser-prompts-")  # noqa: SIM115
         self._odd: dict[int, Mapping[str, Any]] = {}  # metadata that JSON cannot hold: dates, bytes
-        begins, codes, digests, names = array("q", [0]), array("i"), bytearray(), dict[str, int]()
+        begins, codes, names = array("q", [0]), array("i"), dict[str, int]()
+        conversations, ids = bytearray(), bytearray()
         for row, prompt in enumerate(prompts):
             metadata = prompt.metadata
             if not _survives(metadata):
@@ -94,11 +100,13 @@ class _Store:
             self._file.write(line)
             begins.append(begins[-1] + len(line))
             codes.append(names.setdefault(prompt.category, len(names)))
-            digests += digest(prompt.messages)
+            conversations += digest(prompt.messages)
+            ids += digest(prompt.id)
         self._file.flush()
         self._begins = np.frombuffer(begins, dtype=np.int64)
         self.codes = np.frombuffer(codes, dtype=np.int32)
-        self.conversations: Digests = np.frombuffer(bytes(digests), dtype="S16")
+        self.conversations: Digests = np.frombuffer(conversations, dtype="S16")
+        self.ids: Digests = np.frombuffer(ids, dtype="S16")
         self.names = list(names)
 
     def __len__(self) -> int:
@@ -130,6 +138,16 @@ def first_of_each(prompts: Sequence[Prompt]) -> IntArray:
     else:
         digests = np.frombuffer(b"".join(digest(prompt.messages) for prompt in prompts), dtype="S16")
     return np.sort(np.unique(digests, return_index=True)[1])
+
+
+def slice_of(prompts: Sequence[Prompt], index: int, count: int) -> Sequence[Prompt]:
+    """Slice `index` (from 1) of `count` slices: the prompts whose id falls into it, whatever else the data set has."""
+    if isinstance(prompts, StoredPrompts):
+        ids = prompts.ids
+    else:
+        ids = np.frombuffer(b"".join(digest(prompt.id) for prompt in prompts), dtype="S16")
+    numbers = np.frombuffer(ids.tobytes(), dtype="<u8")[::2]  # the first half of each digest
+    return pick(prompts, np.flatnonzero(numbers % np.uint64(count) == index - 1))
 
 
 def digest(value: Any) -> bytes:

@@ -35,6 +35,9 @@ from laser.training.records import (
 )
 from laser.training.signals import Signal, mixed
 
+Address = tuple[int, ...]
+"""Coordinates of the random draws of one prompt."""
+
 _FIX = "fix them and resume, with --changed-rewards if that changes a reward function's file"
 
 
@@ -77,18 +80,11 @@ def run_batch(
         TrainingError: No reward model is left, or a number is not finite.
     """
     counts, overlap = parts.pool.num_scored(), parts.pool.observe()
-    parts.pool.quarantine.next_batch()
-    with clock("probe"):
-        parts.signal.prepare(batch.iteration, parts.selector, lambda prompts: parts.contexts(embed(parts, prompts)))
-    with clock("embed"):
-        contexts_MD = prepare_contexts(parts, config, batch.prompts)
-    with clock("select"):
-        selection = select(parts, contexts_MD)
-        parts.pool.prefetch(selection.used_arms)
+    contexts_MD, selection = choose(parts, config, batch, clock)
     with clock("sample"):
         if responses is None:
             responses = sample(parts, config, batch)
-    candidates = draw_candidates(config, batch, responses)
+    candidates = draw_candidates(config, responses, addresses(batch))
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
         oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
@@ -117,24 +113,40 @@ def run_batch(
     }
 
 
+def choose(parts: Parts, config: RunConfig, batch: Batch, clock: PhaseClock) -> tuple[FloatArray, Selection]:
+    """Contexts and selection of a batch, after the signal has taught the selector what is due."""
+    parts.pool.quarantine.next_batch()
+    with clock("probe"):
+        parts.signal.prepare(batch.iteration, parts.selector, lambda prompts: parts.contexts(embed(parts, prompts)))
+    with clock("embed"):
+        contexts_MD = prepare_contexts(parts.contexts, config, embed(parts, batch.prompts))
+    with clock("select"):
+        selection = select(parts, contexts_MD)
+        parts.pool.prefetch(selection.used_arms)
+    return contexts_MD, selection
+
+
 def embed(parts: Parts, prompts: Sequence[Prompt]) -> FloatArray:
     """`Embedder.embed` by all processes, each for its share of the prompts; shape (B, D).
 
     Raises:
         TrainingError: A feature is not finite.
     """
-    rows = np.stack(parts.ranks.together(lambda part: list(parts.embedder.embed(prompts[part])), len(prompts)))
-    if not np.isfinite(rows).all():
+    return finite(np.stack(parts.ranks.together(lambda part: list(parts.embedder.embed(prompts[part])), len(prompts))))
+
+
+def finite(embeddings_BD: FloatArray) -> FloatArray:
+    """The embeddings; raises TrainingError if a feature is not finite."""
+    if not np.isfinite(embeddings_BD).all():
         raise diverged("the prompts' hidden states are not finite")
-    return rows
+    return embeddings_BD
 
 
-def prepare_contexts(parts: Parts, config: RunConfig, prompts: Sequence[Prompt]) -> FloatArray:
+def prepare_contexts(contexts: ContextPreparer, config: RunConfig, embeddings_BD: FloatArray) -> FloatArray:
     """Contexts of the selection, shape (M, D): the mean over the batch (Sec. 3.2), or one row per prompt."""
-    embeddings_BD = embed(parts, prompts)
     if config.training.granularity == "per_prompt":
-        return parts.contexts(embeddings_BD)
-    return parts.contexts(embeddings_BD.mean(axis=0, keepdims=True))
+        return contexts(embeddings_BD)
+    return contexts(embeddings_BD.mean(axis=0, keepdims=True))
 
 
 def select(parts: Parts, contexts_MD: FloatArray) -> Selection:
@@ -152,27 +164,34 @@ def select(parts: Parts, contexts_MD: FloatArray) -> Selection:
         raise cannot_choose(error, parts.pool, _FIX) from error
 
 
+def addresses(batch: Batch) -> list[Address]:
+    """Where the random draws of each prompt of a batch are: its row, and the place of the batch in the run."""
+    return [(batch.iteration, batch.step, row) for row in range(len(batch.prompts))]
+
+
 def sample(parts: Parts, config: RunConfig, batch: Batch) -> list[list[Response]]:
     """Sample n responses per prompt. The seed of a prompt depends on the batch's place in the run and its row alone."""
-    section, rows = config.generation, range(len(batch.prompts))
-    return parts.generator.generate(
-        batch.prompts,
+    return sample_at(parts.generator, config, batch.prompts, addresses(batch))
+
+
+def sample_at(
+    generator: Generator, config: RunConfig, prompts: Sequence[Prompt], at: Sequence[Address]
+) -> list[list[Response]]:
+    """Sample n responses per prompt, with the seed of its address."""
+    section = config.generation
+    return generator.generate(
+        prompts,
         num_responses=section.num_responses,
         temperature=section.temperature,
         top_p=section.top_p,
         max_new_tokens=section.max_new_tokens,
-        seeds=[stream_seed(config.seed, "generation", batch.iteration, batch.step, row) for row in rows],
+        seeds=[stream_seed(config.seed, "generation", *address) for address in at],
     )
 
 
-def draw_candidates(config: RunConfig, batch: Batch, responses: Responses) -> Candidates:
+def draw_candidates(config: RunConfig, responses: Responses, at: Sequence[Address]) -> Candidates:
     """Draw P pairs per prompt, or the larger number that an agreement ensemble chooses its P from."""
-    rows = range(len(batch.prompts))
-    return draw_pairs(
-        responses,
-        num_candidates(config),
-        [stream(config.seed, "pairs", batch.iteration, batch.step, row) for row in rows],
-    )
+    return draw_pairs(responses, num_candidates(config), [stream(config.seed, "pairs", *address) for address in at])
 
 
 def num_candidates(config: RunConfig) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +83,7 @@ def build(
     *,
     on_tokens: Callable[[int], None] | None = None,
     on_probe: Callable[[Findings], None] = lambda findings: None,
+    keep: Callable[[Sequence[Prompt]], Sequence[Prompt]] = lambda prompts: prompts,
     ranks: Ranks | None = None,
 ) -> Built:
     """Load data and models and wire them together.
@@ -91,6 +92,7 @@ def build(
         config: The resolved configuration.
         on_tokens: Called with the number of tokens sampled, while sampling.
         on_probe: Called with what a probe finds, before training with the reward models.
+        keep: Gives the training prompts that are used, of those that the split and the probe leave.
         ranks: The processes of the run; None: this one alone.
 
     Raises:
@@ -104,6 +106,7 @@ def build(
     check_dev(splits.dev)
     check_answers(config.signal, splits)
     splits, probe = split_off_probe(splits, config.signal, config.data)
+    splits = replace(splits, train=keep(splits.train))
     pool = build_pool(config, ranks)
     policy = build_policy(config, ranks)
     room = make_room(config, policy, splits, probe)
@@ -123,7 +126,7 @@ def build(
         selector=build_selector(
             config,
             contexts,
-            batches_per_iteration=len(draw_batches(config, splits.train, 0)),
+            batches_per_iteration=lambda: len(draw_batches(config, splits.train, 0)),
             costs=pool.costs,
         ),
         feedback=build_feedback(config.feedback),

@@ -39,7 +39,7 @@ def build_selector(
     config: RunConfig | RouterConfig,
     contexts: ContextPreparer,
     *,
-    batches_per_iteration: int = 1,
+    batches_per_iteration: Callable[[], int] = lambda: 1,
     costs: ScoringCosts | None = None,
 ) -> Selector:
     """Make the selector over the pool's arms.
@@ -47,7 +47,7 @@ def build_selector(
     Args:
         config: The configuration.
         contexts: Prepares its contexts; a frozen selector also restores their state.
-        batches_per_iteration: T, for a sequential selector that switches by iteration.
+        batches_per_iteration: Counts T, for a sequential selector that switches by iteration.
         costs: What scoring costs; None: the configured costs.
 
     Raises:
@@ -62,7 +62,7 @@ def build_selector(
             return UniformRandom(num, seed=seed)
         case selection.SequentialSelector(order=order, switch=switch):
             arms = [names.index(name) for name in order] if order else list(range(num))
-            return Sequential(num, arms, every=1 if switch == "batch" else batches_per_iteration)
+            return Sequential(num, arms, every=1 if switch == "batch" else batches_per_iteration())
         case selection.EnsembleSelector():
             return UniformEnsemble(num)
         case selection.OnlineEnsembleSelector(eta=eta):
