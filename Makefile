@@ -5,7 +5,7 @@ VLLM ?= .vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-vllm test-browser check audit reliability format bench docs site clean
+.PHONY: help demo test test-vllm test-browser test-ray check audit reliability format bench docs site clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -22,6 +22,10 @@ test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM serve
 test-browser: $(VENV)/.dev  ## Look at the report and the live page in an installed Chromium (apt-get install chromium).
 	$(PIP) --editable '.[browser]'
 	$(BIN)/python -m pytest tests/analysis/test_browser.py
+
+test-ray: $(VENV)/.dev  ## Label on a local Ray cluster of two nodes; installs Ray.
+	$(PIP) --editable '.[ray]'
+	$(BIN)/python -m pytest tests/integrations/test_ray.py
 
 check: $(VENV)/.dev  ## Format, lint, types, import rules and the fast tests.
 	$(BIN)/ruff format --check .

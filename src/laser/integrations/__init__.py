@@ -1,1 +1,1 @@
-"""laser inside other trainers; each module imports its trainer when it is used."""
+"""laser inside other trainers, and labeling on Ray; each module imports its framework when it is used."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from laser.config import RunConfig
+from laser.config import RunConfig, selection
 from laser.core.errors import ConfigError
+from laser.core.files import file_digest
 from laser.core.types import Prompt, StateDict
 from laser.lm.sources import fingerprint
 from laser.rewards.user_files import function_fingerprint
+from laser.training.checkpoint import newest_checkpoint
 from laser.wiring.rewards import changed_names, reward_fingerprints
 from laser.wiring.trained import find_weights, weights_digest
 
@@ -87,6 +89,19 @@ def state_digest(state: StateDict) -> str:
     for name, value in sorted(state.items()):
         digest.update(name.encode() + (value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()))
     return digest.hexdigest()[:32]
+
+
+def selector_source(config: RunConfig) -> str | None:
+    """Identity of the files that a frozen selector or a classifier comes from; None for other selectors."""
+    match config.selector:
+        case selection.FrozenSelector(run=run):
+            checkpoint = newest_checkpoint(Path(run) / "checkpoints", ("selector", "contexts"))
+            files = sorted(checkpoint.iterdir()) if checkpoint is not None else []
+        case selection.ClassifierSelector(path=path) if Path(path).is_dir():
+            files = sorted(Path(path).iterdir())
+        case _:
+            return None
+    return _digest({file.name: file_digest(file) for file in files if file.is_file()})[:32]
 
 
 def check_sources(kept: Mapping[str, Any], sources: Mapping[str, Any], since: str) -> None:
