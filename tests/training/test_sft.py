@@ -137,7 +137,7 @@ def test_it_stops_when_asked_and_only_its_own_command_continues_it(tmp_path):
     with pytest.raises(ConfigError, match=r"sft\.epochs"):
         laser.resume_sft(tmp_path / "sft", config=laser.parse_config({**table, "sft": {**SFT, "epochs": 5}}))
     laser.resume_sft(tmp_path / "sft")
-    with pytest.raises(RunDirectoryError, match=r"is of laser sft and has no report; read its losses\.jsonl"):
+    with pytest.raises(RunDirectoryError, match=r"is of laser sft, which has no report; read its losses\.jsonl"):
         write_report(tmp_path / "sft")
     assert len(losses(tmp_path / "sft")) == 4
     assert adapter(tmp_path / "sft")
