@@ -21,6 +21,8 @@ MAKERS = {
     "neural": lambda num, dim: NeuralUCB(num, dim, hidden=(16,), forced_pulls=2),
 }
 
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "neural" else name for name in MAKERS]
+
 
 def share_of_the_dear_arm(selector, *, rounds=120, rewards=(0.9, 0.5)):
     """In the second half of some rounds with one constant context."""
@@ -32,22 +34,24 @@ def share_of_the_dear_arm(selector, *, rounds=120, rewards=(0.9, 0.5)):
     return np.mean(np.array(chosen[rounds // 2 :]) == DEAR)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_better_arm_is_chosen_until_its_price_outweighs_it(name):
     free, priced = MAKERS[name](2, 3), MAKERS[name](2, 3)
     priced.penalize(lambda: np.array([0.8, 0.0]))
-    assert share_of_the_dear_arm(free) > 0.6
-    assert share_of_the_dear_arm(priced) < 0.4
+    rounds = 30 if name == "neural" else 120
+    assert share_of_the_dear_arm(free, rounds=rounds) > 0.6
+    assert share_of_the_dear_arm(priced, rounds=rounds) < 0.4
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_penalties_that_are_equal_or_zero_change_nothing(name):
     plain, zero, equal = (MAKERS[name](4, 6) for _ in range(3))
     zero.penalize(lambda: np.zeros(4))
-    assert play(plain, 30) == play(zero, 30)
+    rounds = 8 if name == "neural" else 30
+    assert play(plain, rounds) == play(zero, rounds)
     if name != "exp3":  # its rewards are scaled into [0, 1]
         equal.penalize(lambda: np.full(4, 0.25))
-        assert play(MAKERS[name](4, 6), 30) == play(equal, 30)
+        assert play(MAKERS[name](4, 6), rounds) == play(equal, rounds)
 
 
 def test_a_price_changes_choices_and_not_what_is_learned():

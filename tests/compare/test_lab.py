@@ -147,6 +147,7 @@ def test_the_oracle_chooses_the_best_reward_model_of_the_category_in_a_larger_po
         assert names[int(np.argmax(step["selection"]["weights"][0]))] == best[step["category"]]
 
 
+@pytest.mark.slow
 def test_a_small_probe_has_eight_labeled_pairs_of_each_category(lab):
     pairs = [json.loads(line) for line in (lab / "pairs-32.jsonl").read_text().splitlines()]
     counts = Counter(pair["category"] for pair in pairs)
