@@ -21,7 +21,7 @@ from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
-from laser.training.consensus import consensus, consensus_gaps, voting_spreads
+from laser.training.consensus import Answers, consensus, consensus_gaps, consensus_orders, voting_spreads
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.training.probe import Probe
 from laser.training.probe_items import ProbeData
@@ -180,11 +180,73 @@ def accuracies(probe, num_arms, prompts=((0,), (1,))):
     return probe.measure(*given([Charge(arm, rows, (), True) for rows in prompts for arm in range(num_arms)]))
 
 
-def test_consensus_is_the_order_of_the_scaled_scores():
-    """Lengths 3, 2, 9: "long" and "short" cancel, so what "knows_even" says decides; its own agreement is perfect."""
+def test_consensus_is_the_order_of_the_scaled_scores_without_the_effect_of_length():
+    """Lengths 3, 2, 9: "long" and "short" are nothing but length, so what "knows_even" says decides.
+
+    Of "no" and "maybe not", which it scores alike, the one is on top that is better than its length says: with even
+    prompts the long one, because the shorter "yes" is best; with odd ones the short one.
+    """
     probe, pool = consensus_probe({"long": long, "short": short, "knows_even": knows_even})
-    np.testing.assert_allclose(accuracies(probe, 3), [0.5, 0.5, 1.0] * 2)
+    np.testing.assert_allclose(accuracies(probe, 3), [2 / 3, 1 / 3, 2.5 / 3, 1 / 3, 2 / 3, 2.5 / 3])
     assert pool.num_scored() == {"long": 12, "short": 12, "knows_even": 12}, "all categories at once"
+
+
+def literal_orders(answers):
+    """`consensus_orders` for reward models that score everything and agree with each other, written as loops."""
+    orders = []
+    for one in answers:
+        total = 2 * (one.counts_N - one.counts_N.mean()) / (one.counts_N.std() + 0.3)
+        for arm in range(len(one.scores_KN)):
+            centered = [(other, other.scores_KN[arm] - other.scores_KN[arm].mean()) for other in answers]
+            unit = np.median(np.abs(np.concatenate([values for _, values in centered])))
+            here = np.concatenate([values for other, values in centered if other.category == one.category])
+            everywhere = np.concatenate([values for _, values in centered])
+            weight = np.sqrt(np.mean(here**2)) / np.sqrt(np.mean(everywhere**2))
+            lengths = [o.lengths_N - o.lengths_N.mean() for o in answers if o.category == one.category]
+            length = np.concatenate(lengths)
+            slope = (here @ length) / (length @ length * (1 + 2 / len(length)))
+            own = one.scores_KN[arm] - one.scores_KN[arm].mean()
+            total = total + weight * (own - slope * (one.lengths_N - one.lengths_N.mean())) / unit
+        orders.append(total)
+    return orders
+
+
+def simulated_answers(num_prompts=24, seed=0):
+    """Answers to two kinds of prompts; of three reward models the second knows the one kind, the third the other."""
+    rng = np.random.default_rng(seed)
+    answers = []
+    for row in range(num_prompts):
+        truth, lengths, category = rng.normal(size=5), rng.integers(1, 9, 5).astype(float), "ab"[row % 2]
+        scales = {"a": (1, 4, 0.5), "b": (1, 0.5, 4)}[category]
+        scores = np.stack([scale * (truth + 0.4 * rng.normal(size=5)) for scale in scales])
+        answers.append(Answers(category, scores, rng.integers(1, 4, 5).astype(float), lengths))
+    return answers
+
+
+def test_the_consensus_of_many_prompts_is_as_written():
+    answers = simulated_answers()
+    for fast, slow in zip(consensus_orders(answers), literal_orders(answers), strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["negative", "long", "short", "unscored", "constant"])
+def test_a_reward_model_that_adds_nothing_changes_hardly_any_order(kind):
+    """The negative of an expert, a strong preference for length, no opinion, or no spread."""
+    answers = simulated_answers()
+    extra = {
+        "negative": lambda one: -one.scores_KN[1],
+        "long": lambda one: 100 * one.lengths_N,
+        "short": lambda one: -100 * one.lengths_N,
+        "unscored": lambda one: np.full(5, np.nan),
+        "constant": lambda one: np.full(5, 0.1),
+    }[kind]
+    more = [replace(one, scores_KN=np.vstack([one.scores_KN, extra(one)])) for one in answers]
+    pairs = np.triu_indices(5, 1)
+    before, after = (
+        np.array([np.sign(order[pairs[0]] - order[pairs[1]]) for order in consensus_orders(rows)])
+        for rows in (answers, more)
+    )
+    assert np.mean(before == after) > 0.97
 
 
 @pytest.mark.parametrize("factor", [100.0, 1e-9, 3.7, 1e200])
@@ -326,7 +388,7 @@ def test_gold_answers_pairs_and_a_consensus_are_used_together(tmp_path):
     assert {name: found["long"]["pairs"] for name, found in record["accuracy"].items()} == {
         "even": 2 + 2 * 2,  # two pairs; "yes" above "no" and "maybe not" for each of two prompts
         "odd": 2,
-        "other": 2 * 2 + 4 * 2,  # of the other four, "knows_even" decides and does not order "no" and "maybe not"
+        "other": 2 * 2 + 4 * 3,
     }
     assert selector.pulls_K.tolist() == [12, 12, 12]
     asked = pool.num_scored()

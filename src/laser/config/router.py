@@ -67,6 +67,11 @@ class RouterConfig(Section):
                 f"signal.type = {signal.type!r} works in laser train alone; a router learns from gold answers "
                 "(signal.type = 'none' or 'accuracy_gap'), a 'probe', or the trainer's metric ('dev_gain')"
             )
+        if isinstance(signal, ProbeSignal) and signal.pairs is not None:
+            return (
+                "a router tests reward models on the trainer's own responses and does not read signal.pairs; set "
+                "signal.labels = 'gold' or 'consensus' and drop signal.pairs"
+            )
         if isinstance(signal, ProbeSignal) and self.selector.type in UNLEARNING:
             return (
                 f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; drop "

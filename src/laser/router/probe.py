@@ -8,7 +8,7 @@ without gold answers earn what their reward model was found to be worth in their
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 from laser.config.selection import ProbeSignal
 from laser.core.files import to_json
 from laser.core.types import FloatArray, StateDict
-from laser.rewards.spreads import deviations_by_arm, spread
-from laser.training.consensus import consensus, consensus_gaps, gold_gaps, share_agreeing
+from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, share_agreeing
 
 
 @dataclass(slots=True)
@@ -31,6 +30,7 @@ class Item:
         scores_KN: Scores of its distinct responses by reward model, the right ones first.
         num_right: Number of right ones; None for consensus labels.
         counts_N: How many of the responses were each text.
+        lengths_N: Lengths of the texts, in characters.
         taught: Whether the selector has learned of it.
     """
 
@@ -39,6 +39,7 @@ class Item:
     scores_KN: FloatArray
     num_right: int | None
     counts_N: FloatArray
+    lengths_N: FloatArray
     taught: bool = False
 
 
@@ -87,7 +88,8 @@ class RolloutProbe:
     def add(self, category: str, embedding_D: FloatArray, question: Question, scores_KN: FloatArray) -> None:
         """Keep the scores of a question, NaN where a reward model has none."""
         counts_N = np.array(question.counts, dtype=np.float64)
-        self._items.append(Item(category, embedding_D, scores_KN, question.num_right, counts_N))
+        lengths_N = np.array([len(text) for text in question.texts], dtype=np.float64)
+        self._items.append(Item(category, embedding_D, scores_KN, question.num_right, counts_N, lengths_N))
 
     def take_lessons(self) -> list[tuple[FloatArray, FloatArray]]:
         """Features (D,) and accuracies of the reward models (K,), NaN if unknown, of each item that is not taught."""
@@ -96,27 +98,36 @@ class RolloutProbe:
             item.taught = True
         if not self._section.warm_start:
             return []
-        spreads_K = self._spreads()
-        return [(item.embedding_D, _accuracies(item, spreads_K)) for item in fresh]
+        orders = self._orders()
+        return [(item.embedding_D, _accuracies(item, orders)) for item in fresh]
 
     def accuracy(self, arm: int, category: str) -> float:
         """Mean accuracy of a reward model in a category; NaN if it is unknown."""
         items = [item for item in self._items if item.category == category]
         if not items:
             return float("nan")
-        spreads_K = self._spreads()
-        values = np.array([_accuracies(item, spreads_K)[arm] for item in items])
+        orders = self._orders()
+        values = np.array([_accuracies(item, orders)[arm] for item in items])
         return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else float("nan")
 
-    def _spreads(self) -> FloatArray:
-        if not self._items:
-            return np.zeros(0)
-        return np.array([spread(row) for row in deviations_by_arm([item.scores_KN for item in self._items])])
+    def _orders(self) -> dict[int, FloatArray]:
+        """Consensus values of the responses of each item that needs them, by the item's identity."""
+        if all(item.num_right is not None for item in self._items):
+            return {}
+        answers = [Answers(item.category, item.scores_KN, item.counts_N, item.lengths_N) for item in self._items]
+        return {id(item): order_N for item, order_N in zip(self._items, consensus_orders(answers), strict=True)}
 
     def state_dict(self) -> StateDict:
         """The items."""
         records = [
-            [item.category, to_json(item.scores_KN), item.num_right, to_json(item.counts_N), item.taught]
+            [
+                item.category,
+                to_json(item.scores_KN),
+                item.num_right,
+                to_json(item.counts_N),
+                to_json(item.lengths_N),
+                item.taught,
+            ]
             for item in self._items
         ]
         embeddings = [item.embedding_D for item in self._items]
@@ -129,15 +140,15 @@ class RolloutProbe:
         ]
 
 
-def _accuracies(item: Item, spreads_K: FloatArray) -> FloatArray:
+def _accuracies(item: Item, orders: Mapping[int, FloatArray]) -> FloatArray:
     """Share of the labeled pairs that each reward model orders as the labels do, shape (K,)."""
     if item.num_right is not None:
         return np.array([share_agreeing(gold_gaps(row, item.num_right)) for row in item.scores_KN])
-    order_N = consensus(item.scores_KN, spreads_K, item.counts_N)
-    return np.array([share_agreeing(consensus_gaps(row, order_N)) for row in item.scores_KN])
+    return np.array([share_agreeing(consensus_gaps(row, orders[id(item)])) for row in item.scores_KN])
 
 
 def _item(record: list[Any], embedding_D: FloatArray) -> Item:
-    category, scores, num_right, counts, taught = record
+    category, scores, num_right, counts, lengths, taught = record
     scores_KN, counts_N = np.array(scores, dtype=np.float64), np.array(counts, dtype=np.float64)
-    return Item(category, np.array(embedding_D, dtype=np.float64), scores_KN, num_right, counts_N, taught)
+    embedding_D, lengths_N = np.array(embedding_D, dtype=np.float64), np.array(lengths, dtype=np.float64)
+    return Item(category, embedding_D, scores_KN, num_right, counts_N, lengths_N, taught)

@@ -1,13 +1,14 @@
 """Labels without gold answers: an order of a prompt's answers in which reward models and the policy have a say.
 
-Source: ours, chosen in a pilot with laboratory models. What distinguishes an expert is that its opinions are stronger
-where it knows than elsewhere. Dividing its scores by their spread over all categories keeps that and removes the unit;
-dividing by the spread within a prompt would remove both.
+Source: ours, chosen in a pilot with laboratory models (`benchmarks/consensus.py`, docs/log.md). What distinguishes an
+expert is that its opinions are stronger where it knows than elsewhere. Dividing its scores by their spread over all
+categories keeps that and removes the unit; dividing by the spread within a prompt would remove both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,55 @@ from laser.rewards.spreads import deviations, deviations_by_arm, spread
 CONSISTENCY_WEIGHT = 2.0  # of the policy's own consistency, in votes of a reward model
 _SMOOTHING = 0.3  # samples; keeps one answer more or less from counting fully where all are about as frequent
 _TIE = 1e-9  # spreads; rounding differs with a reward model's unit and must not order answers
+_PRIOR = 2  # answers of a category that say that length has no effect
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A prompt's distinct answers.
+
+    Attributes:
+        category: Category of the prompt.
+        scores_KN: Scores of K reward models; NaN where there is none.
+        counts_N: How many of the policy's samples were each answer.
+        lengths_N: Their lengths, in characters.
+    """
+
+    category: str
+    scores_KN: FloatArray
+    counts_N: FloatArray
+    lengths_N: FloatArray
+
+
+def consensus_orders(answers: Sequence[Answers]) -> list[FloatArray]:
+    """Consensus value of each answer to each prompt: higher is better, and it has no unit.
+
+    As `consensus`, with three changes, each of which needs many prompts:
+
+    * A reward model that contradicts the others has no say; see `voting_spreads`.
+    * A vote counts by how strong the reward model's votes are in the category, compared with its votes everywhere.
+    * What the length of an answer explains of a reward model's votes in a category does not count, so that neither a
+      preference for long answers nor one for short ones decides.
+
+    Args:
+        answers: Answers to prompts of all categories.
+
+    Returns:
+        For each prompt, shape (N,).
+    """
+    counts = [one.counts_N for one in answers]
+    spreads_K = voting_spreads([one.scores_KN for one in answers], counts)
+    votes = [_votes(one.scores_KN, spreads_K) for one in answers]
+    lengths = [one.lengths_N - one.lengths_N.mean() for one in answers]
+    everywhere_K = _strength(votes)
+    totals: dict[int, FloatArray] = {}
+    for category in dict.fromkeys(one.category for one in answers):
+        rows = [row for row, one in enumerate(answers) if one.category == category]
+        weights_K = _strength([votes[row] for row in rows]) / everywhere_K
+        slopes_K = _slopes([votes[row] for row in rows], [lengths[row] for row in rows])
+        for row in rows:
+            totals[row] = weights_K @ (votes[row] - np.outer(slopes_K, lengths[row])) + _consistency(counts[row])
+    return [totals[row] for row in range(len(answers))]
 
 
 def consensus(scores_KN: FloatArray, spreads_K: FloatArray, counts_N: FloatArray) -> FloatArray:
@@ -32,10 +82,7 @@ def consensus(scores_KN: FloatArray, spreads_K: FloatArray, counts_N: FloatArray
     Returns:
         Shape (N,).
     """
-    say = spreads_K > 0
-    votes = [deviations(row) / unit for row, unit in zip(scores_KN[say], spreads_K[say], strict=True)]
-    consistency_N = (counts_N - counts_N.mean()) / (counts_N.std() + _SMOOTHING)
-    total: FloatArray = np.nansum([CONSISTENCY_WEIGHT * consistency_N, *votes], axis=0)
+    total: FloatArray = _votes(scores_KN, spreads_K).sum(axis=0) + _consistency(counts_N)
     return total
 
 
@@ -70,6 +117,32 @@ def voting_spreads(scores_BKN: Sequence[FloatArray], counts_BN: Sequence[FloatAr
             break
         spreads_K[margins_K <= margins_K.min() + _TIE] = 0.0
     return spreads_K
+
+
+def _votes(scores_KN: FloatArray, spreads_K: FloatArray) -> FloatArray:
+    """Deviations from the prompt's mean, in spreads; 0 where there is no score or no say."""
+    units_K = np.where(spreads_K > 0, spreads_K, np.inf)
+    votes_KN = np.stack([deviations(row) for row in scores_KN]) / units_K[:, None]
+    return np.where(np.isfinite(votes_KN), votes_KN, 0.0)
+
+
+def _consistency(counts_N: FloatArray) -> FloatArray:
+    consistency_N: FloatArray = (counts_N - counts_N.mean()) / (counts_N.std() + _SMOOTHING)
+    return CONSISTENCY_WEIGHT * consistency_N
+
+
+def _strength(votes: Sequence[FloatArray]) -> FloatArray:
+    """Root mean square of each reward model's votes, shape (K,); 1 for one that never votes."""
+    strength_K: FloatArray = np.sqrt(np.mean(np.concatenate(votes, axis=1) ** 2, axis=1))
+    return np.where(strength_K > 0, strength_K, 1.0)
+
+
+def _slopes(votes: Sequence[FloatArray], lengths: Sequence[FloatArray]) -> FloatArray:
+    """Votes per character by which each reward model's votes follow length, shape (K,)."""
+    votes_KM, lengths_M = np.concatenate(votes, axis=1), np.concatenate(lengths)
+    size = float(lengths_M @ lengths_M) * (1 + _PRIOR / len(lengths_M))
+    slopes_K: FloatArray = votes_KM @ lengths_M / size if size > 0 else np.zeros(len(votes_KM))
+    return slopes_K
 
 
 def gold_gaps(scores_N: FloatArray, num_right: int) -> FloatArray:

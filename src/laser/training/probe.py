@@ -32,7 +32,7 @@ from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
 from laser.rewards.pool import QuarantinedError, RewardPool
 from laser.training.charges import Charge
-from laser.training.consensus import consensus, consensus_gaps, gold_gaps, num_agreeing, share_agreeing, voting_spreads
+from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, num_agreeing, share_agreeing
 from laser.training.findings import Finding, Findings
 from laser.training.over_optimization import Look, Sign, find_signs, make_look
 from laser.training.probe_items import Item, ProbeData, from_state, given_items, identity, key_of
@@ -233,10 +233,16 @@ class Probe:
         arms = [arm for arm in range(len(self._pool.names)) if all(self._has_scored(arm, name) for name in self._items)]
         items = [item for of_category in self._items.values() for item in of_category]
         rows = {arm: [row for category in self._items for row in self._rows(arm, category)] for arm in arms}
-        scores = [np.stack([rows[arm][place] for arm in arms]) for place in range(len(items))]
-        counts = [np.array(item.counts, dtype=np.float64) for item in items]
-        spreads_K = voting_spreads(scores, counts)
-        values = (consensus(scores_KN, spreads_K, counts_N) for scores_KN, counts_N in zip(scores, counts, strict=True))
+        answers = [
+            Answers(
+                category=item.prompt.category,
+                scores_KN=np.stack([rows[arm][place] for arm in arms]),
+                counts_N=np.array(item.counts, dtype=np.float64),
+                lengths_N=np.array([len(text) for text in item.responses], dtype=np.float64),
+            )
+            for place, item in enumerate(items)
+        ]
+        values = iter(consensus_orders(answers))
         return {category: [next(values) for _ in of_category] for category, of_category in self._items.items()}
 
     def _rows(self, arm: int, category: str) -> list[FloatArray]:
