@@ -18,7 +18,7 @@ test: $(VENV)/.dev  ## Run the whole test suite, a process for every core.
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-vllm: $(VENV)/.dev $(VLLM)/.cpu  ## Run the tests against a real vLLM server on this CPU, in a separate environment.
-	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm
+	LASER_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest tests/vllm_server
 
 test-verl: $(VENV)/.dev $(VERL)/.cpu  ## Run laser-client in verl's reward loop and OpenRLHF's executor on this CPU, in a separate environment.
 	LASER_VERL_PYTHON=$(VERL)/bin/python $(BIN)/python -m pytest tests/verl_env

@@ -32,6 +32,15 @@ def router_table(folder, *names, **sections):
     return table
 
 
+def same_state(first, second):
+    """Equal states, but for what the pool has measured of time."""
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if not name.startswith("pool.cost_"):
+            equal = np.array_equal(value, second[name]) if isinstance(value, np.ndarray) else value == second[name]
+            assert equal, name
+
+
 def rollouts(step, *, groups=4, size=4, seed=0):
     """Prompts, responses and gold answers of one step: sums, of which about half are answered correctly."""
     draws = np.random.default_rng([seed, step])

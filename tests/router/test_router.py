@@ -11,7 +11,7 @@ import laser
 from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryError, TrainingError
 from laser.core.types import Prompt
 from processes import FORKS
-from routing import rollouts, router_table
+from routing import rollouts, router_table, same_state
 
 
 def run(router, steps, *, start=0, groups=4, gold=True):
@@ -22,12 +22,6 @@ def run(router, steps, *, start=0, groups=4, gold=True):
         arms.append(router.score(prompts, responses, step, answers if gold else None).arms.tolist())
         router.learn(step)
     return arms
-
-
-def same_state(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert np.array_equal(value, second[name]) if isinstance(value, np.ndarray) else value == second[name], name
 
 
 def answer(folder, step, prompts):

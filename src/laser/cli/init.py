@@ -1,8 +1,10 @@
-"""``laser init``: the demo as a folder of the user's own."""
+"""``laser init``: a folder to start from: the demo, or laser inside another trainer."""
 
 from __future__ import annotations
 
 import shutil
+from enum import StrEnum
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,18 @@ train = "prompts.jsonl"
 """
 
 
-def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)]) -> None:
+class Trainer(StrEnum):
+    """Trainers with a starting point of their own, in laser/integrations/starts."""
+
+    TRL = "trl"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)],
+    trainer: Annotated[
+        Trainer | None, typer.Option("--for", help="Choose reward models inside this trainer.", show_default=False)
+    ] = None,
+) -> None:
     """Write a starting point to edit: prompts.jsonl, rewards.py and run.toml, ready to train.
 
     Example: laser init my-run && laser train my-run/run.toml
@@ -30,6 +43,9 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_d
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise RunDirectoryError(f"{folder} is not empty; choose another folder")
+        if trainer is not None:
+            _write_start(trainer, folder)
+            return
         demo = demo_config_path()
         shutil.copyfile(demo.with_name("rewards.py"), folder / "rewards.py")
         (folder / "prompts.jsonl").write_text(_prompt_lines(), encoding="utf-8")
@@ -39,6 +55,17 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder to create.", show_d
         raise RunDirectoryError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
     say(f"wrote {folder}/prompts.jsonl, {folder}/rewards.py and {folder}/run.toml")
     say(f"next: laser train {folder}/run.toml")
+
+
+def _write_start(trainer: Trainer, folder: Path) -> None:
+    """Copy the files of a trainer's starting point, and write prompts."""
+    start = Path(str(resources.files("laser.integrations") / "starts" / trainer.value))
+    files = sorted(path for path in start.iterdir() if path.is_file())
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    (folder / "prompts.jsonl").write_text(_prompt_lines(), encoding="utf-8")
+    say(f"wrote {folder}/prompts.jsonl, {', '.join(f'{folder}/{path.name}' for path in files)}")
+    say("next: read docs/integrations.md")
 
 
 def _prompt_lines() -> str:

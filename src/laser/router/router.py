@@ -140,7 +140,8 @@ class Router:
         rows = read_rows(prompts, responses, gold, columns)
         members = by_prompt(rows)
         with self._scoring:
-            self.enter(step)
+            if learn:
+                self.enter(step)
             groups = self._groups_of(rows, members, step, keep=learn)
             given, failed = score_groups(self._pool, rows, members, groups, partial(self._choose_again, step))
             if learn:
