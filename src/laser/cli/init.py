@@ -22,7 +22,7 @@ train = "prompts.jsonl"
 
 
 class Trainer(StrEnum):
-    """Trainers with a starting point of their own, in laser/integrations/starts."""
+    """Trainers that have a starting point in laser/integrations/starts."""
 
     TRL = "trl"
 
