@@ -42,6 +42,14 @@ def test_agreement_is_the_share_of_pairs_ordered_alike():
     assert len(found) == 3
 
 
+def test_one_response_has_nothing_to_be_ordered_against():
+    """As where a probe asks for one new answer to a prompt."""
+    alone = filled([[[1.0], [2.0], [3.0]]])
+    assert (alone.agreement(), alone.widest()) == ([], None)
+    together = filled([[[1.0], [2.0], [3.0]], [[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]]])
+    assert together.widest().prompt.id == "1"
+
+
 def test_macro_f1_over_both_orders_of_every_pair_is_that_share():
     """The identity the docstring of `Overlap` states, with the F1 of `laser rewardbench`."""
     from laser.evaluation.candidates import macro_f1

@@ -105,9 +105,9 @@ class Overlap:
         return best
 
     def _several(self) -> Iterator[str]:
-        """Prompts on which more than one model has an opinion."""
+        """Prompts with several responses on which more than one model has an opinion."""
         for prompt, rows in self._rows.items():
-            if rows and np.isfinite(np.stack(list(rows.values()))).any(axis=0).sum() > 1:
+            if len(rows) > 1 and np.isfinite(np.stack(list(rows.values()))).any(axis=0).sum() > 1:
                 yield prompt
 
     def _gaps(self, prompt: str) -> tuple[IntArray, IntArray, FloatArray]:
