@@ -244,7 +244,7 @@ def describe(built):
 def build_and_evaluate(config):
     built = build(config)
     built.parts.signal.prepare(
-        0, built.parts.selector, lambda prompts: built.parts.contexts(built.parts.policy.embed(prompts))
+        0, built.parts.selector, lambda prompts: built.parts.contexts(built.parts.embedder.embed(prompts))
     )
     if built.evaluate is not None:
         built.evaluate()
@@ -362,6 +362,8 @@ def scenarios(folder):
         lambda config: len(build_splits(config).train),
     )
     yield {**table, "data": {"type": "embedded"}}, build_and_evaluate
+    for context in ({"source": "encoder", "encoder": base}, {"source": "category", "categories": ["sums", "words"]}):
+        yield {**table, "context": context}, build_and_evaluate
     for server in ({}, {"urls": ["http://127.0.0.1:9", "http://127.0.0.1:8"]}):
         yield {**table, "generation": {**table["generation"], "engine": "vllm", "server": server}}, build_and_evaluate
     engine = {"engine": "python", "factory": "nowhere.py:make"}

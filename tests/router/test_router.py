@@ -379,6 +379,7 @@ class TestBadInput:
             ({"rewards": {"combine": "zscore"}}, "a router chooses one"),
             ({"selector": {"type": "sequential"}}, "batches of laser's own loop"),
             ({"signal": {"type": "agreement"}}, "works in laser train alone"),
+            ({"signal": {"type": "probe", "labels": "pairs", "pairs": "few.jsonl"}}, "does not read signal.pairs"),
             ({"signal": {"type": "probe", "weight": 0.5}}, "the loss of GRPO and RLOO says nothing"),
             ({"feedback": {"type": "quantile"}}, "unknown key 'feedback'"),
         ],
