@@ -38,6 +38,8 @@ def test_no_command_sets_up_only_a_part_of_it():
         "label",
         "probe",
         "rewardbench",
+        "serve_rewards",
+        "sft",
         "task_tables",
         "train",
         "train_classifier",

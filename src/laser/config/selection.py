@@ -243,8 +243,8 @@ class ProbeSignal(Section):
     labels: Literal["auto", "gold", "pairs", "consensus"] = Field(
         "auto",
         description="gold answers; labeled pairs; or a consensus: all scores, each reward model's divided by their "
-        "spread, and how often the policy gave the answer. auto: gold where prompts have answers, else pairs, else the "
-        "consensus.",
+        "spread and weighted by their strength in the category, without the effect of length, and how often the policy "
+        "gave the answer. auto: gold where prompts have answers, else pairs, else the consensus.",
     )
     pairs: LocalPath | None = Field(
         None,
