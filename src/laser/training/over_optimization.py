@@ -1,4 +1,4 @@
-"""Signs that a policy is over-optimised: what it gains with a reward model is no longer what the user wants.
+"""Signs that a policy is over-optimised: its reward models no longer measure what they did.
 
 The same probe prompts are answered at the start and later, so every comparison is paired by prompt. Three signs count:
 
@@ -6,8 +6,8 @@ The same probe prompts are answered at the start and later, so every comparison 
 * Answers grew by more than a tenth.
 * Answers repeat themselves, or each other across prompts.
 
-Growth and repetition of answers that are right more often than before are no sign: the policy may have learned to
-explain itself. Answers to one prompt that become alike are no sign either, because every trained policy does that.
+Growth and repetition do not count if answers are right more often than before: the policy may have learned to explain
+itself. Answers to one prompt that become alike do not count either, because every trained policy does that.
 
 Each comparison is a t-interval over prompts, with confidence 1 - 0.05 / (number of comparisons) (Bonferroni), so a run
 without any change is warned about with probability 0.05 at most, each time that it is looked at.
