@@ -2,11 +2,15 @@
 
 import json
 import re
+import runpy
+import subprocess
 import tomllib
 from pathlib import Path
 
+import pandas
 import pytest
 
+from laser.cli.init import Trainer, init
 from laser.config import load_router_config
 from reward_servers import running
 
@@ -41,8 +45,29 @@ def test_openrlhf_and_slime_get_what_they_read(server):
 
 def test_the_reward_function_shown_learns(server, monkeypatch):
     monkeypatch.setenv("LASER_REWARDS_URL", server.url)
-    (code,) = [content for language, title, content in BLOCKS if language == "python" and not title]
+    (code,) = [content for _, _, content in BLOCKS if "from laser_client import" in content]
     scope = {}
     exec(compile(code, "docs/integrations.md", "exec"), scope)
     assert [scope["reward"]("2 + 2 = ?", text, answer="4") for text in ("4", "5")] in ([1.0, 0.0], [-1.0, -1.0])
     assert server.num_learned == 1
+
+
+@pytest.mark.parametrize("trainer", ["openrlhf", "verl"])
+def test_a_starting_point_can_be_served(tmp_path, trainer, monkeypatch):
+    """Its pool answers its prompts, and its shell script is one; verl's Parquet files have verl's columns."""
+    init(tmp_path / "start", trainer=Trainer(trainer))
+    names = {path.name for path in (tmp_path / "start").iterdir()}
+    assert {"run.toml", "rewards.py", "train.sh", "prompts.jsonl"} <= names
+    subprocess.run(["sh", "-n", tmp_path / "start" / "train.sh"], check=True)
+    row = json.loads((tmp_path / "start" / "prompts.jsonl").read_text().splitlines()[0])
+    config = load_router_config(tmp_path / "start" / "run.toml")
+    with running(config, tmp_path / "state", samples=2) as server:
+        for text in (f"It is {row['answer']}", "I do not know"):
+            assert server.score(row["prompt"], text, labels=row["answer"])["scores"] is not None
+        assert server.num_learned == 1
+    if trainer == "verl":
+        monkeypatch.chdir(tmp_path / "start")
+        runpy.run_path("prepare.py")
+        table = pandas.read_parquet("train.parquet")
+        assert set(table) == {"data_source", "prompt", "reward_model", "extra_info"}
+        assert len(table) + len(pandas.read_parquet("val.parquet")) == 288

@@ -24,7 +24,9 @@ train = "prompts.jsonl"
 class Trainer(StrEnum):
     """Trainers that have a starting point in laser/integrations/starts."""
 
+    OPENRLHF = "openrlhf"
     TRL = "trl"
+    VERL = "verl"
 
 
 def init(
