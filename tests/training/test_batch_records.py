@@ -40,9 +40,12 @@ def test_an_ensemble_is_compared_and_a_single_choice_is_not(tmp_path):
         assert len(record["distributions"]["scores"]) == 3
         assert [one["reward_model"] for one in record["distributions"]["margins"]] == [None]
         widest = record["disagreement"]
-        (a1, a2), (b1, b2) = widest["scores"].values()
-        assert (a1 - a2) * (b1 - b2) < 0
-        assert widest["strength"] > 0
+        assert (widest is None) == all(one["alike"] == one["judged"] for one in named.values())
+        if widest is not None:
+            (a1, a2), (b1, b2) = widest["scores"].values()
+            assert (a1 - a2) * (b1 - b2) < 0
+            assert widest["strength"] > 0
+    assert steps(tmp_path / "all")[0]["disagreement"] is not None
     table["selector"] = {"type": "fixed", "arm": "short"}
     laser.train(table, tmp_path / "one")
     for record in steps(tmp_path / "one"):
