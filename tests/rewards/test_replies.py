@@ -40,6 +40,8 @@ RATINGS = [  # on a scale from 1 to 5
     ("Rating: four", 4),
     ("between 3 and 4", None),
     ("3-4", None),
+    ("Rating: 3 -> 4", None),
+    ("Rating: 3 → 4", None),
     ("3 or 4", None),
     ("Rating: 3-4", None),
     ("4/10", None),
@@ -109,6 +111,9 @@ OTHER_SCALES = [
     ("0", (0, 9), 0),
 ]
 VERDICTS = [
+    ("A: 3, B: 5", None),
+    ("[[A]] or [[B]]", None),
+    ("Not [[B]]; [[A]]", "A"),
     ("A", "A"),
     (" B\n", "B"),
     ("**C**", "C"),
@@ -163,7 +168,6 @@ VERDICTS = [
     ("**Verdict:** A", "A"),
     ("Verdict:\n\n**B**", "B"),
     ("<think>A", None),
-    ("[[A]] or [[B]]", "B"),
     ("A is better than B", "A"),
     ("Better: B", "B"),
     ("Final verdict: Tie", "C"),

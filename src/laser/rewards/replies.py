@@ -21,7 +21,7 @@ from laser.serving.endpoint import MALFORMED, billed
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = r"(?<![\w.,/$€£])[-+]?\d+(?:\.\d+|,\d{1,2})?(?![\w%]|[.,]\d|\s*%)"
 _OF = r"(?:\s*\(?\s*(?:/|out\s+of|of)\s*(?P<of>\d+(?:\.\d+)?)(?![\w%]|[.,]\d))?"
-_SINGLE = r"(?!\s*\(?\s*(?:[-–—~/]|to|or|and|bis|out\s+of|of)\s*[-+]?\d)(?:\s*(?:stars?|points?))?"  # not "6-7"
+_SINGLE = r"(?!\s*\(?\s*(?:[-=]>|[-–—~/→]|to|or|and|bis|out\s+of|of)\s*[-+]?\d)(?:\s*(?:stars?|points?))?"  # not "6-7"
 _NUMBER = rf"(?P<value>{_DIGITS}){_OF}{_SINGLE}"
 _ANY_NUMBER = rf"(?P<value>{_DIGITS}|(?<!\w)(?:{'|'.join(_WORDS)})(?!\w)){_OF}{_SINGLE}"
 _AFTER = r"""(?=\s*(?:$|[\n.,;:!)\]}"'<(–—-]|(?:because|since|as|for|on)\b|(?-i:[A-Z])))"""
@@ -33,6 +33,7 @@ _LABEL = (
     rf"""(?:(?P<whole>overall|final|total)[\s_-]*)?(?:{"|".join(_RATED)})(?:\s+of)?(?:\s*\([^()\n]{{0,40}}\))?["']?"""
 )
 _IS = r"""\s*(?:is|was|would\s+be|=|:|->|→|,|[-–—](?=\s))?\s*(?:an?\s)?\s*["'(\[{]*"""
+_EITHER = re.compile(r"(?i)\W*(?:or|and|vs\.?|/)\W*")
 _NOT = re.compile(r"(?i)\b(?:not|never|neither|cannot|\w+n't)\b[^.\n]*$")
 
 _TIE = r"(?i:ties?|tied|draw|equal|equally\s+good|same|both|neither)"
@@ -289,7 +290,7 @@ def _verdict_matches(said: str) -> _Matches:
         _last(re.finditer(rf"(?i)\[\[\s*{_VERDICT}\s*\]\]", text))
         or _last(re.finditer(rf"(?:\\boxed\{{|<(?:verdict|winner|answer)>)\s*{_VERDICT}\s*(?:\}}|<)", text))
         or _last(labeled)
-        or _last(re.finditer(rf"\A\W*{_VERDICT}{_END}", text))
+        or _last(re.finditer(rf"\A\W*{_VERDICT}(?!\s*[:=]\s*\d){_END}", text))
         or _last(re.finditer(rf"\n[^\w\n]*{_RESPONSE}?{_VERDICT}\W*\Z", text))
         or [*(one for one in (*wins, *prefers) if not _NOT.search(text[: one.start("value")])), *ties]
     )
@@ -310,8 +311,10 @@ def _letter(token: str) -> str:
 
 
 def _last(matches: Iterator[re.Match[str]]) -> _Matches:
-    """The last of some matches, as a list; empty without any."""
-    return list(matches)[-1:]
+    """The last of some matches, as a list; empty without any, and two where the reply leaves it open ("A or B")."""
+    found = list(matches)
+    is_open = len(found) > 1 and _EITHER.fullmatch(found[-1].string, found[-2].end(), found[-1].start())
+    return found[-2:] if is_open else found[-1:]
 
 
 def _is_last(match: re.Match[str], said: str) -> bool:
