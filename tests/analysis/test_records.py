@@ -108,14 +108,14 @@ def test_a_damaged_summary_is_a_sentence_where_it_is_needed_and_left_out_elsewhe
     write_run(tmp_path, typical(2))
     (tmp_path / "summary.json").write_text(content)
     run = read_run(tmp_path)
-    assert (run.usage, run.finished) == ({}, True)
+    assert (run.summary, run.finished) == (None, True)
     with pytest.raises(RunDirectoryError, match=r"summary\.json"):
         read_summary(tmp_path)
 
 
 def test_a_summary_says_what_reward_models_were_used_for(tmp_path):
     (write_run(tmp_path, typical(2)) / "summary.json").write_text(json.dumps(SUMMARY))
-    assert read_run(tmp_path).usage == {"good": {"calls": 3}}
+    assert read_run(tmp_path).summary == SUMMARY
     assert read_summary(tmp_path) == SUMMARY
 
 
