@@ -83,7 +83,7 @@ $(VLLM)/.cpu:
 # verl needs an older transformers; of OpenRLHF only the code that asks for rewards is used, which needs no more than verl brings.
 $(VERL)/.cpu: clients/laser-client/pyproject.toml
 	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
-	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.9.0 verl==0.9.1 'TransferQueue>=0.1.10' pyzmq msgspec
+	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.9.0 verl==0.9.1 'TransferQueue>=0.1.10' pyzmq msgspec cachetools fastapi uvicorn
 	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps openrlhf==0.11.2
 	$(VERL)/bin/python -m pip --disable-pip-version-check install --quiet --editable clients/laser-client
 	touch $@
