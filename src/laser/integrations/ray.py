@@ -44,7 +44,7 @@ from laser.wiring.fitting import fit_prompts
 from laser.wiring.identity import scored_sources, selector_source
 
 _INDEPENDENT = {"fixed", "ensemble", "frozen", "classifier"}
-_BATCHES_PER_ROW = 16  # batches of one part that are read together
+_BATCHES_PER_ROW = 4  # batches of one part that are read together, and done again together if an actor dies
 
 
 @dataclass(slots=True)
@@ -54,10 +54,10 @@ class _Work:
     part: Part
     step: int
     prompts: Sequence[Prompt]
-    selection: Selection | None = None
-    texts: list[list[str]] = field(default_factory=list)
-    candidates: Candidates | None = None
-    scores_BKN: list[FloatArray] = field(default_factory=list)
+    selection: Selection
+    texts: list[list[str]]
+    candidates: Candidates
+    scores_BKN: list[FloatArray]
     usage: dict[str, Counter[str]] = field(default_factory=dict)
 
 
@@ -112,17 +112,19 @@ def label_with_ray(
     num_done = num_batches - sum(map(len, left.values()))
     progress.started(iterations=1, batches_per_iteration=num_batches, iteration=0, step=num_done)
     for part in parts:
-        if part.name in left and not left[part.name]:
-            part.finish()
-        elif part.name in left:
+        if left.get(part.name):
             _write_prompts(part, prompts, config.training.batch_size)
+        elif part.name in left:
+            part.finish()
     by_name = {part.name: part for part in parts}
     for done in _results(config, [by_name[name] for name in left], left, workers, gpus):
         progress.batch(done.record)
         left[done.part].discard(done.step)
         if not left[done.part]:
             by_name[done.part].finish()
-            _prompts_file(by_name[done.part]).unlink(missing_ok=True)
+            _prompts_file(by_name[done.part]).unlink()
+    for part in parts:  # of one that was finished when the process was killed
+        _prompts_file(part).unlink(missing_ok=True)
     with suppress(OSError):  # another shard's prompts are there
         (folder.path / PROMPTS_FOLDER).rmdir()
     return finish_job(folder, parts)
@@ -154,9 +156,10 @@ def _connect() -> None:
         raise ConfigError("--engine ray needs Ray; install it with: pip install 'laser-rm[ray]'") from error
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS") or "local"  # Ray would look for a cluster that once ran here
     try:
-        _check_answers(os.environ.get("RAY_ADDRESS", ""))
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        _check_answers(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:  # of which a refused connection is one
         raise ConfigError(
             f"no Ray cluster answers ({error}); correct RAY_ADDRESS, start it with `ray start --head`, or unset "
@@ -196,11 +199,10 @@ def _results(
     most = workers or max(1, nodes, int(resources.get("GPU", 0.0)))
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+    pool, writers = ray.data.ActorPoolStrategy(min_size=1, max_size=most), ray.data.TaskPoolStrategy(size=most)
     batches = ray.data.from_items(todo, override_num_blocks=len(todo)).flat_map(
-        partial(_read, size=config.training.batch_size), num_cpus=0.1
+        _Sampler, fn_constructor_args=(config,), compute=pool, num_cpus=1, num_gpus=gpus
     )
-    batches = batches.map(_Sampler, fn_constructor_args=(config,), compute=pool, num_cpus=1, num_gpus=gpus)
     for arm, model in enumerate(config.rewards.models):
         on_device = hasattr(model, "device")
         batches = batches.map(
@@ -211,7 +213,7 @@ def _results(
             num_gpus=gpus if on_device else 0,
         )
     try:
-        for row in batches.map(partial(_write, config=config), num_cpus=0.1).iter_rows():
+        for row in batches.map(partial(_write, config=config), compute=writers, num_cpus=0.1).iter_rows():
             yield row["done"]
     except Exception as error:  # Ray wraps what actors raise
         raise _unwrapped(error) from error
@@ -247,20 +249,17 @@ def _write_prompts(part: Part, prompts: Sequence[Prompt], size: int) -> None:
         atomic_write(_prompts_file(part), "".join(lines).encode())
 
 
-def _read(row: dict[str, Any], *, size: int) -> list[dict[str, Any]]:
-    part: Part = row["part"]
+def _read_prompts(part: Part, steps: Sequence[int], size: int) -> Iterator[tuple[int, list[Prompt]]]:
+    """The number and the prompts of each of some batches of a part."""
     lines = read_bytes(_prompts_file(part)).splitlines()
-    batches = []
-    for step in row["steps"]:
+    for step in map(int, steps):
         begin = (step - part.steps.start) * size
         rows = [json.loads(line) for line in lines[begin : begin + size]]
-        prompts = [Prompt(name, tuple(messages), *others) for name, messages, *others in rows]
-        batches.append({"work": _Work(part, int(step), prompts)})
-    return batches
+        yield step, [Prompt(name, tuple(messages), *others) for name, messages, *others in rows]
 
 
 class _Sampler:
-    """Chooses reward models, samples, and draws pairs."""
+    """Reads batches, chooses reward models, samples, and draws pairs."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config, self._policy = config, build_policy(config)
@@ -270,25 +269,32 @@ class _Sampler:
         self._selector = build_selector(config, self._contexts)
         self._moments = self._contexts.state_dict()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        work, config = row["work"], self._config
-        fitted = fit_prompts(config, self._policy, work.prompts, config.generation.max_new_tokens)
-        work.prompts = list(fitted.prompts)
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for step, prompts in _read_prompts(row["part"], row["steps"], self._config.training.batch_size):
+            yield {"work": self._sampled(row["part"], step, prompts)}
+
+    def _sampled(self, part: Part, step: int, prompts: Sequence[Prompt]) -> _Work:
+        config = self._config
+        prompts = list(fit_prompts(config, self._policy, prompts, config.generation.max_new_tokens).prompts)
         self._contexts.load_state_dict(self._moments)
-        contexts_MD = prepare_contexts(self._contexts, config, finite(self._embedder.embed(work.prompts)))
-        work.selection = self._selector.select(contexts_MD)
-        self._selector.expire(work.selection.id)
-        if not np.array_equal(work.selection.weights_MK, work.selection.probabilities_MK):
-            raise ConfigError(
-                "the selector draws at random, so its choices depend on the order of batches; use --shard"
-            )
-        at = [address(prompt) for prompt in work.prompts]
-        responses = sample_at(self._generator, config, work.prompts, at)
-        work.candidates = draw_candidates(config, responses, at)
-        work.texts = [[response.text for response in of_prompt] for of_prompt in responses]
+        contexts_MD = prepare_contexts(self._contexts, config, finite(self._embedder.embed(prompts)))
+        selection = self._selector.select(contexts_MD)
+        self._selector.expire(selection.id)
+        if not np.array_equal(selection.weights_MK, selection.probabilities_MK):
+            raise ConfigError("the selector draws at random, so a choice depends on those before it; use --shard")
+        at = [address(prompt) for prompt in prompts]
+        responses = sample_at(self._generator, config, prompts, at)
+        texts = [[response.text for response in of_prompt] for of_prompt in responses]
         num_arms = len(config.rewards.models)
-        work.scores_BKN = [np.full((num_arms, len(texts)), np.nan) for texts in work.texts]
-        return {"work": work}
+        return _Work(
+            part,
+            step,
+            prompts,
+            selection,
+            texts,
+            draw_candidates(config, responses, at),
+            [np.full((num_arms, len(of_prompt)), np.nan) for of_prompt in texts],
+        )
 
 
 class _Scorer:
@@ -315,8 +321,6 @@ class _Scorer:
 def _write(row: dict[str, Any], *, config: RunConfig) -> dict[str, Any]:
     """Pair and write a batch; the same file whenever and wherever it is done."""
     work: _Work = row["work"]
-    assert work.selection is not None
-    assert work.candidates is not None
     names = [model.name for model in config.rewards.models]
     oriented = orient(config, work.candidates, work.scores_BKN, work.selection, RunningSpreads(len(names)))
     rows = list(pair_rows(work.prompts, work.selection, work.texts, oriented, names))
