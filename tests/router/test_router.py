@@ -305,6 +305,13 @@ class TestState:
         with pytest.raises(DataError, match="step 2 is more than 16 steps before step 19"):
             router.choose(["q"], 2)
 
+    def test_another_training_starts_at_step_0_with_what_was_learned(self, tmp_path):
+        router = laser.Router(router_table(tmp_path))
+        run(router, 20)
+        router.restart()
+        assert {choice.name for choice in router.choose(["q", "r"], 0)} == {"right"}
+        assert len(router._groups) == 2
+
 
 class TestConcurrency:
     def test_threads_get_what_one_thread_gets(self, tmp_path):

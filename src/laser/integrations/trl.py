@@ -27,8 +27,8 @@ from laser.config.selection import DevGainSignal
 from laser.core.errors import ConfigError, DataError, RunDirectoryError
 from laser.core.files import is_folder
 from laser.parallel.ranks import shared
-from laser.router.identity import resolved, state_digest
-from laser.router.router import Router, read_state
+from laser.router.identity import read_state, resolved, state_digest
+from laser.router.router import Router
 
 _TESTED = "1.16"
 _FOLDER = "laser"  # inside the trainer's checkpoints
@@ -53,7 +53,8 @@ class AdaptiveReward(TrainerCallback, ExportableState):
         config: A `RouterConfig` or `RunConfig`, the path of a TOML file, or the nested dict that one would hold.
         answer: Column of the gold answers; None: `answer`, `answers`, `solution`, `ground_truth` or `reward_model`.
         metric: A metric of the trainer's evaluation, such as "eval_reward", whose gain is learned from.
-        state: Folder of a router's state to start from; None: that of the checkpoint that the trainer resumes from.
+        state: Folder of a router's state: what another training has learned, to start from, or that of a checkpoint
+            elsewhere, to resume from. None: a fresh start, or the checkpoint that the trainer resumes from.
         untested_trl: Use a version of TRL that laser was not tested with.
 
     Raises:
@@ -199,10 +200,12 @@ class AdaptiveReward(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Restore the router of the checkpoint that the trainer resumes from."""
+        """Restore the router of the checkpoint that the trainer resumes from, or count steps from 0."""
         self._model = kwargs["model"]
         if state.global_step > 0:
             self._restore(args, state)
+        else:
+            self.router.restart()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Learn of the step that has ended; never from its loss."""

@@ -106,6 +106,10 @@ class Groups:
         oldest = self.learned_step - KEPT_STEPS
         self._groups = {place: group for place, group in self._groups.items() if place[0] > oldest}
 
+    def clear(self) -> None:
+        """Forget all groups and steps."""
+        self._groups, self.learned_step = {}, -1
+
     def state_dict(self) -> StateDict:
         """All groups."""
         embeddings = [group.embedding_D for group in self._groups.values()]

@@ -12,10 +12,12 @@ import numpy as np
 
 from laser.config import RouterConfig, RunConfig, load_router_config, parse_router_config
 from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.state import load_state
 from laser.core.types import StateDict
 from laser.wiring.rewards import changed_names, reward_fingerprints
 
 VERSION = 1
+STATE = "router"  # stem of the files of a state
 _SECTIONS = ("seed", "context", "selector", "signal")
 
 
@@ -27,6 +29,11 @@ def identity_of(config: RouterConfig) -> dict[str, Any]:
         "reward_models": reward_fingerprints(config),
         **{name: table[name] for name in _SECTIONS},
     }
+
+
+def read_state(folder: str | Path) -> StateDict:
+    """The state that `Router.save` wrote into a folder; raises RunDirectoryError if it is missing or damaged."""
+    return load_state(Path(folder) / STATE)
 
 
 def state_digest(state: StateDict) -> str:

@@ -23,7 +23,7 @@ from laser.bandits.arm_selector import section
 from laser.config import RouterConfig, RunConfig
 from laser.core.errors import DataError, RunDirectoryError
 from laser.core.files import is_folder, replacing_folder
-from laser.core.state import load_state, save_state
+from laser.core.state import save_state
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.evaluation.answers import answer_check
 from laser.parallel.ranks import Ranks
@@ -31,14 +31,12 @@ from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
 from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
-from laser.router.identity import VERSION, check_state, identity_of, resolved
+from laser.router.identity import STATE, VERSION, check_state, identity_of, read_state, resolved
 from laser.router.lessons import Lessons, metrics_of
 from laser.router.rows import Given, Members, Row, by_prompt, read_prompt, read_rows
 from laser.router.scoring import Scored, collect, score_groups, score_question
 from laser.training.checkpoint import Stateful
 from laser.wiring import build_pool
-
-_STATE = "router"
 
 
 class Router:
@@ -237,6 +235,12 @@ class Router:
         with self._lock:
             self._groups.close(step)
 
+    def restart(self) -> None:
+        """Count steps from 0 again, for another training; what was learned stays, choices are forgotten."""
+        with self._scoring, self._lock:
+            self._groups.clear()
+            self._step = -1
+
     async def achoose(self, prompts: Sequence[Given], step: int) -> list[Choice]:
         """`choose`, without blocking the event loop."""
         return await asyncio.to_thread(self.choose, prompts, step)
@@ -304,7 +308,7 @@ class Router:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with replacing_folder(folder) as temporary:
-                save_state(temporary / _STATE, state)
+                save_state(temporary / STATE, state)
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write the router's state to {folder} ({error.strerror or error}); free space or fix the "
@@ -391,8 +395,3 @@ class Router:
 
     def _right(self, row: Row) -> bool | None:
         return None if row.prompt.answer is None else self._is_right(row.prompt, row.text)
-
-
-def read_state(folder: str | Path) -> StateDict:
-    """The state that `Router.save` wrote into a folder; raises RunDirectoryError if it is missing or damaged."""
-    return load_state(Path(folder) / _STATE)
