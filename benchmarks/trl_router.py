@@ -95,7 +95,7 @@ def train(method: str, pool: str, seed: int, options: argparse.Namespace) -> dic
     before = accuracy(model, tokenizer, test, seed)
     rewards = adaptives(method, options.lab, pool, seed)
     functions = [function for adaptive in rewards for function in adaptive.functions()]
-    if len(rewards) > 1:  # of each, the function of its own reward model
+    if len(rewards) > 1:  # one router per reward model: of each the one function that scores
         functions = [adaptive.functions()[arm] for arm, adaptive in enumerate(rewards)]
     trainer = GRPOTrainer(
         model=model,
