@@ -75,7 +75,7 @@ def main(model):
 
     from laser_client.verl import learn_from, restore
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     loop = RewardLoopManager(config)
     scored = loop.compute_rm_score(make_data(tokenizer, 1, ["u1", "u2"]))
     lengths = make_data(tokenizer, 1, ["u1", "u2"]).batch["attention_mask"][:, 2:].sum(dim=1) - 1
