@@ -8,7 +8,7 @@ import pytest
 
 from laser.core.errors import DataError, DataWarning
 from laser.data.files import Fields, load_file
-from laser.data.gold import read_gold, read_options
+from laser.data.gold import options_field, read_gold, read_options
 from task_files import lines
 
 
@@ -159,6 +159,19 @@ def test_options_in_every_form(value, options):
 
 
 @pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"choices": ["x", "y"]}, "choices"),
+        ({"choices": {"label": ["1"], "text": ["x"]}}, "choices"),
+        ({"choices": [{"message": "x"}]}, "options"),
+        ({"choices": ["x", "y"], "options": {"A": "x"}}, "options"),
+    ],
+)
+def test_choices_are_options_where_they_look_like_them(row, field):
+    assert options_field(row) == field
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"options": "A or B"}, "line 1: the options are not understood"),
@@ -172,6 +185,7 @@ def test_options_in_every_form(value, options):
         ({"answer_type": "numbr"}, "line 1: answer_type 'numbr' is unknown; did you mean 'number'?"),
         ({"answer_type": ["number"]}, "line 1: answer_type ['number'] is unknown"),
         ({"options": ["x", "y"], "answer": 1}, "line 1: the answer 1 is none of the options A, B; write the option's"),
+        ({"choices": ["x", "y"], "answer": 1}, "none of the options A, B; write the option's letter or text, not its"),
     ],
 )
 def test_options_and_types_that_are_not_understood_are_refused(tmp_path, fields, words):

@@ -16,7 +16,7 @@ import numpy as np
 from laser.core.errors import DataError, DataWarning
 from laser.core.types import Message, Prompt
 from laser.data.conversations import kind_of, read_text, read_tools
-from laser.data.gold import check_answer_type, check_letter, read_gold, read_options, solution_of
+from laser.data.gold import check_answer_type, check_letter, options_field, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows, saved_rows
 from laser.data.store import Digests, StoredPrompts
@@ -265,7 +265,7 @@ def _checked(
         metadata["answers"] = list(golds)
     if (solution := solution_of(gold_value)) is not None:
         metadata.setdefault("solution", solution)
-    if options := read_options(where, metadata.pop("options", None)):
+    if options := read_options(where, metadata.pop(options_field(metadata), None)):
         check_letter(where, gold_value, options)
         metadata["options"] = options
     if "tools" in metadata:

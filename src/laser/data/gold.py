@@ -75,6 +75,14 @@ def read_options(where: str, value: Any) -> dict[str, str]:
     return {letter.upper() if len(letter) == 1 else letter: text for letter, text in texts.items()}
 
 
+def options_field(row: Mapping[str, Any]) -> str:
+    """The field with the options: `options`, or `choices` where it has a list of texts, or labels and texts."""
+    choices = row.get("choices")
+    has_texts = isinstance(choices, list | tuple) and all(isinstance(text, str) for text in choices)
+    has_labels = isinstance(choices, Mapping) and {"label", "text"} <= choices.keys()
+    return "choices" if "options" not in row and choices and (has_texts or has_labels) else "options"
+
+
 def check_answer_type(where: str, value: Any) -> None:
     """Check that a row's `answer_type` is a known one.
 
@@ -100,7 +108,7 @@ def check_letter(where: str, value: Any, options: Mapping[str, str]) -> None:
     if not written & {*options, *(text.strip().upper() for text in options.values())}:
         raise DataError(
             f"{where}: the answer {brief(value)} is none of the options {', '.join(options)[:60]}; write the option's "
-            "letter or text"
+            "letter or text, not its index"
         )
 
 
