@@ -119,6 +119,16 @@ def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
         simulate(run=run, selectors=["random"], out=tmp_path / "out")
 
 
+def test_selectors_are_told_apart_on_a_narrow_terminal(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["epsilon-greedy", "epsilon-greedy-0.05"]
+    simulate(run=run, selectors=names)
+    simulate(["linear", "stationary", "abrupt", "drift"], names, 1, 10, tmp_path / "out")
+    shown = capsys.readouterr().out
+    for name in names:
+        assert shown.count(f"│ {name} ") == 2
+
+
 def test_a_deterministic_log_says_no_support_instead_of_a_number(run, tmp_path, capsys):
     certain = (run / "steps.jsonl").read_text().replace("[[0.5, 0.5]]", "[[1.0, 0.0]]")
     (run / "steps.jsonl").write_text("".join(line for line in certain.splitlines(True) if '"arms": [0]' in line))

@@ -202,6 +202,12 @@ def test_rouge_l_of_any_script():
     assert token_f1("今天天好", "今天很好") == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("gold", ["😀", "≤", "+", "?!"])
+def test_rouge_l_of_a_gold_answer_without_words_is_whether_it_was_said(gold):
+    rouge = rouge_l()
+    assert [rouge(text, gold) for text in (gold, f" {gold}\n", "=", "", "yes")] == [1, 1, 0, 0, 0]
+
+
 def test_rouge_l_of_english_is_that_of_the_package():
     from rouge_score.rouge_scorer import RougeScorer
 

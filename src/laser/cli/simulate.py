@@ -73,7 +73,8 @@ def _replay(run: Path, selectors: list[str], out: Path | None) -> None:
     replayed = replay_run(run, selectors, out)
     title = f"mean bandit reward on {replayed.num_rows} choices of {run}, with 95% bootstrap intervals"
     table = Table(title=title, title_justify="left")
-    for column in ("selector", "IPS", "SNIPS", "doubly robust", "matching", "rows that match"):
+    table.add_column("selector", no_wrap=True)
+    for column in ("IPS", "SNIPS", "doubly robust", "matching", "rows that match"):
         table.add_column(column)
     unsupported = []
     for name, (matched, weighted) in replayed.selectors.items():
@@ -109,7 +110,7 @@ def _refuse_with_replay(given: Mapping[str, object]) -> None:
 def _regret_table(final: Mapping[str, Mapping[str, Mapping[str, float]]], seeds: int, rounds: int) -> Table:
     title = f"cumulative regret after {rounds} rounds, mean and 95% interval over {seeds} seeds"
     table = Table(title=title, title_justify="left")
-    table.add_column("selector")
+    table.add_column("selector", no_wrap=True)
     for name in final:
         table.add_column(name, justify="right")
     for selector in next(iter(final.values())):

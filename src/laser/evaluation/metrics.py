@@ -123,6 +123,7 @@ def rouge_l() -> Callable[[str, str], float]:
     """Rouge-L F-measure by the package rouge-score, over words of any script.
 
     Its own tokenizer drops everything but a-z and 0-9; ours gives the same words for text of these and stems them too.
+    A gold answer without words, such as an emoji or a sign, is matched as a whole: 0 or 1.
 
     Raises:
         DataError: It is not installed.
@@ -135,7 +136,13 @@ def rouge_l() -> Callable[[str, str], float]:
             "Rouge-L needs the package rouge-score; install it with: pip install 'laser-rm[eval]'"
         ) from error
     scorer = RougeScorer(["rougeL"], tokenizer=_StemmedWords(PorterStemmer()))
-    return lambda text, gold: float(scorer.score(gold, text)["rougeL"].fmeasure)
+
+    def measure(text: str, gold: str) -> float:
+        if not script_words(gold):
+            return float(text.strip() == gold.strip())
+        return float(scorer.score(gold, text)["rougeL"].fmeasure)
+
+    return measure
 
 
 class _StemmedWords:
