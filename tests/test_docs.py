@@ -316,18 +316,20 @@ def test_a_reward_function_of_trl_is_wrapped(tmp_path):
 def test_a_reward_function_of_verl_is_wrapped(tmp_path, monkeypatch):
     (tmp_path / "my_verl_reward.py").write_text(
         "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
-        "    return float(solution_str == ground_truth) + (data_source == 'gsm8k')\n"
+        "    score = float(solution_str == ground_truth) + (data_source == 'gsm8k')\n"
+        "    return {'score': score} if score == 1 else score\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "rewards.py").write_text(code_of("docs/coming-from.md", 1))
     row = {"prompt": "2+2?", "data_source": "gsm8k", "reward_model": {"ground_truth": "4"}, "extra_info": {"index": 0}}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
-    from laser.data.files import load_file
+    from laser.data.files import Fields, load_file
     from laser.rewards.function import FunctionRM
     from laser.rewards.user_files import load_function
 
     rm = FunctionRM(load_function(f"{tmp_path}/rewards.py:verl"), "verl")
-    assert rm.score(list(load_file(tmp_path / "p.jsonl")), [["4", "5"]])[0].tolist() == [2.0, 1.0]
+    prompts = load_file(tmp_path / "p.jsonl", Fields(category="data_source"))  # as the page's table says
+    assert rm.score(list(prompts), [["4", "5"]])[0].tolist() == [2.0, 1.0]
 
 
 @pytest.mark.slow
