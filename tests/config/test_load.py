@@ -136,6 +136,8 @@ def test_first_difference_names_the_field(minimal):
         ("feedback.low=0.9", ["feedback.low must be below feedback.high"]),
         ("training.optimizer_steps=17", ["optimizer_steps is larger than training.batch_size"]),
         ("policy=3", ["policy"]),
+        ("policy.chat_template=chatml.jinja", ["'chatml.jinja' shows no message", "not its path"]),
+        ("policy.chat_template=Plain", ["'Plain' shows no message", "'own', 'plain' or"]),
         ("preset=papers", ["preset", "'paper' or 'recommended'"]),
         ("seed", ["has no '='"]),
         ("rewards.models.third.name=x", ["no entry 'third'", "first, second"]),

@@ -5,6 +5,7 @@ Imports neither torch nor any other part of the library. A field's description s
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -76,6 +77,15 @@ class PolicyConfig(Section):
         False, description="Keep the shards in CPU memory; layers are copied when they compute."
     )
     lora: LoraConfig = Field(default_factory=LoraConfig, description="Low-rank adapters.")
+
+    @model_validator(mode="after")
+    def _has_a_template(self) -> PolicyConfig:
+        if self.chat_template not in ("own", "plain") and not re.search(r"\{[{%]", self.chat_template):
+            raise ValueError(
+                f"policy.chat_template = {self.chat_template!r} shows no message; set 'own', 'plain' or the text of a "
+                "Jinja template, not its path"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_sharded(self) -> PolicyConfig:
