@@ -129,7 +129,9 @@ def test_text_is_what_was_said(answer, gold, same):
 
 def test_the_types_of_a_split():
     assert type_of_answers([prompt("51"), prompt("1,200"), prompt("3/4")]) == "number"
+    assert type_of_answers([prompt("51"), prompt("4 (pens)")]) == "number"
     assert type_of_answers([prompt("51"), prompt("51 or 52")]) == "auto"
+    assert type_of_answers([prompt("51"), prompt("4 (not 5)"), prompt("3(x)")]) == "auto"
     assert type_of_answers([prompt("Yes"), prompt("false")]) == "yes_no"
     assert type_of_answers([prompt("A"), prompt("D")]) == "option"
     assert type_of_answers([prompt("A", options=OPTIONS), prompt("London", options=OPTIONS)]) == "option"

@@ -22,6 +22,7 @@ _INFERRED: tuple[AnswerType, ...] = ("option", "number", "yes_no")  # where seve
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[A-J]")
+_UNIT = re.compile(r"\s+\([^\W\d_]{2}[^()\d=+*/^]*\)\s*$")  # "4 (pens)", as ASDiv writes its gold answers
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
 _MISSING = {
@@ -155,7 +156,7 @@ def answers_match(answer: str, gold: str) -> bool:
     Numbers are compared as numbers ("1,200.0" is "1200"), yes and true as one, no and false as one. Other answers are
     compared as `said_words`; where the gold answer is in capitals, capitals count (a task may ask for them).
     """
-    gold_number = whole_number_text(gold)
+    gold_number = _gold_number(gold)
     if gold_number is not None:
         number = whole_number_text(answer)
         return number is not None and same_number(number, gold_number)
@@ -165,6 +166,10 @@ def answers_match(answer: str, gold: str) -> bool:
     if len(gold) > 1 and gold.isupper() and not any(c.isdigit() for c in gold):
         return " ".join(stripped(answer).split()) == " ".join(stripped(gold).split())
     return said_words(answer) == said_words(gold)
+
+
+def _gold_number(gold: str) -> Number | None:
+    return whole_number_text(_UNIT.sub("", gold))
 
 
 def _options(prompt: Prompt) -> dict[str, str]:
@@ -181,7 +186,7 @@ def _may_be(kind: AnswerType, prompt: Prompt, gold: str) -> bool:
     options = _options(prompt)
     if kind == "option":
         return gold_letters(gold, options) is not None if options else _LETTER.fullmatch(gold.strip()) is not None
-    return whole_number_text(gold) is not None if kind == "number" else stripped(gold).casefold() in _TRUTH
+    return _gold_number(gold) is not None if kind == "number" else stripped(gold).casefold() in _TRUTH
 
 
 def _plain_answer(text: str) -> str:
