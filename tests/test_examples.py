@@ -55,7 +55,8 @@ def with_fragment(table, *fragments):
 @pytest.fixture
 def table(tmp_path):
     training = {"iterations": 1, "batches_per_iteration": 4}
-    return make_table(tmp_path, "vowels", training=training, split={"train": 12, "dev": 2})
+    generation = {"max_new_tokens": 24}  # long enough that some responses end before
+    return make_table(tmp_path, "vowels", training=training, generation=generation, split={"train": 12, "dev": 2})
 
 
 def run(config, path):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from laser.analysis.records import Run, RunReader, StepRecord, is_run
+from laser.analysis.records import Run, RunReader, is_run
+from laser.analysis.shapes import StepRecord
 from laser.analysis.shown import duration
 from laser.analysis.suites import is_suite
 from laser.core.errors import RunDirectoryError

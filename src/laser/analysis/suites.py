@@ -13,7 +13,8 @@ from typing import Annotated, NotRequired
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from laser.analysis.records import Damage, Finite, Run, read_run
+from laser.analysis.records import Damage, Run, read_run
+from laser.analysis.shapes import Finite
 from laser.core.errors import RunDirectoryError
 from laser.core.files import read_bytes
 from laser.core.statistics import estimate, holm, paired

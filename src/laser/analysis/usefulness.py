@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from laser.analysis.records import DecilesRecord, EvaluationRecord, Run, StepRecord
+from laser.analysis.records import Run
+from laser.analysis.shapes import DecilesRecord, EvaluationRecord, StepRecord
 from laser.core.statistics import Estimate, estimate, holm, wilson_interval
 from laser.core.types import FloatArray
 

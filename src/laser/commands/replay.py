@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from laser.analysis.records import Count, Damage, Finite, Run, Share, read_run
+from laser.analysis.records import Damage, Run, read_run
+from laser.analysis.shapes import Count, Finite, Share
 from laser.bandits.replay import (
     REPLAY_SEED,
     Interval,

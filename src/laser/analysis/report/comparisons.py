@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from laser.analysis.records import DecilesRecord, Run
+from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.figure import file_name, label, look, outline
+from laser.analysis.shapes import DecilesRecord
 from laser.analysis.shown import percent
 from laser.analysis.usefulness import Pooled, pooled
 from laser.core.statistics import wilson_interval

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from laser.analysis.records import ExampleRecord, FoundRecord, ProbeRecord, Run
+from laser.analysis.records import Run
 from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
 from laser.analysis.report.words import lead, p_value
+from laser.analysis.shapes import ExampleRecord, FoundRecord, ProbeRecord
 from laser.analysis.shown import duration, percent
 from laser.analysis.summary import RunSummary, summarize
 from laser.analysis.usefulness import Category, by_category, spells, total_agreement
