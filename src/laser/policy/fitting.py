@@ -57,18 +57,23 @@ def _fit(policy: Policy, prompt: Prompt, limit: int) -> Prompt:
     for _ in range(_TRIES):
         if keep <= 0 or found <= limit:
             break
-        shortened = _with_text(prompt, _joined(policy, ids, keep), len(ids) - keep)
+        shortened = _with_text(prompt, _joined(policy, prompt.text, ids, keep), len(ids) - keep)
         found = len(policy.encode([shortened])[0])
         keep -= max(found - limit, 0)
     return shortened if found <= limit else prompt
 
 
-def _joined(policy: Policy, ids: list[int], keep: int) -> str:
+def _joined(policy: Policy, text: str, ids: list[int], keep: int) -> str:
     """Text of the first and the last tokens, half of `keep` each."""
-    head = ids[: keep - keep // 2]
-    tail = ids[len(ids) - keep // 2 :]
-    decoded = (policy.tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (head, tail))
-    return "".join(str(text).replace("\ufffd", "") for text in decoded)  # bytes of a character that the cut has divided
+    first, last = keep - keep // 2, len(ids) - keep // 2
+    if policy.tokenizer.is_fast:  # exact also where a token is unknown and cannot be decoded
+        encoded = policy.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        spans = encoded["offset_mapping"]
+        return text[: spans[first - 1][1]] + (text[spans[last][0] :] if last < len(ids) else "")
+    decoded = (policy.tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in (ids[:first], ids[last:]))
+    return "".join(str(part).replace("\ufffd", "") for part in decoded)  # bytes of a character that the cut has divided
 
 
 def _with_text(prompt: Prompt, text: str, cut_tokens: int) -> Prompt:
