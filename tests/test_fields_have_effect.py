@@ -418,9 +418,16 @@ def changed(scenario, path, section, name):
     return None
 
 
+@pytest.fixture(scope="session")
+def cwd(tmp_path_factory):
+    """One folder for what relative paths name; the same for all fields, whose observations are compared."""
+    return tmp_path_factory.mktemp("cwd")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("field", FIELDS)
-def test_another_value_has_an_effect(readers, field):
+def test_another_value_has_an_effect(readers, field, cwd, monkeypatch):
+    monkeypatch.chdir(cwd)
     if field in ELSEWHERE:
         pytest.skip(ELSEWHERE[field])
     assert field in readers, f"{field} is documented but nothing reads it"
