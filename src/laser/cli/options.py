@@ -26,6 +26,15 @@ Overrides = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Do what the configuration of a run directory from elsewhere says.")
 ]
+RunOut = Annotated[
+    Path | None, typer.Option(help="Run directory to create; default: a new folder under runs/.", show_default=False)
+]
+Resumed = Annotated[
+    Path | None, typer.Option(help="Run directory to continue after an interruption.", show_default=False)
+]
+TrustResumed = Annotated[
+    bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
+]
 
 
 def given_config(

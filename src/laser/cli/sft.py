@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from laser.cli.environment import prepare
-from laser.cli.options import ConfigFile, Overrides, given_config, refuse_without
+from laser.cli.options import ConfigFile, Overrides, Resumed, RunOut, TrustResumed, given_config, refuse_without
 from laser.cli.stopping import Stopper, resumable
 from laser.cli.terminal import make_console
 
@@ -17,16 +13,9 @@ from laser.cli.terminal import make_console
 def sft(
     config: ConfigFile = None,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run directory to create; default: a new folder under runs/.", show_default=False),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run directory to continue after an interruption.", show_default=False)
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
-    ] = False,
+    out: RunOut = None,
+    resume: Resumed = None,
+    trust: TrustResumed = False,
 ) -> None:
     """Fine-tune the policy on the solutions and gold answers of the training prompts, before training it with a pool.
 

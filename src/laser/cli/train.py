@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from laser.cli.environment import prepare
-from laser.cli.options import ConfigFile, Overrides, given_config, refuse_without
+from laser.cli.options import ConfigFile, Overrides, Resumed, RunOut, TrustResumed, given_config, refuse_without
 from laser.cli.stopping import Stopper, resumable
 from laser.cli.terminal import make_console
 
@@ -19,19 +18,12 @@ _SHOWN = 3  # prompts of the demo whose answers before and after training are sh
 def train(
     config: ConfigFile = None,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run directory to create; default: a new folder under runs/.", show_default=False),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run directory to continue after an interruption.", show_default=False)
-    ] = None,
+    out: RunOut = None,
+    resume: Resumed = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved configuration and a plan; train nothing.")
     ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="With --resume: do what a run directory from elsewhere says it does.")
-    ] = False,
+    trust: TrustResumed = False,
     changed_rewards: Annotated[
         bool,
         typer.Option(
