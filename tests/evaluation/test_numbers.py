@@ -104,6 +104,8 @@ UNREAD = [
         "5 triệu",
         "5 tysięcy",
     ),
+    *("2 score", "2 gross", "5 tens", "2-thirds", "3 sevenths", "2 ninths", "twice 5", "half of 10", "a third of 9"),
+    *("5 squared", "5 cubed", "5 to the power of 2", "5 factorial", "2 k", "$5 M", "not 5", "5 degrees below zero"),
     *("fifty", "", "half", "2 and a half", "1/0", "9^9^9", "10^99999999", "1e999999", "1 2", "1,2,3", "5(3)"),
 ]
 

@@ -59,6 +59,38 @@ def test_numbers_are_found_where_models_write_them(habit):
     assert not answer_check("auto")(prompt("3"), NUMBERS[habit])
 
 
+SENTENCES = {
+    "51": [
+        *("51 apples left after 3 days", "She has 51 apples left after 3 days.", "After 3 days, she has 51."),
+        *("51 (not 50)", "51, not 50", "51 not 50", "The answer is not 50, it is 51.", "~51 (rounded from 50.9)"),
+        *("51 apples, 3 more than before", "51 apples, 3 of which are rotten", "51 people (3 of them children)"),
+        *("The 3 workers need 51 days in total.", "She has **51** of the **54** apples", "It is 51, which is 3 * 17"),
+        *("There are 3 boxes with 17 each, so 51 apples.", "He made 51 because 3 times 17 equals 51.", "Day 3: 51"),
+        *("Step 3: She has 51 apples.", "3. She has 51 apples.", "**Step 3:** She has 51 apples.", "Question 3: 51"),
+        *("If 3 apples are eaten, 51 remain.", "There were 3. He buys 48. He has 51 in total. Check it!"),
+        *("- 51 apples", "– 51 apples", "* 51 apples", "- She has 51", "- $51 per day", "- 3 pears\n- 51"),
+        *(
+            "Answer:\n- 51 apples",
+            "Answer: After 3 days she has 51 apples.",
+            "The answer is that 51 of the 54 are left",
+        ),
+    ],
+    "-51": ["- 51", "-51 apples", "Answer: - 51 apples", "x = - 51", "\u2212 51 degrees", "It is - 51 degrees."],
+    None: [
+        *("3 workers finish in 51 days", "It takes 51 days for 3 workers", "He bought 3 books for 51 dollars."),
+        *("She had 54 apples and has 51 left", "51 apples. This is 3 more than before.", "51 apples; 3 left over"),
+        *("51 if it rains, 3 otherwise", "If it rains 3, otherwise 51", "She has 3 apples and gives 51 away"),
+        *("It is not 51.", "Il reste 51 pommes après 3 jours", "51 degrees below zero"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("number", "text"), [(number, text) for number, texts in SENTENCES.items() for text in texts])
+def test_a_sentence_with_several_numbers_states_one_or_is_not_read(number, text):
+    read = Reader("auto").read(prompt("51", answer_type="number"), text)
+    assert (read.answer, read.problem == "") == (number, number is not None)
+
+
 CHOICES = {
     "MMLU": ("The answer is (C).", "C"),
     "colon": ("Answer: C", "C"),

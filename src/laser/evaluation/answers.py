@@ -13,6 +13,7 @@ from laser.evaluation.mathematics import is_mathematics, same_mathematics
 from laser.evaluation.numbers import Number, UnreadableError, read_number, same_number, whole_number_text
 from laser.evaluation.options import gold_letters, read_option, same_option
 from laser.evaluation.places import Place, first_sentence, places, stripped
+from laser.evaluation.sentences import stated_number
 from laser.evaluation.words import said_words
 
 IsRight = Callable[[Prompt, str], bool]
@@ -24,6 +25,9 @@ _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[A-J]")
 _UNIT = re.compile(r"\s+\([^\W\d_]{2}[^()\d=+*/^]*\)\s*$")  # "4 (pens)", as ASDiv writes its gold answers
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_WORDS_FIRST = re.compile(
+    r"\D*(?<![\\\w])(?!(?:about|around|roughly|approximately|exactly|only)\b)[^\W\d_]{2,}\D*\d", re.IGNORECASE
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
 _MISSING = {
     "auto": "the response is empty",
@@ -204,8 +208,10 @@ def _read_text(_prompt: Prompt, place: Place) -> str:
 
 
 def _read_number(_prompt: Prompt, place: Place) -> str:
-    last = place.origin == "whole" or (place.origin == "last_line" and "=" not in place.text)
-    return read_number(place.text, last=last).text
+    if place.origin == "whole":
+        return read_number(place.text, last=True).text
+    is_sentence = place.origin == "last_line" or _WORDS_FIRST.match(place.text)
+    return (stated_number if is_sentence else read_number)(place.text).text
 
 
 def _read_truth(_prompt: Prompt, place: Place) -> str:
@@ -244,7 +250,7 @@ def _formula(place: Place) -> str:
     if formulas and formulas[0].start() == 0 and len(place.text) > formulas[0].end() + 1:
         return formulas[0].group()
     if place.origin == "last_line" and _PROSE.search(place.text):
-        return read_number(place.text, last=True).text
+        return stated_number(place.text).text
     return place.text
 
 

@@ -66,7 +66,7 @@ _SPELLED |= dict.fromkeys(map(ord, "\u00a0\u2007\u2008\u2009\u200a\u202f"), " ")
 _SPELLED |= {ord("×"): "*", ord("·"): "*", ord("⋅"): "*", ord("⁄"): "/", ord("∕"): "/", ord("٫"): ".", ord("٬"): ","}
 _SPELLED |= {ord("’"): "'", ord("‘"): "'", ord("〜"): "~", ord("∶"): ":", ord("꞉"): ":"}
 
-_CURRENCY_MILLIONS = re.compile(r"([$€£]\d[\d.,]*)m(?![\w$]|[^$\n]*\$)")  # $1.5m, but not a formula with meters
+_CURRENCY_MILLIONS = re.compile(r"([$€£]\d[\d.,]*)\s?[mMbBkK](?![\w$]|[^$\n]*\$)")  # $1.5m, not a formula with meters
 
 _LATEX = [
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|operatorname|boxed|fbox)\s*\{([^{}]*)\}"), r" \1 "),
@@ -115,7 +115,10 @@ _NUMBER = re.compile(
 )
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)(?:[a-z]*)\b\.?"
 _FUNCTION = r"\b(?:log|ln|sin|cos|tan|exp|sqrt|(?:square|cube)\s+root\s+of|(?:less|more|fewer|greater)\s+than)\s*\(?"
-_TAINT_BEFORE = re.compile(rf"(?:{_FUNCTION}|[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+])\s*$")
+_SHARE = r"\b(?:twice|thrice|double|triple|not|half(?:\s+of)?|(?:third|quarter|fourth|fifth|tenth)s?\s+of)\s"
+_TAINT_BEFORE = re.compile(
+    rf"(?:{_FUNCTION}|{_SHARE}|[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+])\s*$"
+)
 _THOUSANDS_AND_MORE = (  # words and signs that are not read, so that "5 Mrd" is not 5
     r"\s?(?:[만억조천]|(?i:(?:mil|mill|mille|mila|mln|mio|mld|mrd|bln|trn|tn|tausend|duizend|ribu|juta|nghìn|triệu|tỷ)\b"
     r"|milli(?:on|ard)\w+|miliard?\w*|mili[oó]n\w*|milh\w+|mill[oó]n\w*|milj(?:oen|ard)\w*|mily(?:on|ar)\w*|bilh\w+"
@@ -129,7 +132,10 @@ _TAINT_AFTER = re.compile(
     | [xyzniekKMBbπ√∞](?![A-Za-z]) | (?:bn|mn)\b | [({{\\_!]\S | \s?\\[A-Za-z]+ | ‰
     | \s?[√π∞±]  | \s?\*\s?\w
     | \s?(?:[ap]\.?m\b\.?|AM\b|PM\b|o'clock) | \s?(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:\s|$|[,.])
-    | \s(?:and\sa\s)?(?:half|halves|thirds|fourths|fifths|sixths|eighths|tenths|hundredths|thousandths)\b
+    | [\s-](?:and\sa\s)?(?:half|halves|(?:thir|four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|hundred|\w+[smr]and
+      |\w+illion)(?:ds|ths))\b
+    | \s(?:squared|cubed|factorial|score|gross|tens|twenties|myriads?|baker's|k)\b | \sto\sthe\s(?:\w+\s)?power\b
+    | (?:\s\w+)?\sbelow\szero
     """,
     re.VERBOSE,
 )
@@ -160,33 +166,33 @@ def read_number(text: str, *, last: bool = False) -> Number:
     Raises:
         UnreadableError: There is no number, or what is there is more than one number.
     """
-    plain = _plain(text)
+    plain = plain_text(text)
     if last:
-        return _one(plain, -1)
+        return number_of(plain, -1)
     if _EQUATIONS.search(plain):
         raise UnreadableError("there is more than one equation")
     sides = _EQUALS.split(plain)
     if len(sides) == 1:
-        return _one(*_exact_side(plain))
-    start = _clusters(sides[0])
+        return number_of(*_exact_side(plain))
+    start = numbers_in(sides[0])
     if start and not sides[0][: start[0][0].start()].strip(" (") and _ASIDE.match(sides[0], start[0][-1].end()):
-        return _one(sides[0], 0)
+        return number_of(sides[0], 0)
     try:
-        return _one(*_exact_side(sides[-1]))
+        return number_of(*_exact_side(sides[-1]))
     except UnreadableError:
-        return _one(sides[0], 0)
+        return number_of(sides[0], 0)
 
 
 def whole_number_text(text: str) -> Number | None:
     """The value of a text that is one number, such as a gold answer; None for any other text."""
-    plain = _plain(text).strip()
-    clusters = _clusters(plain)
+    plain = plain_text(text).strip()
+    clusters = numbers_in(plain)
     if len(clusters) != 1 or len(clusters[0]) != 1:
         return None
     (match,) = clusters[0]
     rest = plain[: match.start()] + plain[match.end() :]
     try:
-        return _one(plain, 0) if _REMAINDER.fullmatch(rest) else None
+        return number_of(plain, 0) if _REMAINDER.fullmatch(rest) else None
     except UnreadableError:
         return None
 
@@ -206,7 +212,7 @@ def _equal(first: Fraction, second: Fraction) -> bool:
     return abs(first - second) <= _TOLERANCE * max(abs(first), abs(second))
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """The text with one spelling for digits, minus, spaces, LaTeX and currency."""
     text = _CURRENCY_MILLIONS.sub(r"\1M", text)
     text = "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
@@ -227,7 +233,7 @@ def _exact_side(text: str) -> tuple[str, int]:
     return (left, 0) if _NUMBER.search(left) or not right else (right, 0)
 
 
-def _clusters(text: str) -> list[list[re.Match[str]]]:
+def numbers_in(text: str) -> list[list[re.Match[str]]]:
     """Numbers in the text, those that belong to one expression together."""
     clusters: list[list[re.Match[str]]] = []
     for match in _NUMBER.finditer(text):
@@ -238,9 +244,9 @@ def _clusters(text: str) -> list[list[re.Match[str]]]:
     return clusters
 
 
-def _one(text: str, index: int) -> Number:
+def number_of(text: str, index: int) -> Number:
     """The number of one cluster. Raises UnreadableError where it is more than a number."""
-    clusters = _clusters(text)
+    clusters = numbers_in(text)
     if not clusters:
         raise UnreadableError("there is no number")
     cluster = clusters[index]

@@ -42,6 +42,8 @@ _TRANSLATED = re.compile(
     re.IGNORECASE,
 )
 
+_BULLET = re.compile(r"^[ \t]*[-–][ \t]+(?=[^-\s])", re.MULTILINE)
+_ITEM = re.compile(r"^\s*[-–]\s+(?=[\d$€£][\d.,]*%?\s?[^\W\d_]{2}|[^\W\d_])")  # "- 51 apples", where "- 51" is a number
 _LETTER = re.compile(r"[\s*_(\[]*[A-J][\s*_)\].:]*")
 _WRAPPING = " \t*_`\"'$“”‘’"
 _SENTENCE = re.compile(r"(?<=\w{3})[.!?]\s+(?=[A-Z\u00C0-\u00DE])")
@@ -136,7 +138,8 @@ def _marked_places(text: str) -> Iterator[Place]:
     if len(lines) > 1 and _LETTER.fullmatch(lines[0]):
         yield Place(lines[0], "letter")
     if lines:
-        yield Place(lines[-1], "last_line")
+        is_list = len(_BULLET.findall(text)) > 1
+        yield Place((_BULLET if is_list else _ITEM).sub("", lines[-1], count=1), "last_line")
 
 
 def _matches(text: str, *patterns: re.Pattern[str]) -> list[re.Match[str]]:
@@ -145,5 +148,7 @@ def _matches(text: str, *patterns: re.Pattern[str]) -> list[re.Match[str]]:
 
 def _line(match: re.Match[str], text: str) -> str | None:
     """What a marker is followed by on its line, or on the next line with content."""
-    lines = [match.group(1), *text[match.end() :].splitlines()]
+    same = [] if "\n" in text[match.start() : match.start(1)] else [match[1]]
+    rest = text[match.end() if same else match.start(1) :]
+    lines = same + [_ITEM.sub("", line, count=1) for line in rest.splitlines()]
     return next((line for line in lines if stripped(line) and not _OPENING.fullmatch(line)), None)
