@@ -94,7 +94,7 @@ def batch_config(num_responses: int, max_new_tokens: int, pairs_per_prompt: int,
         {
             "policy": {"model": "made by hand"},
             "data": {"type": "embedded"},
-            "rewards": {"models": [{"type": "function", "name": "made by hand", "function": "none.py:none"}]},
+            "rewards": {"models": [{"type": "function", "name": "made-by-hand", "function": "none.py:none"}]},
             "generation": {
                 "num_responses": num_responses,
                 "max_new_tokens": max_new_tokens,

@@ -10,6 +10,7 @@ one is than that of the best one, both by gold answers on all prompts; 0 means t
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -166,6 +167,7 @@ def lost(rows: Sequence[Graded], order: Order) -> float:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     table = []
     print(f"{'case':26}" + "".join(f"{name:>12}" for name in METHODS))
     for pool, (rows, names) in collect(Path(sys.argv[1]).resolve()).items():

@@ -8,6 +8,7 @@ its own text, and the time per prompt relative to 10^3.
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import time
@@ -47,6 +48,7 @@ def peak() -> int:
 
 def main() -> None:
     """Run all sizes."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     context = multiprocessing.get_context("spawn")
     found = {}
     with TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ python benchmarks/help_time.py
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ def seconds(*command: str) -> float:
 
 def main() -> None:
     """Time both in turn."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     help_command = (sys.executable, "-m", "laser.cli.main", "--help")
     bare = (sys.executable, "-c", "pass")
     seconds(*help_command)

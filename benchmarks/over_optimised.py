@@ -6,6 +6,7 @@ python benchmarks/over_optimised.py runs/over-optimised
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Print a line for each pool, and one for each sign."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     by_pool: dict[str, list[list[dict]]] = {}
     for path in sorted(Path(sys.argv[1]).rglob("summary.json")):
         config = json.loads((path.parent / "config.json").read_text())

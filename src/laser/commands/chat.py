@@ -19,7 +19,7 @@ from laser.policy.policy import Policy
 from laser.rewards.combine import combine_scores, weights_by_variation
 from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
-from laser.wiring import build_embedder, build_generator, build_policy, build_pool, build_splits
+from laser.wiring import build_embedder, build_generator, build_policy, build_pool, build_splits, dev_answers
 from laser.wiring.fitting import fit_prompts
 from laser.wiring.trained import (
     build_frozen,
@@ -111,25 +111,13 @@ def before_and_after(run: str | Path, num: int, *, trust: bool = False) -> list[
     rows = _spread_over_categories(dev)[:num]
     prompts = fit_prompts(config, policy, [dev[row] for row in rows], longest).prompts
     generator = build_generator(config.generation, policy)
-
-    def answers() -> list[str]:
-        replies = generator.generate(
-            prompts,
-            num_responses=config.evaluation.dev_samples,
-            temperature=config.evaluation.temperature,
-            top_p=1.0,
-            max_new_tokens=longest,
-            seeds=[stream_seed(config.seed, "evaluation", row) for row in rows],
-        )
-        return [reply[0].text for reply in replies]
-
-    before = answers()
+    before = dev_answers(config, generator, prompts, rows)
     load_trained(policy, Path(run))
-    after = answers()
+    after = dev_answers(config, generator, prompts, rows)
     reader = Reader(config.evaluation.answer, dev)
     return [
         BeforeAfter(prompt, one, two, _verdicts(reader, prompt, one, two))
-        for prompt, one, two in zip(prompts, before, after, strict=True)
+        for prompt, (one, *_), (two, *_) in zip(prompts, before, after, strict=True)
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.analysis.summary import summarize
-from laser.commands.starting import check_ours, on_main, provenance_of, reopen, resolved, stored_config
+from laser.commands.starting import on_main, provenance_of, reopened, resolved
 from laser.commands.train import RunResult
 from laser.config import RunConfig
 from laser.core.files import replacing_folder, writing
@@ -83,15 +83,8 @@ def resume_sft(
     """
     progress = progress or Silent()
     with joined() as ranks:
-        run = on_main(ranks, lambda: reopen(path, "sft")) or RunDirectory.follow(path)
-        try:
-            stored = stored_config(run, config)
-            if config is None and not trust:
-                on_main(ranks, lambda: check_ours(run, "sft"))
+        with reopened(path, "sft", config, trust, ranks) as (run, stored):
             parts, evaluate = build_sft(stored, on_tokens=progress.tokens, ranks=ranks)
-        except BaseException:
-            run.close()
-            raise
         return _finish(stored, parts, evaluate, run, progress, stop)
 
 

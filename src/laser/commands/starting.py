@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,15 +35,6 @@ def resolved(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
     )
 
 
-def stored_config(run: RunDirectory, config: RunConfig | None) -> RunConfig:
-    """The configuration of a run; raises ConfigError if `config` is given and differs."""
-    stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
-    difference = first_difference(stored, config) if config is not None else None
-    if difference is not None:
-        raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
-    return stored
-
-
 def on_main(ranks: Ranks, work: Callable[[], T]) -> T | None:
     """Do work in the main process; all processes raise its error. Returns None elsewhere."""
     result: list[T] = []
@@ -67,12 +59,28 @@ def provenance_of(config: RunConfig, **more: Any) -> dict[str, Any]:
     return provenance | {"signature": sign(config.model_dump(mode="json"), provenance)}
 
 
-def reopen(path: str | Path, command: str) -> RunDirectory:
-    """Open an existing run of a command to continue it.
+@contextmanager
+def reopened(
+    path: str | Path, command: str, config: RunConfig | None, trust: bool, ranks: Ranks
+) -> Iterator[tuple[RunDirectory, RunConfig]]:
+    """Open an interrupted run of a command in every process; it is closed again if the body raises.
 
     Raises:
-        RunDirectoryError: There is no run, another process works on it, or another command started it.
+        RunDirectoryError: There is no run, another process works on it, another command or user started it.
+        ConfigError: `config` is given and differs from the run's.
     """
+    run = on_main(ranks, lambda: _reopen(path, command)) or RunDirectory.follow(path)
+    try:
+        stored = _stored_config(run, config)
+        if config is None and not trust:
+            on_main(ranks, lambda: _check_ours(run, command))
+        yield run, stored
+    except BaseException:
+        run.close()
+        raise
+
+
+def _reopen(path: str | Path, command: str) -> RunDirectory:
     run = RunDirectory.reopen(path)
     try:
         started_by = run.provenance.get("command", "train")
@@ -86,7 +94,16 @@ def reopen(path: str | Path, command: str) -> RunDirectory:
     return run
 
 
-def check_ours(run: RunDirectory, command: str) -> None:
+def _stored_config(run: RunDirectory, config: RunConfig | None) -> RunConfig:
+    """The configuration of a run; raises ConfigError if `config` is given and differs."""
+    stored = parse_config(dict(run.config), source=str(run.path / "config.json"))
+    difference = first_difference(stored, config) if config is not None else None
+    if difference is not None:
+        raise ConfigError(f"{difference}; resume without a configuration, or start a new run with --out")
+    return stored
+
+
+def _check_ours(run: RunDirectory, command: str) -> None:
     """Refuse to act on a folder that another user's laser wrote; see `laser.training.signature`."""
     if is_ours(run.config, run.provenance):
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.analysis.summary import RunSummary, summarize
-from laser.commands.starting import check_ours, on_main, provenance_of, reopen, resolved, stored_config
+from laser.commands.starting import on_main, provenance_of, reopened, resolved
 from laser.config import RunConfig
 from laser.core.errors import RunDirectoryError
 from laser.core.files import replacing_folder, to_json, writing
@@ -106,11 +106,7 @@ def resume(
     """
     progress = progress or Silent()
     with joined() as ranks:
-        run = on_main(ranks, lambda: reopen(path, "train")) or RunDirectory.follow(path)
-        try:
-            stored = stored_config(run, config)
-            if config is None and not trust:
-                on_main(ranks, lambda: check_ours(run, "train"))
+        with reopened(path, "train", config, trust, ranks) as (run, stored):
             changed = _changed_rewards(run, stored)
             if changed and not changed_rewards:
                 raise RunDirectoryError(
@@ -120,9 +116,6 @@ def resume(
                 )
             on_main(ranks, lambda: _accept_rewards(run, stored, changed))
             built = build(stored, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
-        except BaseException:
-            run.close()
-            raise
         return _finish(stored, built, run, progress, stop)
 
 

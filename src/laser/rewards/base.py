@@ -72,6 +72,23 @@ class NoWeights:
         """Nothing to move."""
 
 
+class TextCounts:
+    """What a reward model inherits that counts texts without words, and texts beyond its window."""
+
+    _num_too_long = 0
+    _num_abstained = 0
+
+    def take_too_long(self) -> int:
+        """Responses since the last call that did not fit the window, or whose prompt or reference did not."""
+        count, self._num_too_long = self._num_too_long, 0
+        return count
+
+    def take_abstained(self) -> int:
+        """Responses since the last call without an opinion: a text, prompt or reference without words."""
+        count, self._num_abstained = self._num_abstained, 0
+        return count
+
+
 @runtime_checkable
 class Metered(Protocol):
     """A reward model that a server bills by the token."""

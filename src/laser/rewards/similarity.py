@@ -8,11 +8,12 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.types import FloatArray, Prompt
+from laser.rewards.base import TextCounts
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.weights import Weighted
 
 
-class SimilarityRM(Weighted):
+class SimilarityRM(Weighted, TextCounts):
     """Scores the cosine of the mean-pooled embeddings of the last user message and the response, in [-1, 1].
 
     Args:
@@ -26,8 +27,6 @@ class SimilarityRM(Weighted):
     ) -> None:
         super().__init__([model])
         self._encoder: TextEncoder | None = TextEncoder(model, tokenizer, max_batch_tokens=max_batch_tokens)
-        self._num_too_long = 0
-        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for an empty response and where a text is beyond the window."""
@@ -39,16 +38,6 @@ class SimilarityRM(Weighted):
             np.array([self._cosine(embeddings, prompt.text, text) for text in row], dtype=np.float64)
             for prompt, row in zip(prompts, responses, strict=True)
         ]
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window, or whose prompt did not, since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
-
-    def take_abstained(self) -> int:
-        """Responses it had no opinion on since the last call: a blank response or prompt."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
 
     def release(self) -> None:
         """Drop the weights."""

@@ -223,17 +223,30 @@ def build_evaluation(config: schema.RunConfig, generator: Generator, dev: Sequen
     """A function that measures accuracy on the dev prompts; None without prompts or gold answers."""
     if not dev or all(prompt.answer is None for prompt in dev):
         return None
-    longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
 
     def answer(prompts: Sequence[Prompt]) -> list[str]:
-        replies = generator.generate(
-            prompts,
-            num_responses=config.evaluation.dev_samples,
-            temperature=config.evaluation.temperature,
-            top_p=1.0,
-            max_new_tokens=longest,
-            seeds=[stream_seed(config.seed, "evaluation", row) for row in range(len(prompts))],
-        )
-        return [reply.text for row in replies for reply in row]
+        return [text for row in dev_answers(config, generator, prompts, range(len(prompts))) for text in row]
 
     return partial(accuracy, answer, dev, config.evaluation.answer, samples=config.evaluation.dev_samples)
+
+
+def dev_answers(
+    config: schema.RunConfig, generator: Generator, prompts: Sequence[Prompt], rows: Sequence[int]
+) -> list[list[str]]:
+    """Answers to dev prompts, `evaluation.dev_samples` each, as the dev metric draws them.
+
+    Args:
+        config: The configuration of the run.
+        generator: Samples them.
+        prompts: The prompts, fitted to the policy's window.
+        rows: Their places in the dev split, which decide the seeds.
+    """
+    replies = generator.generate(
+        prompts,
+        num_responses=config.evaluation.dev_samples,
+        temperature=config.evaluation.temperature,
+        top_p=1.0,
+        max_new_tokens=config.evaluation.max_new_tokens or config.generation.max_new_tokens,
+        seeds=[stream_seed(config.seed, "evaluation", row) for row in rows],
+    )
+    return [[reply.text for reply in row] for row in replies]

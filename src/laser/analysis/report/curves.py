@@ -42,18 +42,7 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
 
     name = suite.results["tasks"].get(task, task)
     head = ("method", "mean", "95% interval", "seeds", "difference", "its interval", "p (Holm)")
-    cells: list[tuple[Cell, ...]] = [
-        (
-            suite.label(row["method"]),
-            percent(row["mean"]),
-            between(row["interval_low"], row["interval_high"]),
-            f"{row['seeds']} of {row['seeds_wanted']}",
-            percent(row["difference"]),
-            between(row["difference_low"], row["difference_high"]),
-            row["p_holm"],
-        )
-        for row in reversed(ranked)
-    ]
+    cells = [result_cells(suite, row) for row in reversed(ranked)]
     text = (
         f"{name}: mean over seeds (diamond) with its 95% t-interval, and every seed (circles). Differences are paired, "
         f"seed by seed, against {suite.label(suite.results['reference'])}."
@@ -152,6 +141,19 @@ def over(suite: Suite, axis: Axis) -> Picture | None:
         "over tasks too, with 95% t-intervals over seeds."
     )
     return _lines(axis.name, axis.title, text, dict(list(curves.items())[:_CURVES]), axis.label)
+
+
+def result_cells(suite: Suite, row: RowRecord) -> tuple[Cell, ...]:
+    """A method's mean over seeds and its paired difference from the reference, each with its interval, and p."""
+    return (
+        suite.label(row["method"]),
+        percent(row["mean"]),
+        between(row["interval_low"], row["interval_high"]),
+        f"{row['seeds']} of {row['seeds_wanted']}",
+        percent(row["difference"]),
+        between(row["difference_low"], row["difference_high"]),
+        row["p_holm"],
+    )
 
 
 def between(low: float | None, high: float | None) -> str | None:

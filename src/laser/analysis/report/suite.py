@@ -9,7 +9,7 @@ from typing import Any
 from laser.analysis.records import Run
 from laser.analysis.report import charts, comparisons, curves
 from laser.analysis.report.blocks import Block, Cell, Page, Section, table, words
-from laser.analysis.report.curves import between
+from laser.analysis.report.curves import between, result_cells
 from laser.analysis.report.run import bench_blocks, configuration, examples
 from laser.analysis.report.words import listed, p_value
 from laser.analysis.shown import duration, percent
@@ -172,16 +172,7 @@ def _usefulness(suite: Suite, preferred: Sequence[Preference]) -> str:
 def _table(suite: Suite) -> Block:
     """Every method on every task."""
     rows: list[tuple[Cell, ...]] = [
-        (
-            suite.results["tasks"].get(row["task"], row["task"]),
-            suite.label(row["method"]),
-            percent(row["mean"]),
-            between(row["interval_low"], row["interval_high"]),
-            f"{row['seeds']} of {row['seeds_wanted']}",
-            percent(row["difference"]),
-            between(row["difference_low"], row["difference_high"]),
-            row["p_holm"],
-        )
+        (suite.results["tasks"].get(row["task"], row["task"]), *result_cells(suite, row))
         for row in suite.results["rows"]
     ]
     against = suite.label(suite.results["reference"])

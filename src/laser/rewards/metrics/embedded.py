@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.types import FloatArray, Prompt
+from laser.rewards.base import TextCounts
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.metrics.roscoe import SUPERVISED, UNSUPERVISED, Chain
 from laser.rewards.metrics.steps import split_steps
@@ -20,7 +21,7 @@ _MaybeChain = Chain | Literal["blank", "too long"]
 _WHOLE = ("informativeness_chain", "semantic_coverage_chain")  # the others never look at the text as a whole
 
 
-class RoscoeRM(Weighted):
+class RoscoeRM(Weighted, TextCounts):
     """Scores a response as a reasoning chain from prompt to answer.
 
     Source: arXiv 2212.07919; the equations are in `laser.rewards.metrics.roscoe`. Deviations: any text encoder with
@@ -50,8 +51,6 @@ class RoscoeRM(Weighted):
         self._metric: Callable[..., float] = SUPERVISED[metric] if self._needs_reference else UNSUPERVISED[metric]
         self._whole = metric in _WHOLE
         self._reference_key = reference_key
-        self._num_too_long = 0
-        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`.
@@ -72,16 +71,6 @@ class RoscoeRM(Weighted):
             np.array([self._score([chains[text], *others]) for text in row], dtype=float)
             for others, row in zip(others_B, responses, strict=True)
         ]
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window, or whose prompt or reference did not, since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
-
-    def take_abstained(self) -> int:
-        """Responses it had no opinion on since the last call: a text or reference without words."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
 
     def release(self) -> None:
         """Drop the weights."""

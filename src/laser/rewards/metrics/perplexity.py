@@ -14,11 +14,12 @@ from laser.lm.chat import encode_text
 from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, response_logps
 from laser.parallel.memory import Budget
+from laser.rewards.base import TextCounts
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 
 
-class PerplexityRM(Weighted):
+class PerplexityRM(Weighted, TextCounts):
     """Scores 1 / PPL(h), or N / sum_i PPL(h_i) over its steps; PPL = exp(-mean log-prob of a token), prompt unread.
 
     Source: arXiv 2212.07919, Table 5 (Perplexity-Chain, Perplexity-Step). Deviations: any causal LM takes the place of
@@ -54,8 +55,6 @@ class PerplexityRM(Weighted):
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
         self._layout = choose_layout(model)
         self._window = window_of(model.config)
-        self._num_too_long = 0
-        self._num_abstained = 0
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for one without words and for one beyond the window."""
@@ -71,16 +70,6 @@ class PerplexityRM(Weighted):
         )
         means = iter([float(total[0]) / len(ids) for total, ids in zip(logps, flat, strict=True)])
         return [np.array([self._score([next(means) for _ in chain]) for chain in row], dtype=float) for row in chains]
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
-
-    def take_abstained(self) -> int:
-        """Responses it had no opinion on since the last call: those without words."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
 
     def release(self) -> None:
         """Drop the weights."""
