@@ -1,7 +1,7 @@
 """TRL's GRPO on the laboratory's policy: a router against all reward models at once, a random one, each alone, and an
 oracle that knows the best one of each category.
 
-Every cell is one training; it is written to a file of its own when it is done, so the same command continues. The pools
+Every cell is one training; it has its own file, written when it is done, so the same command continues. The pools
 are `mixed`, and `units`, in which the scores of one expert are multiplied by 100. `laser lab build --folder lab` makes
 the models.
 

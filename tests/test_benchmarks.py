@@ -1,4 +1,4 @@
-"""Benchmarks start: their imports, options and shared configuration are those of the library beside them."""
+"""Benchmarks start: their imports, options and shared configuration fit the library."""
 
 import runpy
 import sys

@@ -56,7 +56,7 @@ def stated_number(text: str) -> Number:
     """The number that the last sentence with numbers states.
 
     Raises:
-        UnreadableError: There is none, or it cannot be told which of several is meant.
+        UnreadableError: There is none, or which of several is meant cannot be decided.
     """
     emphasized = _EMPHASIS.findall(text)
     if len(emphasized) == 1 and re.match(r"\W*\d", emphasized[0]):
