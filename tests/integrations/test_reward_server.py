@@ -129,7 +129,10 @@ def test_a_snapshot_replaces_the_journal_and_means_the_same(config, tmp_path):
     [
         (lambda journal: journal.write_bytes(journal.read_bytes() + b'{"type":"op'), None),  # a write that was cut off
         (lambda journal: journal.write_bytes(b"x\n" + journal.read_bytes()), "line 1 is damaged"),
-        (lambda journal: journal.write_bytes(b"[]\n" + journal.read_bytes()), "line 1 is not an event"),
+        (
+            lambda journal: journal.write_bytes(b"[]\n" + journal.read_bytes()),
+            "line 1 is damaged .it is not a JSON object",
+        ),
         (lambda journal: journal.write_bytes(b'{"type":"rows","groups":[9]}\n'), "cannot be repeated"),
         (
             lambda journal: journal.write_bytes(journal.read_bytes().replace(b'"arm":', b'"arm":7')),
@@ -207,6 +210,23 @@ def test_a_probe_learns_from_complete_groups_without_gold_answers(tmp_path):
     same(before, worker.ledger.state_dict())
     assert worker.ledger.book.router.usage()["length"]["responses"] == 0
     worker.ledger.release()
+
+
+def test_labeled_pairs_are_scored_once_before_the_first_choice(tmp_path):
+    """What reward models said of them is on the disk before an answer: a restart does not ask again."""
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "1", "rejected": "aaa"}\n')
+    signal = {"type": "probe", "labels": "pairs", "pairs": str(tmp_path / "pairs.jsonl")}
+    config = make_config(tmp_path, "length", "digits", signal=signal)
+    with running(config, tmp_path / "state", samples=2) as server:
+        assert server.score("a", "1")["arms"] == "digits"
+        before = server.state()
+    with running(config, tmp_path / "state", samples=2) as server:
+        same(before, server.state())
+        assert server.score("a", "22")["scores"] == 2.0
+        assert {name: counts["calls"] for name, counts in server.ledger.book.router.usage().items()} == {
+            "length": 0,
+            "digits": 1,
+        }
 
 
 def test_an_evaluation_is_scored_and_not_learned_from(config, tmp_path):

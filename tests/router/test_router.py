@@ -1,6 +1,7 @@
 """The router: choices that do not depend on calls, learning from what a trainer has, state, failures, bad input."""
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,10 @@ from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryEr
 from laser.core.types import Prompt
 from processes import FORKS
 from routing import rollouts, router_table, same_state
+
+PAIRS = [
+    {"prompt": f"{n} + 1?", "chosen": f"I say {n + 1}", "rejected": f"I say {n}", "gold": f"{n + 1}"} for n in range(3)
+]
 
 
 def run(router, steps, *, start=0, groups=4, gold=True):
@@ -245,6 +250,66 @@ class TestLearning:
         assert router.learn(0)["bandit/learned"] == 0
 
 
+class TestLabeledPairs:
+    """`signal.pairs`: labeled responses that all reward models score before the first choice."""
+
+    def table(self, folder, *names, rows=PAIRS, selector=None, **signal):
+        (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        signal = {"type": "probe", "labels": "pairs", "pairs": str(folder / "pairs.jsonl"), **signal}
+        return router_table(folder, *names, signal=signal, selector=selector or {"type": "linucb", "alpha": 0.1})
+
+    def test_the_first_choice_knows_them(self, tmp_path):
+        router = laser.Router(self.table(tmp_path))
+        assert {choice.name for choice in router.choose([f"q{n}" for n in range(9)], 0)} == {"right"}
+        assert {name: usage["responses"] for name, usage in router.usage().items()} == dict.fromkeys(router.names, 6)
+        other = laser.Router(self.table(tmp_path))
+        other.score(["q"], ["a"], 0)
+        assert other.choose(["q1"], 1)[0].name == "right"
+        assert other.usage()["wrong"]["responses"] == 6
+
+    def test_groups_earn_what_their_reward_model_is_worth_on_them(self, tmp_path):
+        router = laser.Router(self.table(tmp_path, "right", "wrong", selector={"type": "ucb1"}, warm_start=False))
+        for step in range(2):
+            router.score(["q"] * 2, ["a", "b"], step)
+            (name,) = {choice.name for choice in router.choose(["q"], step)}
+            assert router.learn(step)[f"bandit/reward/{name}"] == float(name == "right")
+        assert {name: counts["calls"] for name, counts in router.usage().items()} == {"right": 2, "wrong": 2}
+
+    def test_a_state_has_them_and_belongs_to_them(self, tmp_path):
+        router = laser.Router(self.table(tmp_path))
+        run(router, 2, gold=False)
+        router.save(tmp_path / "state")
+        again = laser.Router(self.table(tmp_path), tmp_path / "state")
+        assert run(again, 2, start=2, gold=False) == run(router, 2, start=2, gold=False)
+        same_state(again.state_dict(), router.state_dict())
+        with pytest.raises(RunDirectoryError, match="holds other pairs than when the state was saved"):
+            laser.Router(self.table(tmp_path, rows=PAIRS[:2]), tmp_path / "state")
+
+    def test_gold_answers_come_first_with_auto(self, tmp_path):
+        """Pairs do not use up the groups that a probe looks at, and a category with pairs needs no consensus."""
+        router = laser.Router(self.table(tmp_path, labels="auto", prompts_per_category=2))
+        run(router, 1, gold=False)
+        assert router.usage()["wrong"]["responses"] == 6
+        run(router, 2, start=1)
+        assert 6 < router.usage()["wrong"]["responses"] <= 6 + 2 * 4
+
+    def test_a_reward_model_that_fails_is_left_out(self, tmp_path):
+        with pytest.warns(UserWarning, match="the probe continues without failing"):
+            assert laser.Router(self.table(tmp_path, "failing", "right", "wrong")).choose(["q"], 0)[0].name == "right"
+
+    def test_a_category_without_pairs(self, tmp_path):
+        router = laser.Router(self.table(tmp_path))
+        with pytest.raises(DataError, match="has no pairs of category 'b', which training prompts have; add some"):
+            router.score(["q"], ["a"], 0, columns={"category": ["b"]})
+        router.score(["q"], ["a"], 0, columns={"category": ["b"]}, learn=False)
+
+    def test_pairs_that_cannot_be_used(self, tmp_path):
+        with pytest.raises(DataError, match="two responses of pair 1 are the same text"):
+            laser.Router(self.table(tmp_path, rows=[{"prompt": "p", "chosen": "a", "rejected": "a"}]))
+        with pytest.raises(DataError, match=r"none\.jsonl"):
+            laser.Router(self.table(tmp_path, pairs=str(tmp_path / "none.jsonl")))
+
+
 class TestState:
     @pytest.mark.parametrize(
         "sections",
@@ -386,7 +451,9 @@ class TestBadInput:
             ({"rewards": {"combine": "zscore"}}, "a router chooses one"),
             ({"selector": {"type": "sequential"}}, "batches of laser's own loop"),
             ({"signal": {"type": "agreement"}}, "works in laser train alone"),
-            ({"signal": {"type": "probe", "labels": "pairs", "pairs": "few.jsonl"}}, "does not read signal.pairs"),
+            ({"signal": {"type": "probe", "refresh": 2}}, "signal.refresh has no effect in a router"),
+            ({"signal": {"type": "probe", "num_responses": 4}}, "signal.num_responses has no effect in a router"),
+            ({"signal": {"type": "probe", "labels": "pairs"}}, "needs a file of labeled pairs"),
             ({"signal": {"type": "probe", "weight": 0.5}}, "the loss of GRPO and RLOO says nothing"),
             ({"feedback": {"type": "quantile"}}, "unknown key 'feedback'"),
         ],
@@ -404,6 +471,7 @@ class TestBadInput:
     def test_a_run_configuration_serves(self, tmp_path):
         table = router_table(tmp_path, context={"normalization": "unit"})
         whole = {**table, "policy": {"model": "nowhere"}, "data": {"type": "embedded"}, "preset": "recommended"}
+        whole["signal"] = {"type": "probe", "refresh": 2, "num_responses": 4}
         router = laser.Router(whole)
         assert router.names == ("right", "wrong", "length")
         assert router.config.signal.type == "probe"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from laser.config.patch import Table
 from laser.config.paths import absolute_paths
 from laser.config.presets import apply_preset
-from laser.config.router import RouterConfig
+from laser.config.router import LOOP_ONLY, RouterConfig
 from laser.config.schema import RunConfig
 from laser.config.section import IN_SECTION
 from laser.config.tasks import apply_task
@@ -120,7 +120,8 @@ def parse_router_config(table: Table, *, base_dir: str | Path = ".", source: str
         ConfigError: A key is unknown, a value is impossible, or a router cannot do what it says.
     """
     if "policy" in table:
-        whole = parse_config(table, base_dir=base_dir, source=source).model_dump(mode="json")
+        unread = {"signal": set(LOOP_ONLY)}
+        whole = parse_config(table, base_dir=base_dir, source=source).model_dump(mode="json", exclude=unread)
         return _validated({name: whole[name] for name in RouterConfig.model_fields}, RouterConfig, base_dir, source)
     known = {name: value for name, value in apply_preset(table).items() if name in table or name != "feedback"}
     return _validated(known, RouterConfig, base_dir, source)

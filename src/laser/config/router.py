@@ -18,6 +18,9 @@ LOSS_IS_NO_SIGNAL = (
     "however good the rewards are"
 )
 
+LOOP_ONLY = ("refresh", "num_responses")
+"""Fields of a probe that only laser's own loop reads."""
+
 _SEVERAL = ("ensemble", "online_ensemble")
 
 
@@ -67,10 +70,11 @@ class RouterConfig(Section):
                 f"signal.type = {signal.type!r} works in laser train alone; a router learns from gold answers "
                 "(signal.type = 'none' or 'accuracy_gap'), a 'probe', or the trainer's metric ('dev_gain')"
             )
-        if isinstance(signal, ProbeSignal) and signal.pairs is not None:
+        unread = [name for name in LOOP_ONLY if name in signal.model_fields_set]
+        if isinstance(signal, ProbeSignal) and unread:
             return (
-                "a router tests reward models on the trainer's own responses and does not read signal.pairs; set "
-                "signal.labels = 'gold' or 'consensus' and drop signal.pairs"
+                f"signal.{unread[0]} has no effect in a router, whose probe looks at what the trainer sampled first; "
+                "drop it"
             )
         if isinstance(signal, ProbeSignal) and self.selector.type in UNLEARNING:
             return (

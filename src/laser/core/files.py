@@ -231,19 +231,25 @@ def read_json(path: Path) -> dict[str, Any]:
         RunDirectoryError: The file is missing, cannot be read or is damaged.
     """
     try:
-        value = json.loads(read_bytes(path))
+        return json_object(read_bytes(path))
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is missing, so the run is damaged; start a new one") from error
     except OSError as error:
         raise RunDirectoryError(
             f"cannot read {path} ({error.strerror}); restore the file or its permissions"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(
-            f"{path} is not valid JSON ({error}), so the run is damaged; start a new one"
-        ) from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is not a record ({error}), so the run is damaged; start a new one") from error
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object; raises ValueError with the reason where the bytes are something else."""
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
-        raise RunDirectoryError(f"{path} does not hold a JSON object, so the run is damaged; start a new one")
+        raise ValueError("it is not a JSON object")
     return value
 
 

@@ -71,7 +71,7 @@ class Chooser:
         Raises:
             TrainingError: No reward model is left.
         """
-        embedding_D = self._embed(prompt)
+        embedding_D = self.embed(prompt)
         arm, probability = self._draw(prompt.id, embedding_D, step)
         return Group(arm, probability, prompt.category, embedding_D)
 
@@ -80,7 +80,8 @@ class Chooser:
         group.arm, group.probability = self._draw(key, group.embedding_D, step)
         group.scores, group.right = [], []
 
-    def _embed(self, prompt: Prompt) -> FloatArray:
+    def embed(self, prompt: Prompt) -> FloatArray:
+        """Features of a prompt, not prepared, shape (D,)."""
         place = (prompt.id, prompt.category)
         if place not in self._features:
             self._features[place] = self._embedder.embed([prompt])[0]

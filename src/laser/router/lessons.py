@@ -12,12 +12,16 @@ from laser.config.presets import UNLEARNING
 from laser.config.router import LOSS_IS_NO_SIGNAL
 from laser.config.selection import DevGainSignal, ProbeSignal
 from laser.core.errors import DataError
-from laser.core.types import StateDict
+from laser.core.types import FloatArray, StateDict
+from laser.data.files import Fields
+from laser.data.preferences import Candidates
 from laser.rewards.pool import RewardPool
 from laser.router.choosing import Chooser
 from laser.router.groups import Group
-from laser.router.probe import RolloutProbe
+from laser.router.probe import Question, RolloutProbe
+from laser.router.rows import read_prompt
 from laser.training.consensus import gold_gaps, share_agreeing
+from laser.wiring.probe import read_pairs
 
 _SPAN = 0.1  # gain of a metric that counts as a full bandit reward, where the configuration does not say
 
@@ -43,11 +47,31 @@ class Lessons:
     def __init__(self, config: RouterConfig, chooser: Chooser) -> None:
         self._chooser, signal = chooser, config.signal
         self._is_learning = config.selector.type not in UNLEARNING
-        self.probe = RolloutProbe(signal) if isinstance(signal, ProbeSignal) else None
+        self.probe = _probe(signal) if isinstance(signal, ProbeSignal) else None
         self._by_metric_alone = isinstance(signal, DevGainSignal)
         self._span = signal.span if isinstance(signal, DevGainSignal) else _SPAN
         self._metric: float | None = None
         self.is_grounded = not self._is_learning or self.probe is not None or self._by_metric_alone
+
+    @property
+    def untested(self) -> Sequence[Candidates]:
+        """Labeled pairs that the reward models have not scored yet."""
+        return () if self.probe is None else self.probe.untested
+
+    def check(self, category: str) -> None:
+        """Make sure that something can be learned of prompts of a category; raises DataError."""
+        if self.probe is not None:
+            self.probe.check(category)
+
+    def test(self, pairs: Sequence[Candidates], scores: Sequence[FloatArray]) -> None:
+        """Learn from the scores of labeled pairs by all reward models, (K, N) each."""
+        assert self.probe is not None
+        embeddings = [self._chooser.embed(read_prompt(pair.prompt)) for pair in pairs]
+        for pair, embedding_D, scores_KN in zip(pairs, embeddings, scores, strict=True):
+            question = Question(pair.texts, len(pair.correct), (0,) * len(pair.texts))
+            self.probe.add(pair.prompt.category, embedding_D, question, scores_KN)
+        self._chooser.contexts.remember(np.stack(embeddings))
+        self._teach()
 
     def learn(self, waiting: Sequence[Group], metric: float | None) -> list[tuple[Group, float]]:
         """Teach the selector the bandit rewards of groups; returns those that earned one.
@@ -131,6 +155,10 @@ class Lessons:
         self._metric, self.is_grounded = state["metric"], bool(state["grounded"])
         if self.probe is not None:
             self.probe.load_state_dict(section(state, "probe."))
+
+
+def _probe(section: ProbeSignal) -> RolloutProbe:
+    return RolloutProbe(section, () if section.pairs is None else read_pairs(section.pairs, Fields()))
 
 
 def metrics_of(waiting: Sequence[Group], known: Sequence[tuple[Group, float]], pool: RewardPool) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """The probe of a router: all reward models score the first groups of each category, and the selector learns of all.
 
 The responses are those of the trainer, so a probe costs scores and no sampling. Labels come from gold answers, or from
-a consensus of the reward models and of how often the policy gave each answer (`laser.training.consensus`). Later groups
-without gold answers earn what their reward model was found to be worth in their category.
+a consensus of the reward models and of how often the policy gave each answer (`laser.training.consensus`). Labeled
+pairs from a file are scored before the first choice. Later groups without gold answers earn what their reward model was
+found to be worth in their category.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import numpy as np
 from laser.config.selection import ProbeSignal
 from laser.core.files import to_json
 from laser.core.types import FloatArray, StateDict
+from laser.data.preferences import Candidates
+from laser.data.store import digest
 from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, share_agreeing
+from laser.wiring.probe import no_pairs
 
 
 @dataclass(slots=True)
@@ -57,11 +61,24 @@ class RolloutProbe:
 
     Args:
         section: How it is done.
+        pairs: Labeled responses.
     """
 
-    def __init__(self, section: ProbeSignal) -> None:
-        self._section = section
-        self._items: list[Item] = []
+    def __init__(self, section: ProbeSignal, pairs: Sequence[Candidates] = ()) -> None:
+        self._section, self._pairs = section, pairs
+        self._items: list[Item] = []  # those of the labeled pairs come first, once they are tested
+        self._categories = {pair.prompt.category for pair in pairs}
+        self._identity = digest([[pair.prompt.messages, pair.correct, pair.incorrect] for pair in pairs]).hex()
+
+    @property
+    def untested(self) -> Sequence[Candidates]:
+        """Labeled pairs that the reward models have not scored yet."""
+        return () if self._items else self._pairs
+
+    def check(self, category: str) -> None:
+        """Make sure that something can be learned in a category; raises DataError."""
+        if self._section.labels == "pairs" and category not in self._categories:
+            raise no_pairs(self._section.pairs, category)
 
     def question(self, category: str, texts: Sequence[str], right: Sequence[bool | None]) -> Question | None:
         """What all reward models have to score of a group; None if the category has enough or the group tells nothing.
@@ -71,10 +88,12 @@ class RolloutProbe:
             texts: Responses.
             right: Whether each has the gold answer; None without one.
         """
-        if sum(item.category == category for item in self._items) >= self._section.prompts_per_category:
+        has_gold = any(value is not None for value in right)
+        sampled = self._items[len(self._pairs) :]
+        is_full = sum(item.category == category for item in sampled) >= self._section.prompts_per_category
+        if is_full or self._section.labels == "pairs" or (category in self._categories and not has_gold):
             return None
         counts = Counter(text for text in texts if text.strip())
-        has_gold = any(value is not None for value in right)
         if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):
             distinct = tuple(sorted(counts))
             return Question(distinct, None, tuple(counts[text] for text in distinct)) if len(distinct) > 1 else None
@@ -131,10 +150,16 @@ class RolloutProbe:
             for item in self._items
         ]
         embeddings = [item.embedding_D for item in self._items]
-        return {"items": records, "embeddings": np.stack(embeddings) if embeddings else np.zeros((0, 0))}
+        return {
+            "pairs": self._identity,
+            "items": records,
+            "embeddings": np.stack(embeddings) if embeddings else np.zeros((0, 0)),
+        }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`; raises ValueError if it is of other labeled pairs."""
+        if state["pairs"] != self._identity:
+            raise ValueError("signal.pairs holds other pairs than when the state was saved; restore the file")
         self._items = [
             _item(record, embedding_D) for record, embedding_D in zip(state["items"], state["embeddings"], strict=True)
         ]

@@ -22,8 +22,7 @@ import numpy as np
 from laser.bandits.arm_selector import section
 from laser.config import RouterConfig, RunConfig
 from laser.core.errors import DataError, RunDirectoryError
-from laser.core.files import is_folder, replacing_folder
-from laser.core.state import save_state
+from laser.core.files import is_folder
 from laser.core.types import FloatArray, Prompt, StateDict
 from laser.evaluation.answers import answer_check
 from laser.parallel.ranks import Ranks
@@ -31,10 +30,10 @@ from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
 from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
-from laser.router.identity import STATE, VERSION, check_state, identity_of, read_state, resolved
+from laser.router.identity import VERSION, check_state, identity_of, read_state, resolved, write_state
 from laser.router.lessons import Lessons, metrics_of
 from laser.router.rows import Given, Members, Row, by_prompt, read_prompt, read_rows
-from laser.router.scoring import Scored, collect, score_groups, score_question
+from laser.router.scoring import Scored, collect, score_by_all, score_groups
 from laser.training.checkpoint import Stateful
 from laser.wiring import build_pool
 
@@ -91,6 +90,17 @@ class Router:
         """Whether there is anything to learn from: gold answers so far, a probe, a metric or feedback."""
         return self._lessons.is_grounded
 
+    def start(self) -> bool:
+        """Test all reward models on `signal.pairs`, as the first choice does; False where there is nothing to test."""
+        if not self._lessons.untested:
+            return False
+        with self._scoring:
+            if pairs := self._lessons.untested:
+                scores = score_by_all(self._pool, [pair.prompt for pair in pairs], [pair.texts for pair in pairs])
+                with self._lock:
+                    self._lessons.test(pairs, scores)
+            return bool(pairs)
+
     def choose(self, prompts: Sequence[Given], step: int) -> list[Choice]:
         """The reward model of each prompt in a step; asked again, the same answer.
 
@@ -103,6 +113,7 @@ class Router:
             TrainingError: No reward model is left.
         """
         read = [read_prompt(given, f"prompt {index}") for index, given in enumerate(prompts)]
+        self.start()
         with self._lock:
             groups = [self._group(prompt, step) for prompt in read]
         return [Choice(group.arm, self.names[group.arm], group.probability) for group in groups]
@@ -138,6 +149,7 @@ class Router:
         rows = read_rows(prompts, responses, gold, columns)
         members = by_prompt(rows)
         with self._scoring:
+            self.start()
             if learn:
                 self.enter(step)
             groups = self._groups_of(rows, members, step, keep=learn)
@@ -303,17 +315,7 @@ class Router:
         Raises:
             RunDirectoryError: It cannot be written.
         """
-        folder = Path(folder).absolute()
-        state = self.state_dict()
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with replacing_folder(folder) as temporary:
-                save_state(temporary / STATE, state)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write the router's state to {folder} ({error.strerror or error}); free space or fix the "
-                "permissions"
-            ) from error
+        write_state(folder, self.state_dict())
 
     def load(self, folder: str | Path, *, changed_rewards: bool = False) -> None:
         """Restore what `save` wrote; see `load_state_dict`.
@@ -344,6 +346,7 @@ class Router:
         if group is None:
             group = self._chooser.choose(prompt, step)
             if keep:
+                self._lessons.check(prompt.category)
                 self._groups.put(step, prompt.id, group)
         return group if keep else dataclasses.replace(group, scores=[], right=[])
 
@@ -388,7 +391,7 @@ class Router:
         if probe is None or question is None:
             return None
         if probed is None:
-            probed = score_question(self._pool, rows[0].prompt, question.texts)
+            (probed,) = score_by_all(self._pool, [rows[0].prompt], [question.texts])
         with self._lock:
             probe.add(group.category, group.embedding_D, question, probed)
         return probed

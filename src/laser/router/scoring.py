@@ -72,15 +72,16 @@ def score_groups(
     return scores, failed
 
 
-def score_question(pool: RewardPool, prompt: Prompt, texts: Sequence[str]) -> FloatArray:
-    """Scores of texts by all reward models, shape (K, N); NaN for those that fail or are in quarantine."""
-    scores_KN = np.full((len(pool.names), len(texts)), np.nan)
+def score_by_all(pool: RewardPool, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[FloatArray]:
+    """Scores of the texts of each prompt by all reward models, (K, N); NaN for those that fail or are in quarantine."""
+    scores = [np.full((len(pool.names), len(row)), np.nan) for row in texts]
     for arm in np.flatnonzero(pool.available_K).tolist():
         try:
-            scores_KN[arm] = pool.score(arm, [prompt], [texts])[0]
+            for scores_KN, given in zip(scores, pool.score(arm, prompts, texts), strict=True):
+                scores_KN[arm] = given
         except QuarantinedError as error:
             warnings.warn(f"the probe continues without {pool.names[arm]}: {error}", stacklevel=2)
-    return scores_KN
+    return scores
 
 
 def collect(

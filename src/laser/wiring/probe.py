@@ -10,6 +10,7 @@ from laser.config import selection
 from laser.config.data import Data
 from laser.core.errors import ConfigError, DataError
 from laser.core.types import Prompt
+from laser.data.files import Fields
 from laser.data.preferences import Candidates, load_candidates
 from laser.data.split import Splits
 from laser.data.store import categories_of, pick
@@ -38,10 +39,7 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data)
     pairs = load_pairs(section.pairs, data, sizes) if section.pairs is not None else {}
     if section.labels == "pairs":
         if missing := [category for category in sizes if category not in pairs]:
-            raise DataError(
-                f"{section.pairs} has no pairs of category {missing[0]!r:.80}, which training prompts have; add some, "
-                "or set signal.labels = 'auto' for gold answers or a consensus there"
-            )
+            raise no_pairs(section.pairs, missing[0])
         return splits, ProbeData(pairs=pairs)
     _check_size(section, sizes)
     aside, rest = _divide(splits.train, section, sizes, pairs)
@@ -72,9 +70,7 @@ def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str
         DataError: A row cannot be used, or the categories are others than those of the training prompts.
     """
     by_category: dict[str, list[Candidates]] = {}
-    for number, pair in enumerate(load_candidates(path, prompt_fields(data)), 1):
-        if len(set(pair.texts)) < len(pair.texts):
-            raise DataError(f"{path}: two responses of pair {number} are the same text; remove the row")
+    for pair in read_pairs(path, prompt_fields(data)):
         by_category.setdefault(pair.prompt.category, []).append(pair)
     if by_category.keys() & categories.keys():
         return by_category
@@ -90,6 +86,23 @@ def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str
     raise DataError(
         f"the pairs in {path} are of {', '.join(map(repr, list(by_category)[:8])):.300}, and the training prompts of "
         f"{known:.300}; give pairs with the categories of the training prompts"
+    )
+
+
+def read_pairs(path: str, fields: Fields) -> list[Candidates]:
+    """Read labeled pairs; raises DataError if a row cannot be used or names a response twice."""
+    pairs = load_candidates(path, fields)
+    for number, pair in enumerate(pairs, 1):
+        if len(set(pair.texts)) < len(pair.texts):
+            raise DataError(f"{path}: two responses of pair {number} are the same text; remove the row")
+    return pairs
+
+
+def no_pairs(path: str | None, category: str) -> DataError:
+    """Why labeled pairs cannot say how good a reward model is in a category."""
+    return DataError(
+        f"{path} has no pairs of category {category!r:.80}, which training prompts have; add some, or set "
+        "signal.labels = 'auto' for gold answers or a consensus there"
     )
 
 

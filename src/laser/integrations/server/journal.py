@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from laser.core.errors import RunDirectoryError
 from laser.core.files import (
     is_folder,
     is_leftover,
+    json_object,
     open_regular,
     read_json,
     remove,
@@ -197,17 +198,12 @@ def _read(file: BinaryIO, path: Path) -> tuple[list[Event], int]:
     size = content.rfind(b"\n") + 1
     if size < len(content):
         file.truncate(size)
-    return list(_parsed(content[:size].splitlines(), path)), size
+    lines = content[:size].splitlines()
+    return [_parsed(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)], size
 
 
-def _parsed(lines: Iterable[bytes], path: Path) -> Iterable[Event]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RunDirectoryError(
-                f"{path} line {number} is damaged ({error}); restore it or choose another --state"
-            ) from error
-        if not isinstance(event, dict):
-            raise RunDirectoryError(f"{path} line {number} is not an event; restore it or choose another --state")
-        yield event
+def _parsed(line: bytes, where: str) -> Event:
+    try:
+        return json_object(line)
+    except ValueError as error:
+        raise RunDirectoryError(f"{where} is damaged ({error}); restore it or choose another --state") from error

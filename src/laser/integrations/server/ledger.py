@@ -99,6 +99,8 @@ class Ledger:
             RequestError: A sample contradicts its group, or no further group can be opened; nothing was changed.
             LaserError: No reward model is left.
         """
+        if self.book.router.start():  # a restart is not to test again: reward models may answer differently
+            self.compact()
         self._open(self._check(samples), now)
         places = []
         for sample in samples:
