@@ -33,7 +33,7 @@ BEST = {"addition": "numbers", "reversal": "reversal", "sorting": "sorting", "co
 EXPERTS = ("numbers", "reversal", "sorting", "mediocre")
 POOLS = ("mixed", "units")
 ALL_AT_ONCE = {"sum": "sum_then_normalize", "normalize": "normalize_then_sum"}
-METHODS = ("oracle", "adaptive", "consensus", "random", *ALL_AT_ONCE, *EXPERTS)
+METHODS = ("oracle", "adaptive", "pairs", "consensus", "random", *ALL_AT_ONCE, *EXPERTS)
 DRAWS = 4  # answers to each test question
 
 
@@ -80,6 +80,9 @@ def adaptives(method: str, lab: Path, pool: str, seed: int) -> list[AdaptiveRewa
         return [AdaptiveReward(router(lab, pool, seed, signal=probe))]
     if method == "consensus":
         return [AdaptiveReward(router(lab, pool, seed, signal={**probe, "labels": "consensus"}))]
+    if method == "pairs":
+        labels = {"labels": "pairs", "pairs": str((lab / "pairs-32.jsonl").resolve())}
+        return [AdaptiveReward(router(lab, pool, seed, signal={**probe, **labels}))]
     if method in ("random", "oracle"):
         factory = {"type": "python", "factory": f"{__file__}:oracle"}
         return [AdaptiveReward(router(lab, pool, seed, selector=factory if method == "oracle" else {"type": "random"}))]
@@ -137,6 +140,7 @@ def train(method: str, pool: str, seed: int, options: argparse.Namespace) -> dic
             max_completion_length=6,
             temperature=0.8,
             learning_rate=options.learning_rate,
+            warmup_steps=options.warmup,
             multi_objective_aggregation=ALL_AT_ONCE.get(method, "sum_then_normalize"),
             save_strategy="no",
             report_to=[],
@@ -199,6 +203,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--warmup", type=int, default=0, help="steps in which the learning rate grows")
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=list(POOLS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
