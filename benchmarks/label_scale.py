@@ -98,7 +98,7 @@ def save_small_model(folder: Path) -> None:
 
     config = LlamaConfig(
         num_hidden_layers=1, hidden_size=16, num_attention_heads=2, num_key_value_heads=2, intermediate_size=16,
-        vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
+        vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2,
         pad_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)

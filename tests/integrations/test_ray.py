@@ -7,6 +7,7 @@ import pytest
 
 from laser.commands import label_files
 from laser.commands.label import label
+from laser.commands.label_parts import Part
 from laser.config import parse_config
 from laser.core.errors import ConfigError, RewardModelError
 from laser.core.types import Prompt, Selection
@@ -83,7 +84,7 @@ def test_a_reward_model_that_keeps_failing_ends_the_job_by_name(table, tmp_path)
     weights = np.array([[0.0, 1.0]])
     asked = Prompt("p", ({"role": "user", "content": "?"},))
     part, texts, pairs = (
-        label_files.Part(tmp_path, "part", "jsonl", range(1)),
+        Part(tmp_path, "part", "jsonl", range(1)),
         [["a", "b"]],
         Candidates((((0, 1),),), 0, 0, 0),
     )
@@ -139,7 +140,7 @@ def test_options_of_ray_without_it_are_refused(tmp_path):
 
 
 def test_the_prompts_of_a_part_survive_their_file(table, tmp_path):
-    part = label_files.Part(tmp_path, "part-000001", "jsonl", range(2, 4))
+    part = Part(tmp_path, "part-000001", "jsonl", range(2, 4))
     prompts = [
         Prompt(str(row), ({"role": "user", "content": "\u2028é"},), "c", "4", {"n": [1]}, True) for row in range(7)
     ]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from embedded import embedded
 from laser.core.errors import DataWarning, ModelError
-from laser.lm.chat import encode_prompt, encode_text
+from laser.lm.chat import encode_prompt, encode_text, surely_fits
 from laser.lm.gguf import gguf_digest
 from laser.lm.sources import (
     choose_device,
@@ -315,3 +315,20 @@ def test_the_policy_and_reward_models_see_the_tools_of_a_prompt():
     for name, read in read_by.items():
         assert "weather of a city" in tokenizer.decode(read(with_tools)), name
         assert "weather" not in tokenizer.decode(read(plain)), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalizer", [None, normalizers.NFKC(), normalizers.Prepend("▁"), normalizers.NFD()])
+def test_a_prompt_that_surely_fits_has_no_more_tokens(normalizer):
+    """Also one whose characters grow under normalization, or that spells control tokens; a long one is not sure."""
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    texts = ["", "a", "a b " * 30, "\ufdfa" * 9, "é\u0344" * 20, "<|im_end|> <|im_start|>user", "\U0001d160" * 8]
+    for text in texts:
+        messages = make_prompt(text).messages
+        length = len(encode_prompt(tokenizer, messages, system_prompt="You help."))
+        assert not surely_fits(tokenizer, messages, length - 1, system_prompt="You help.")
+    assert surely_fits(tokenizer, make_prompt("short").messages, 500)
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(ModelError, match="refuses the conversation"):
+        surely_fits(tokenizer, make_prompt("short").messages, 500)

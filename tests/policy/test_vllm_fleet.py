@@ -27,7 +27,8 @@ class Sampler:
     def __init__(self):
         self.held = {}
         self.served = Policy(make_model(scale=0.15), make_tokenizer(), lora_rank=2)
-        self.batches, self.is_dead, self.dies_after, self.ignores_loads = 0, False, None, False
+        self.batches, self.is_dead, self.dies_after = 0, False, None
+        self.ignores_loads = self.rejects_loads = False
 
     def __call__(self, path, payload, number):
         if self.is_dead:
@@ -36,14 +37,15 @@ class Sampler:
             case "/v1/models":
                 return {"data": [{"id": name} for name in ["policy", *self.held]]}
             case "/v1/load_lora_adapter":
+                if self.rejects_loads:
+                    return 500
                 self.held[payload["lora_name"]] = payload["lora_path"]
                 if not self.ignores_loads:
                     with self.computing:
                         self.served.load_adapter(Path(payload["lora_path"]))
                 return b"loaded"
             case "/v1/unload_lora_adapter":
-                del self.held[payload["lora_name"]]
-                return b"gone"
+                return 404 if self.held.pop(payload["lora_name"], None) is None else b"gone"
         if payload["model"] not in self.held:
             return 404
         self.batches += payload["n"] == SAMPLING["num_responses"]
@@ -103,6 +105,7 @@ def test_a_sampler_that_dies_in_a_batch_changes_no_response_and_its_successor_ge
                 deadline.wait(0.1)
             move(policy)
             assert generator.generate(PROMPTS, seeds=SEEDS, **SAMPLING) == expected[2]
+            assert generator._servers[0].endpoint.is_in
     assert successor.batches > 0
     assert list(successor.held) == list(other.held) == [f"laser-{policy.adapter_digest()}"]
     assert [folder.name for folder in (tmp_path / "fleet").iterdir()] == list(other.held)
@@ -122,6 +125,16 @@ def test_every_sampler_is_checked_before_the_batch(policy, tmp_path):
             generator.generate(PROMPTS, seeds=SEEDS, **SAMPLING)
         assert (right.batches, stale.batches) == before
         assert len(right.held) == len(stale.held) == 1
+
+
+def test_an_adapter_that_the_workers_reject_is_reported_with_the_cure(policy, tmp_path):
+    sampler = Sampler()
+    sampler.rejects_loads = True
+    with serving(sampler) as one, serving(Sampler()) as other:
+        for servers in ((one,), (one, other)):
+            generator = make_generator(policy, tmp_path, *servers)
+            with pytest.raises(ServerError, match=r"rejects the policy's adapter .*; start it with `laser serve`"):
+                generator.generate(PROMPTS, seeds=SEEDS, **SAMPLING)
 
 
 def test_a_sampler_with_another_model_is_named(policy, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kills import Killer, exit_code, label_in_parts
-from laser.commands import label_files
+from laser.commands import label_files, label_parts
 from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RunDirectoryError
@@ -137,6 +137,49 @@ def test_a_damaged_part_is_named_and_made_again(table, tmp_path, small_parts):
     path.unlink()
     label(config, out)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_damaged_batch_is_named_and_made_again(table, tmp_path, small_parts, monkeypatch):
+    """The process is killed in the second part, and the file system loses the end of a batch."""
+    config, out = parse_config(table), tmp_path / "pairs"
+    whole = label(config, tmp_path / "whole")
+    write = label_parts.Part.write_batch
+
+    def killed(part, step, rows, record):
+        write(part, step, rows, record)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_parts.Part, "write_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            label(config, out)
+    (batch,) = (out / ".part-000001").iterdir()
+    content = batch.read_bytes()
+    for damage in (content[:-9], content[:20], content.partition(b"\n")[2], b""):
+        batch.write_bytes(damage)
+        with pytest.raises(
+            RunDirectoryError, match=r"00000002.jsonl is damaged .*; remove it to label its prompts again"
+        ):
+            label(config, out)
+    batch.unlink()
+    assert label(config, out).num_pairs == whole.num_pairs
+    assert rows(out) == rows(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selector", ["fixed", "ensemble"])
+def test_no_context_is_computed_for_a_selector_that_reads_none(table, tmp_path, monkeypatch, selector):
+    if selector == "ensemble":
+        table["selector"] = {"type": "ensemble"}
+    config = parse_config(table)
+    with monkeypatch.context() as patched:
+        patched.setattr("laser.commands.label.without_unread_contexts", lambda config: config)
+        label(config, tmp_path / "with")
+    monkeypatch.setattr("laser.policy.policy.Policy.embed", None)
+    label(config, tmp_path / "without")
+    assert rows(tmp_path / "without") == rows(tmp_path / "with")
 
 
 def test_a_folder_of_an_earlier_version_is_refused(table, tmp_path):

@@ -7,17 +7,18 @@ that are finished. The random draws of a prompt depend on its id, so its rows do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from laser.commands.label_files import Counts, Format, LabelFolder, Part, Shard
+from laser.commands.label_files import LabelFolder, Shard
+from laser.commands.label_parts import Counts, Format, Part
 from laser.config import RunConfig
+from laser.config.schema import ContextConfig
 from laser.core.errors import DataError, RewardModelError
-from laser.core.files import read_json
 from laser.core.state import changes, state_from_json, state_to_json
 from laser.core.types import Batch, Prompt, Selection
 from laser.data.store import digest, slice_of
@@ -28,6 +29,9 @@ from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.records import category_of
 from laser.wiring import build
 from laser.wiring.identity import scored_sources, state_digest
+
+_BLIND = {"fixed", "random", "sequential", "ensemble", "online_ensemble"}
+"""Selectors that choose without contexts."""
 
 _LEFT_OUT = {
     "ties": "pairs of equal score",
@@ -104,7 +108,7 @@ def label(
     folder = LabelFolder(Path(out).absolute(), format, mine)
     folder.check_owner(config)
     keep = partial(kept_prompts, shard=mine)
-    built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, keep=keep)
+    built = build(without_unread_contexts(config), on_tokens=progress.tokens, on_probe=progress.probe, keep=keep)
     parts, prompts, size = built.parts, built.splits.train, config.training.batch_size
     sources = scored_sources(config, {"train": prompts})
     folder.claim(config, {**sources, "selector": state_digest(parts.selector.state_dict())}, engine="local")
@@ -118,12 +122,12 @@ def label(
     memory = _Memory(parts, frozen=config.selector.type == "frozen")
     for part in todo:
         if part.is_done():
-            memory.last = part.record
+            memory.last = part.counted
             continue
         done = part.done_steps()
         for step in part.steps:
             if step in done:
-                memory.last = part.batch(step)
+                memory.last = partial(part.counted_in, step)
                 continue
             memory.begin()
             batch = Batch(0, step, list(prompts[step * size : (step + 1) * size]))
@@ -131,6 +135,13 @@ def label(
             progress.batch(_label_batch(parts, config, batch, part, memory, clock))
         part.finish()
     return finish_job(folder, todo)
+
+
+def without_unread_contexts(config: RunConfig) -> RunConfig:
+    """The configuration, without contexts if the selector does not read them: those of the policy cost a pass."""
+    if config.selector.type not in _BLIND:
+        return config
+    return config.model_copy(update={"context": ContextConfig(source="none")})
 
 
 def kept_prompts(prompts: Sequence[Prompt], *, shard: Shard) -> Sequence[Prompt]:
@@ -190,7 +201,7 @@ class _Memory:
             selector comes from.
 
     Attributes:
-        last: The record of the last finished batch or part, if it is not restored yet.
+        last: Reads the record of the last finished batch or part, if it is not restored yet.
     """
 
     def __init__(self, parts: Parts, *, frozen: bool) -> None:
@@ -201,7 +212,7 @@ class _Memory:
             self._parts["contexts"] = parts.contexts
         self._start = {name: deepcopy(part.state_dict()) for name, part in self._parts.items()}
         self._moments = deepcopy(parts.contexts.state_dict())
-        self.last: Path | None = None
+        self.last: Callable[[], Mapping[str, Any]] | None = None
 
     def record(self) -> dict[str, Any]:
         """What has changed since the start."""
@@ -215,7 +226,7 @@ class _Memory:
             self._contexts.load_state_dict(self._moments)
         if self.last is None:
             return
-        kept = read_json(self.last)["state"]
+        kept = self.last()["state"]
         for name, part in self._parts.items():
             part.load_state_dict({**self._start[name], **state_from_json(kept[name])})
         self.last = None

@@ -1,42 +1,25 @@
 """The folder that ``laser label`` fills.
 
-A part is one file of pairs of about 10,000 prompts and one hidden record of what it counts. Until it is finished, each
-of its batches is a hidden file. Everything appears whole under its final name. The shards of a job may share a folder:
-each has its own names.
+A part has the pairs of about 10,000 prompts. The shards of a job may share a folder: each has its own names.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
+from laser.commands.label_parts import Counts, Format, Part, writing
 from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import (
-    atomic_write,
-    check_regular,
-    is_folder,
-    make_folder,
-    read_json,
-    replacing,
-    to_json,
-    write_json,
-)
+from laser.core.files import read_json, write_json
 from laser.core.outputs import check_free, claim
 from laser.wiring.identity import check_sources
 
-Format = Literal["jsonl", "parquet"]
 PART_PROMPTS = 10_000
 PROMPTS = "train prompts"
 """The identity of a job's prompts among its sources."""
@@ -81,155 +64,6 @@ class Shard:
     def suffix(self) -> str:
         """What its files have in their names; empty for the only one."""
         return f"-{self.index:05d}-of-{self.count:05d}" if self.count > 1 else ""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What batches, parts and jobs count; counts of several add up.
-
-    Attributes:
-        prompts: Prompts labeled.
-        with_pairs: Prompts with at least one pair.
-        chosen: Pairs that each reward model decided, by name.
-        left_out: Pairs, responses and prompts without a row, and tokens cut from prompts, by reason.
-        usage: For each reward model the counts of `RewardPool.usage`.
-        failed: Reward models that failed, and the last reason.
-    """
-
-    prompts: int = 0
-    with_pairs: int = 0
-    chosen: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    usage: dict[str, Counter[str]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add the counts of `as_record`."""
-        self.prompts += record["prompts"]
-        self.with_pairs += record["with_pairs"]
-        self.chosen.update(record["chosen"])
-        self.left_out.update(record["left_out"])
-        for name, counts in record["usage"].items():
-            self.usage.setdefault(name, Counter()).update(counts)
-        self.failed |= record["failed"]
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "pairs": self.chosen.total(),
-            "prompts": self.prompts,
-            "with_pairs": self.with_pairs,
-            "chosen": dict(sorted(self.chosen.items())),
-            "left_out": dict(self.left_out),
-            "usage": {name: dict(counts) for name, counts in self.usage.items()},
-            "failed": self.failed,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The files of one part.
-
-    Attributes:
-        folder: The job's.
-        name: The part's.
-        format: Of its pairs.
-        steps: Numbers of its batches in the job.
-    """
-
-    folder: Path
-    name: str
-    format: Format
-    steps: range
-
-    @property
-    def path(self) -> Path:
-        """Its pairs; no file without pairs, because readers of Parquet refuse a file without rows."""
-        return self.folder / f"{self.name}.{self.format}"
-
-    @property
-    def record(self) -> Path:
-        """What it counts; written last, so it marks a finished part."""
-        return self.folder / f".{self.name}.json"
-
-    @property
-    def batches(self) -> Path:
-        """Folder of its batches, until it is finished."""
-        return self.folder / f".{self.name}"
-
-    def batch(self, step: int) -> Path:
-        """The rows and counts of one of its batches."""
-        return self.batches / f"{step:08d}.json"
-
-    def is_done(self) -> bool:
-        """Whether the part is finished.
-
-        Raises:
-            RunDirectoryError: Its pairs are not those that its record counts.
-        """
-        if not self.record.is_file():
-            return False
-        size = self.counted()["bytes"]
-        try:
-            check_regular(self.path)
-            found = self.path.stat().st_size
-        except FileNotFoundError:
-            return bool(size == 0)
-        except OSError as error:
-            raise _damaged(self.path, str(error.strerror)) from error
-        if found != size:
-            raise _damaged(self.path, f"it has {found} bytes instead of {size}")
-        return True
-
-    def counted(self) -> dict[str, Any]:
-        """The record of a finished part."""
-        return read_json(self.record)
-
-    def done_steps(self) -> set[int]:
-        """The batches that are finished, of a part that is not."""
-        with writing(self.folder):
-            names = {path.name for path in self.batches.iterdir()} if is_folder(self.batches) else set()
-        return {step for step in self.steps if self.batch(step).name in names}
-
-    def write_batch(self, step: int, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> None:
-        """Write the rows of a batch, and what it counts."""
-        with writing(self.folder):
-            make_folder(self.batches)
-            content = json.dumps(to_json({**record, "rows": rows}), allow_nan=False)
-            atomic_write(self.batch(step), content.encode())
-
-    def finish(self) -> None:
-        """Put the batches together."""
-        counts, state = Counts(), None
-        with writing(self.folder):
-            self.path.unlink(missing_ok=True)
-            size = self._merge()
-            for step in self.steps:
-                record = read_json(self.batch(step))
-                counts.add(record)
-                state = record["state"]
-            write_json(self.record, {**counts.as_record(), "bytes": size, "state": state})
-        self.remove_batches()
-
-    def remove_batches(self) -> None:
-        """Remove what the part has replaced."""
-        with writing(self.folder):
-            if is_folder(self.batches):
-                shutil.rmtree(self.batches)
-
-    def _merge(self) -> int:
-        """Write the pairs of all batches into the part's file; returns its size in bytes."""
-        rows = (read_json(self.batch(step))["rows"] for step in self.steps)
-        filled = (of_batch for of_batch in rows if of_batch)
-        first = next(filled, None)
-        if first is None:
-            return 0
-        write = _write_jsonl if self.format == "jsonl" else _write_parquet
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
-            write(file, chain([first], filled))
-            file.flush()
-            os.fsync(file.fileno())
-        return self.path.stat().st_size
 
 
 class LabelFolder:
@@ -341,35 +175,3 @@ class LabelFolder:
         except OSError as error:
             raise RunDirectoryError(f"cannot use {self.path} ({error.strerror}); choose another --out") from error
         return [mark for mark in marks if mark != self.mark or self.has_batches()]
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn an error of the disk into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise RunDirectoryError(
-            f"cannot write to {out} ({error.strerror or error}); fix that and run the command again, which continues"
-        ) from error
-
-
-def _write_jsonl(file: BinaryIO, batches: Iterable[list[Any]]) -> None:
-    for rows in batches:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def _write_parquet(file: BinaryIO, batches: Iterable[list[Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        tables = [pyarrow.Table.from_pylist(rows) for rows in batches]
-        table = pyarrow.concat_tables(tables, promote_options="permissive")
-    except pyarrow.ArrowException as error:
-        raise RunDirectoryError(f"Parquet cannot hold these messages ({error}); use --format jsonl") from error
-    pyarrow.parquet.write_table(table, file)
-
-
-def _damaged(path: Path, reason: str) -> RunDirectoryError:
-    return RunDirectoryError(f"{path} is damaged ({reason}); remove it to label its prompts again")

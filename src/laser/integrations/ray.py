@@ -21,8 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from laser.commands.label import LabelReport, address, count_batch, finish_job, kept_prompts, pair_rows, shown
-from laser.commands.label_files import PROMPTS_FOLDER, Format, LabelFolder, Part, Shard, writing
+from laser.commands.label import (
+    LabelReport,
+    address,
+    count_batch,
+    finish_job,
+    kept_prompts,
+    pair_rows,
+    shown,
+    without_unread_contexts,
+)
+from laser.commands.label_files import PROMPTS_FOLDER, LabelFolder, Shard
+from laser.commands.label_parts import Format, Part, writing
 from laser.config import RunConfig
 from laser.core.errors import ConfigError, DataError, LaserError, RewardModelError
 from laser.core.files import atomic_write, make_folder, read_bytes
@@ -117,7 +127,7 @@ def label_with_ray(
         elif part.name in left:
             part.finish()
     by_name = {part.name: part for part in parts}
-    for done in _results(config, [by_name[name] for name in left], left, workers, gpus):
+    for done in _results(without_unread_contexts(config), [by_name[name] for name in left], left, workers, gpus):
         progress.batch(done.record)
         left[done.part].discard(done.step)
         if not left[done.part]:

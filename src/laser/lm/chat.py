@@ -51,6 +51,42 @@ def encode_prompt(
         ModelError: The tokenizer has no chat template, the template refuses the conversation, or a role or a tool
             spells a special token.
     """
+    conversation = _conversation(tokenizer, messages, system_prompt, tools)
+    if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
+        return _encode_guarded(tokenizer, conversation, generation_prompt, tools)
+    return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt, tools))
+
+
+def surely_fits(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    limit: int,
+    *,
+    system_prompt: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> bool:
+    """Whether the length of the text alone tells that `encode_prompt` gives at most `limit` tokens; takes less time.
+
+    A token takes a byte at least. Normalization adds no more than a space before each piece of ASCII text, and makes
+    at most 11 bytes of one elsewhere (U+FDFA under NFKC). If False, only tokenizing tells; raises what `encode_prompt`
+    raises.
+    """
+    if not tokenizer.is_fast or 2 * sum(len(message["content"]) for message in messages) > limit:
+        return False
+    conversation = _conversation(tokenizer, messages, system_prompt, tools)
+    if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
+        return False
+    text = _render(tokenizer, conversation, True, tools)
+    return len(text.encode("utf-8", "surrogatepass")) * (2 if text.isascii() else 12) <= limit
+
+
+def _conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    system_prompt: str | None,
+    tools: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The messages that the template gets; raises ModelError if there is none, or a field spells a control token."""
     if not has_chat_template(tokenizer):
         raise ModelError(
             f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template; "
@@ -65,9 +101,7 @@ def encode_prompt(
         others = {name: value for name, value in message.items() if name not in ("role", "content")}
         _check_fields(tokenizer, "message", others)
     _check_fields(tokenizer, "prompt", {"tools": tools} if tools else {})
-    if any(_spells_special_token(tokenizer, message["content"]) for message in conversation):
-        return _encode_guarded(tokenizer, conversation, generation_prompt, tools)
-    return _tokenize(tokenizer, _render(tokenizer, conversation, generation_prompt, tools))
+    return conversation
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

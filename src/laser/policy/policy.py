@@ -22,7 +22,7 @@ from laser.core.errors import DataError, ModelError, TrainingError, first_line
 from laser.core.files import check_regular
 from laser.core.seeding import stream_seed
 from laser.core.types import FloatArray, Prompt, StateDict
-from laser.lm.chat import encode_prompt
+from laser.lm.chat import encode_prompt, surely_fits
 from laser.lm.footprint import footprint_of, room_on
 from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, packed_logps, response_logps
@@ -139,9 +139,14 @@ class Policy:
         Raises:
             DataError: One does not.
         """
+        room = self.context_length - max_new_tokens
         for prompt in prompts:  # one at a time: there may be too many for memory
+            if surely_fits(
+                self.tokenizer, prompt.messages, room, system_prompt=self._system_prompt, tools=prompt.tools
+            ):
+                continue
             length = len(self._render(prompt))
-            if length + max_new_tokens > self.context_length:
+            if length > room:
                 raise DataError(
                     f"prompt {prompt.id!r} has {length} tokens and leaves no room for {max_new_tokens} new ones "
                     f"in a context of {self.context_length}; shorten or drop it, or lower generation.max_new_tokens"

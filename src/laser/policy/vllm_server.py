@@ -13,6 +13,7 @@ from laser.serving.endpoint import MALFORMED, Endpoint, RefusedError, Unreachabl
 PREFIX = "laser-"
 """How the names of adapters begin."""
 
+_FAILED = 500  # what vLLM answers if its workers reject an adapter
 _LISTING = 30.0  # seconds for the list of models, after which a server counts as hanging
 
 
@@ -59,7 +60,7 @@ class AdapterServer:
         if name not in held:
             write(adapter)
             _load(adapter, endpoint)
-        if self._served not in (None, name):  # others may be of other runs
+        if self._served != name and self._served in held:  # others may be of other runs
             _unload(str(self._served), endpoint)
         self._served = name
 
@@ -75,7 +76,7 @@ def _load(adapter: Path, endpoint: Endpoint) -> None:
     try:
         endpoint.post_text("/v1/load_lora_adapter", {"lora_name": adapter.name, "lora_path": str(adapter)})
     except ServerError as error:
-        if is_out(error):
+        if is_out(error) and not (isinstance(error, RefusedError) and error.status == _FAILED):
             raise
         raise ServerError(
             f"the server rejects the policy's adapter ({error}); start it with `laser serve`, on a machine that can "
@@ -84,7 +85,7 @@ def _load(adapter: Path, endpoint: Endpoint) -> None:
 
 
 def _unload(name: str, endpoint: Endpoint) -> None:
-    """Unload an adapter that is not used any more; the server may have lost it already."""
+    """Unload an adapter that is not used any more; another run may have unloaded it."""
     with contextlib.suppress(ServerError):
         endpoint.post_text("/v1/unload_lora_adapter", {"lora_name": name})
 
