@@ -448,7 +448,7 @@ def test_a_probe_names_the_chosen_reward_model_that_made_answers_longer(tmp_path
 
 def test_the_state_of_another_version_is_refused_with_a_sentence():
     old = {"iteration": 0, "items": {}, "known": {}, "untaught": []}
-    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 4; use the laser that wrote"):
+    with pytest.raises(StateVersionError, match="version 1 and this laser reads version 5; use the laser that wrote"):
         make_probe(make_pool(), Replies()).load_state_dict(old)
 
 

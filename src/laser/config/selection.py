@@ -262,6 +262,12 @@ class ProbeSignal(Section):
         16, description="Training prompts set aside per category, at most a quarter of it."
     )
     num_responses: PositiveInt = Field(8, description="Answers the policy gives to each.")
+    drop_doubtful: bool = Field(
+        True,
+        description="Do not train on pairs whose chosen response scores as wrong responses do: below the threshold "
+        "that separates right from wrong ones of the category in the probe. No effect where the scores of a reward "
+        "model do not separate them, or where several are chosen together.",
+    )
 
     @model_validator(mode="after")
     def _has_its_labels(self) -> ProbeSignal:

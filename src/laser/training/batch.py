@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +35,18 @@ from laser.training.records import (
 )
 from laser.training.signals import Signal, mixed
 
+PairFilter = Callable[[Batch, Selection, OrientedPairs], OrientedPairs]
+"""Leaves out pairs that the policy should not train on."""
+
 Address = tuple[int, ...]
 """Coordinates of the random draws of one prompt."""
 
 _FIX = "fix them and resume, with --changed-rewards if that changes a reward function's file"
+
+
+def all_pairs(batch: Batch, selection: Selection, oriented: OrientedPairs) -> OrientedPairs:
+    """Return all pairs: the filter of a signal without labels."""
+    return oriented
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Parts:
     signal: Signal
     learner: Learner
     ranks: Ranks = field(default_factory=Alone)
+    filter_pairs: PairFilter = all_pairs
 
 
 def run_batch(
@@ -88,6 +97,7 @@ def run_batch(
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
         oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
+        oriented = parts.filter_pairs(batch, selection, oriented)
     charges = make_charges(selection, candidates, scores_BKN, oriented.pairs)
     with clock("train"):
         prompt_ids = parts.policy.encode(batch.prompts)

@@ -56,6 +56,17 @@ class Look:
     accuracy: Mapping[str, ByPrompt] = field(default_factory=dict)
     leaning: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Look:
+        """The look of which `dataclasses.asdict` gave `state`, where JSON has null for NaN."""
+        return cls(**{name: _with_nan(value) for name, value in state.items()})
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    return float("nan") if value is None else float(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Sign:

@@ -42,6 +42,7 @@ class OrientedPairs:
     pairs: tuple[Pair, ...]
     num_ties: int
     num_unscored: int
+    num_doubtful: int = 0
 
 
 def draw_pairs(responses: Responses, num_pairs: int, generators: Sequence[np.random.Generator]) -> Candidates:

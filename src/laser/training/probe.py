@@ -7,18 +7,22 @@ Labeled pairs of responses come from three places, and a reward model's accuracy
 * "consensus": the policy answers probe prompts without gold answers, and the pool and the policy itself order the
   answers (see `laser.training.consensus`).
 
-At the start every reward model is tested on everything, and the selector learns the results as if it had chosen each
-of them there. So it begins with K observations per prompt for a few scores each, and no batch is spent on a reward
-model only to try it.
+At the start every reward model is tested, and the selector learns the results as if it had chosen each of them on
+every prompt. So it begins with K observations per prompt for a few scores each, and no batch is spent on a reward model
+only to try it. Except for a consensus, a reward model that is clearly behind another one of its category after a
+quarter or half of the prompts scores no more of them: its mean so far is taught for the others.
+
+The labeled responses also tell from which score on a response is likely right (`laser.training.thresholds`). Pairs
+whose chosen response has a lower one are left out of training.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from itertools import chain
+from math import ceil
 
 import numpy as np
 
@@ -27,18 +31,22 @@ from laser.config.schema import GenerationConfig
 from laser.config.selection import ProbeSignal
 from laser.core.files import to_json
 from laser.core.seeding import stream_seed
-from laser.core.types import Batch, FloatArray, Prompt, Responses, StateDict
+from laser.core.types import Batch, FloatArray, Prompt, Responses, Selection, StateDict
 from laser.evaluation.answers import IsRight
 from laser.policy.generation import Generator
-from laser.rewards.pool import QuarantinedError, RewardPool
+from laser.rewards.pool import RewardPool
 from laser.training.charges import Charge
-from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, num_agreeing, share_agreeing
+from laser.training.consensus import consensus_gaps, consensus_orders, gold_gaps, num_agreeing, share_agreeing
 from laser.training.findings import Finding, Findings
 from laser.training.over_optimization import Look, Sign, find_signs, make_look
-from laser.training.probe_items import Item, ProbeData, from_state, given_items, identity, key_of
+from laser.training.pairs import OrientedPairs
+from laser.training.probe_items import Item, ProbeData, answered_item, from_state, given_items, identity
+from laser.training.probe_scores import ProbeScores, clearly_behind
 from laser.training.signals import Prepare
+from laser.training.thresholds import right_threshold
 
-_VERSION = 4  # of the state
+_VERSION = 5  # of the state
+_ROUNDS = (0.25, 0.5)  # shares of the prompts after which reward models that are clearly behind leave
 
 
 class Probe:
@@ -79,12 +87,13 @@ class Probe:
     ) -> None:
         self._section, self._sampling, self._gold_format, self._seed = section, sampling, gold_format, seed
         self._pool, self._generator, self._is_right, self._report = pool, generator, is_right, report
-        self.seconds_K: FloatArray = np.zeros(len(pool.names))
+        self._scores = ProbeScores(pool)
+        self.seconds_K = self._scores.seconds_K
         self._prompts = data.prompts
         self._given = given_items(data.pairs)
         self._iteration = -1  # of the answers; -1: none yet
         self._items: dict[str, list[Item]] = {}  # in each category the given pairs come first
-        self._scores: list[dict[str, dict[str, float]]] = [{} for _ in pool.names]  # by arm, item and response
+        self._firsts: dict[str, dict[str, int]] = {}  # by category, items that test reward models clearly behind
         self._consensus: dict[str, list[FloatArray]] = {}  # by category, of each item's responses; made from the scores
         self._untaught: list[int] = []  # arms that could not be tested yet
         self._samples: dict[str, dict[str, list[str]]] = {}  # by category and item, what the policy answered last
@@ -101,7 +110,7 @@ class Probe:
             teach = self._section.warm_start and any(self._items.values())
             self._untaught = list(range(len(self._pool.names))) if teach else []
             self._teach(selector, contexts)
-            if any(self._scores) or not any(self._items.values()):
+            if self._scores or not any(self._items.values()):
                 self._report(self.findings())
             return
         if self._prompts and refresh > 0 and iteration >= self._iteration + refresh:
@@ -124,10 +133,10 @@ class Probe:
             return replace(self._start[0], signs=tuple(self._signs))
         found = []
         for category, items in self._items.items():
+            sources = tuple(dict.fromkeys(item.labels for item in items))
             for arm, name in enumerate(self._pool.names):
                 if items and self._has_scored(arm, category):
                     gaps = np.concatenate(self._gaps(arm, category))
-                    sources = tuple(dict.fromkeys(item.labels for item in items))
                     num_tied = int((gaps == 0).sum())
                     found.append(Finding(category, name, num_agreeing(gaps), len(gaps), sources, num_tied))
         num_prompts = sum(map(len, self._prompts.values()))
@@ -138,6 +147,37 @@ class Probe:
         """Pair accuracy of each charge's reward model, a mean over the categories of the charge's prompts."""
         return np.array([self._of_charge(batch, charge) for charge in charges], dtype=np.float64)
 
+    def drop_doubtful(self, batch: Batch, selection: Selection, oriented: OrientedPairs) -> OrientedPairs:
+        """Leave out pairs whose chosen response is likely wrong, by the scores of labeled responses of the category.
+
+        That needs a reward model that was chosen alone, and whose scores separate right from wrong across prompts.
+        """
+        if not self._section.drop_doubtful:
+            return oriented
+        thresholds: dict[tuple[float, int, str], float] = {}
+        kept = []
+        for pair in oriented.pairs:
+            row = selection.row_of(pair.prompt)
+            arm = int(selection.arms_M[row])
+            key = float(selection.weights_MK[row, arm]), arm, batch.prompts[pair.prompt].category
+            if key not in thresholds:
+                thresholds[key] = self._threshold(*key[1:]) if key[0] == 1 else float("-inf")
+            if pair.chosen_score >= thresholds[key]:
+                kept.append(pair)
+        return replace(oriented, pairs=tuple(kept), num_doubtful=len(oriented.pairs) - len(kept))
+
+    def _threshold(self, arm: int, category: str) -> float:
+        """Lowest score of a response that is likely right; -inf where labels or scores do not say."""
+        tested = self._tested(arm, category)
+        if not tested or not self._can_score(arm, category):
+            return float("-inf")
+        right, wrong = [], []
+        for row, item, values in zip(self._scores.rows(arm, tested), tested, self._values(category), strict=False):
+            labels = item.labels_N(values)
+            right.append(row[labels > 0])
+            wrong.append(row[labels < 0])
+        return right_threshold(np.concatenate(right), np.concatenate(wrong))
+
     def _renew(self, iteration: int) -> None:
         """Sample fresh answers; scores of given pairs and of answers that come again stay."""
         self._iteration, self._consensus = iteration, {}
@@ -146,11 +186,7 @@ class Probe:
             category: [*self._given.get(category, []), *answered.get(category, [])]
             for category in dict.fromkeys([*self._given, *self._prompts])
         }
-        kept = {item.key: item.responses for items in self._items.values() for item in items}
-        self._scores = [
-            {key: {text: of[text] for text in kept[key] if text in of} for key, of in by_item.items() if key in kept}
-            for by_item in self._scores
-        ]
+        self._scores.keep(self._all_items())
 
     def _report_signs(self) -> None:
         """Compare the fresh answers with those of the start, and report signs that were not reported before."""
@@ -170,28 +206,51 @@ class Probe:
         return {category: self._look(category) for category in self._samples}
 
     def _look(self, category: str) -> Look:
-        items = [item for item in self._items[category] if item.labels != "pairs"]
-        arms = [arm for arm in range(len(self._pool.names)) if items and self._has_scored(arm, category)]
+        responses = {item.key: item.responses for item in self._items[category] if item.labels != "pairs"}
         scores: dict[str, dict[str, FloatArray]] = {}
         accuracy: dict[str, dict[str, float]] = {}
-        for arm in arms:
-            name, keys = self._pool.names[arm], [item.key for item in items]
-            scores[name] = dict(zip(keys, self._rows(arm, category)[-len(items) :], strict=True))
-            accuracy[name] = dict(zip(keys, map(share_agreeing, self._gaps(arm, category)[-len(items) :]), strict=True))
-        responses = {item.key: item.responses for item in items}
+        for arm, name in enumerate(self._pool.names):
+            if responses and self._has_scored(arm, category):
+                tested = self._tested(arm, category)
+                rows = list(zip(tested, self._scores.rows(arm, tested), self._gaps(arm, category), strict=True))
+                scores[name] = {item.key: row for item, row, _ in rows if item.labels != "pairs"}
+                accuracy[name] = {item.key: share_agreeing(gaps) for item, _, gaps in rows if item.labels != "pairs"}
         return make_look(self._samples[category], self._right[category], responses, scores, accuracy)
 
     def _teach(self, selector: Selector, contexts: Prepare) -> None:
         arms = [arm for arm in self._untaught if self._pool.available_K[arm]]
+        arms = arms if self._needs_consensus() else self._race(arms)
         if not arms:
             return
-        rows_MD = contexts([item.prompt for items in self._items.values() for item in items])
+        rows_MD = contexts([item.prompt for item in self._all_items()])
         for arm in arms:
-            accuracies = [value for category in self._items for value in self._accuracies(arm, category)]
+            accuracies = [value for category in self._items for value in self._filled(arm, category)]
             if all(self._has_scored(arm, category) for category in self._items):
                 selection = selector.select(rows_MD, np.arange(len(self._pool.names)) == arm)
                 selector.update(selection.id, np.array(accuracies))
                 self._untaught.remove(arm)
+
+    def _race(self, arms: Sequence[int]) -> list[int]:
+        """Test reward models on some prompts, and note those that need no more; returns those that could score."""
+        arms = list(arms)
+        for share in _ROUNDS if arms else ():
+            firsts = {category: items[: ceil(share * len(items))] for category, items in self._items.items()}
+            for arm, name in ((arm, self._pool.names[arm]) for arm in tuple(arms)):
+                tests = [items for category, items in firsts.items() if name not in self._firsts.get(category, {})]
+                if not self._scores.take(arm, list(chain.from_iterable(tests))):
+                    arms.remove(arm)
+            for category, items in firsts.items():
+                accuracies_KN = np.array([self._scores.accuracies(arm, items) for arm in range(len(self._pool.names))])
+                for behind in np.flatnonzero(clearly_behind(accuracies_KN)):
+                    self._firsts.setdefault(category, {}).setdefault(self._pool.names[behind], len(items))
+        return arms
+
+    def _filled(self, arm: int, category: str) -> list[float]:
+        """Accuracy on each item of a category, on those that it is not tested on the mean of the others."""
+        tested = self._accuracies(arm, category)
+        known = [value for value in tested if not np.isnan(value)]
+        mean = float(np.mean(known)) if known else float("nan")
+        return tested + [mean] * (len(self._items[category]) - len(tested))
 
     def _of_charge(self, batch: Batch, charge: Charge) -> float:
         counts = Counter(batch.prompts[prompt].category for prompt in charge.prompts)
@@ -205,82 +264,61 @@ class Probe:
         return total / weight if weight else float("nan")
 
     def _accuracies(self, arm: int, category: str) -> list[float]:
-        """Accuracy on each item of a category; NaN, and measured later, if the reward model cannot score now."""
-        items = self._items.get(category, [])
-        if not items:
-            return []
-        if not self._has_scored(arm, category):
-            self._score(arm, category)
-        if not self._has_scored(arm, category):
-            return [float("nan")] * len(items)
+        """Accuracy on each item that tests an arm; NaN, and measured later, if the reward model cannot score now."""
+        if not self._can_score(arm, category):
+            return [float("nan")] * len(self._tested(arm, category))
         return [share_agreeing(gaps) for gaps in self._gaps(arm, category)]
+
+    def _tested(self, arm: int, category: str) -> list[Item]:
+        """The items of a category that test an arm: the first ones if it was clearly behind; all for a consensus."""
+        items = self._items.get(category, [])
+        num = None if self._needs_consensus() else self._firsts.get(category, {}).get(self._pool.names[arm])
+        return items[:num]
+
+    def _all_items(self) -> list[Item]:
+        return [item for items in self._items.values() for item in items]
 
     def _gaps(self, arm: int, category: str) -> list[FloatArray]:
         """Score gaps of each item's labeled pairs, above 0 where a reward model orders a pair as the labels do."""
-        rows, items = self._rows(arm, category), self._items[category]
-        if not self._consensus and any(item.labels == "consensus" for item in items):
-            self._consensus = self._agreed()
+        tested = self._tested(arm, category)
+        rows = self._scores.rows(arm, tested)
         return [
-            gold_gaps(row, item.num_right) if item.num_right else consensus_gaps(row, self._consensus[category][place])
-            for place, (row, item) in enumerate(zip(rows, items, strict=True))
+            gold_gaps(row, item.num_right) if item.num_right else consensus_gaps(row, values)
+            for row, item, values in zip(rows, tested, self._values(category), strict=False)
         ]
+
+    def _values(self, category: str) -> Sequence[FloatArray]:
+        """Consensus value of each item's responses; empty ones where nothing needs a consensus."""
+        if not self._needs_consensus():
+            return [np.empty(0)] * len(self._items[category])
+        self._consensus = self._consensus or self._agreed()
+        return self._consensus[category]
 
     def _needs_consensus(self) -> bool:
         return any(item.labels == "consensus" for items in self._items.values() for item in items)
 
     def _agreed(self) -> dict[str, list[FloatArray]]:
         """Consensus values of all items' responses, from all reward models that have scored."""
-        arms = [arm for arm in range(len(self._pool.names)) if all(self._has_scored(arm, name) for name in self._items)]
-        items = [item for of_category in self._items.values() for item in of_category]
-        rows = {arm: [row for category in self._items for row in self._rows(arm, category)] for arm in arms}
-        answers = [
-            Answers(
-                category=item.prompt.category,
-                scores_KN=np.stack([rows[arm][place] for arm in arms]),
-                counts_N=np.array(item.counts, dtype=np.float64),
-                lengths_N=np.array([len(text) for text in item.responses], dtype=np.float64),
-            )
-            for place, item in enumerate(items)
-        ]
+        items = self._all_items()
+        arms = [arm for arm in range(len(self._pool.names)) if self._scores.has(arm, items)]
+        rows = [self._scores.rows(arm, items) for arm in arms]
+        answers = [item.with_scores(np.stack([of_arm[place] for of_arm in rows])) for place, item in enumerate(items)]
         values = iter(consensus_orders(answers))
         return {category: [next(values) for _ in of_category] for category, of_category in self._items.items()}
 
-    def _rows(self, arm: int, category: str) -> list[FloatArray]:
-        """Scores of each item's responses."""
-        known = self._scores[arm]
-        return [np.array([known[item.key][text] for text in item.responses]) for item in self._items[category]]
-
-    def _missing(self, arm: int, item: Item) -> list[str]:
-        known = self._scores[arm].get(item.key, {})
-        return [text for text in item.responses if text not in known]
-
     def _has_scored(self, arm: int, category: str) -> bool:
-        """Whether an arm has scored a category, or where there is a consensus, everything."""
-        names = self._items if self._needs_consensus() else [category]
-        return not any(self._missing(arm, item) for name in names for item in self._items.get(name, []))
+        """Whether an arm has scored what tests it in a category, or where there is a consensus, everything."""
+        return self._scores.has(arm, self._all_items() if self._needs_consensus() else self._tested(arm, category))
 
-    def _score(self, arm: int, category: str) -> None:
-        """Take the missing scores of a reward model in a category; for a consensus those of all in all."""
-        together = self._needs_consensus()
-        for one in range(len(self._pool.names)) if together else [arm]:
-            items = [item for name in (self._items if together else [category]) for item in self._items[name]]
-            missing = [(item, texts) for item in items if (texts := self._missing(one, item))]
-            if missing:
-                self._ask(one, missing)
-
-    def _ask(self, arm: int, missing: Sequence[tuple[Item, list[str]]]) -> None:
-        """Take scores; none if the reward model is in quarantine, or has not given a single score yet."""
-        begin = time.perf_counter()
-        try:
-            scores = self._pool.score(arm, [item.prompt for item, _ in missing], [texts for _, texts in missing])
-        except QuarantinedError:
-            return
-        finally:
-            self.seconds_K[arm] += time.perf_counter() - begin
-        if self._scores[arm] or any(np.isfinite(row).any() for row in scores):
-            for (item, texts), row in zip(missing, scores, strict=True):
-                self._scores[arm].setdefault(item.key, {}).update(zip(texts, row.tolist(), strict=True))
+    def _can_score(self, arm: int, category: str) -> bool:
+        """`_has_scored` after taking the missing scores; for a consensus, those of all reward models."""
+        if not self._needs_consensus():
+            return self._scores.take(arm, self._tested(arm, category))
+        if not self._has_scored(arm, category):
+            for one in range(len(self._pool.names)):
+                self._scores.take(one, self._all_items())
             self._consensus = {}
+        return self._has_scored(arm, category)
 
     def _answered(self, prompts: Sequence[Prompt]) -> list[Item]:
         if not prompts or self._generator is None:
@@ -300,18 +338,12 @@ class Probe:
         return [item for item in items if len(item.responses) > max(1, item.num_right)]
 
     def _item(self, prompt: Prompt, samples: list[str]) -> Item:
-        key, counts = key_of(prompt.id), Counter(text for text in samples if text.strip())
-        self._samples[prompt.category][key] = samples
-        texts, right = sorted(counts), []
-        has_gold = self._section.labels != "consensus" and prompt.answer is not None
-        if has_gold:
-            right = [text for text in texts if self._is_right(prompt, text)]
-            self._right[prompt.category][key] = sum(counts[text] for text in right) / len(samples)
-            texts = [text for text in texts if text not in right]
-            right = right or [self._gold_format.format(answer=prompt.answer)]
-        responses = (*right, *texts)
-        counted = tuple(counts[text] for text in responses)
-        return Item(key, prompt, "gold" if has_gold else "consensus", responses, len(right), counted)
+        is_right = self._is_right if self._section.labels != "consensus" and prompt.answer is not None else None
+        item = answered_item(prompt, samples, is_right, self._gold_format)
+        self._samples[prompt.category][item.key] = samples
+        if is_right is not None:
+            self._right[prompt.category][item.key] = sum(item.counts[: item.num_right]) / len(samples)
+        return item
 
     def state_dict(self) -> StateDict:
         """The answers, the scores taken so far, and what was found."""
@@ -327,7 +359,8 @@ class Probe:
             "iteration": self._iteration,
             "pairs": identity(self._given),
             "items": answered,
-            "scores": to_json([{key: list(of.items()) for key, of in by_item.items()} for by_item in self._scores]),
+            "scores": self._scores.as_state(),
+            "firsts": self._firsts,
             "untaught": list(self._untaught),
             "samples": self._samples,
             "right": self._right,
@@ -346,38 +379,17 @@ class Probe:
         check_state_version(state.get("version", 1), _VERSION)
         if state["pairs"] != identity(self._given):
             raise ValueError("signal.pairs holds other pairs than when the run was started; restore the file")
-        self._iteration = int(state["iteration"])
-        self._untaught = [int(arm) for arm in state["untaught"]]
+        self._iteration, self._untaught = int(state["iteration"]), [int(arm) for arm in state["untaught"]]
         prompts = {prompt.id: prompt for of_category in self._prompts.values() for prompt in of_category}
         self._items = {
-            category: [
-                *self._given.get(category, []),
-                *(from_state(row, prompts) for row in rows),
-            ]
+            category: [*self._given.get(category, []), *(from_state(row, prompts) for row in rows)]
             for category, rows in state["items"].items()
         }
-        self._scores = [
-            {key: {text: _number(score) for text, score in rows} for key, rows in by_item.items()}
-            for by_item in state["scores"]
-        ]
-        self._consensus = {}
+        self._scores.load(state["scores"])
+        self._firsts, self._consensus = state["firsts"], {}
         self._samples, self._right = state["samples"], state["right"]
         self._chosen = {category: dict.fromkeys(names) for category, names in state["chosen"].items()}
-        start = state["start"]
-        self._start = None
-        if start is not None:
-            looks = {name: Look(**_with_nan(look)) for name, look in start[1].items()}
-            self._start = Findings.from_state(start[0]), looks
+        if state["start"] is not None:
+            findings, looks = state["start"]
+            self._start = Findings.from_state(findings), {name: Look.from_state(of) for name, of in looks.items()}
         self._signs = [Sign(**{**sign, "reward_models": tuple(sign["reward_models"])}) for sign in state["signs"]]
-
-
-def _number(value: float | None) -> float:
-    """A number that JSON holds: NaN is null there."""
-    return float("nan") if value is None else float(value)
-
-
-def _with_nan(value: Any) -> Any:
-    """A structure read from JSON in which every null is a NaN."""
-    if isinstance(value, dict):
-        return {key: _with_nan(item) for key, item in value.items()}
-    return _number(value)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from laser.core.types import Prompt
+import numpy as np
+
+from laser.core.types import FloatArray, Prompt
 from laser.data.preferences import Candidates
 from laser.data.store import digest
+from laser.evaluation.answers import IsRight
+from laser.training.consensus import Answers
 from laser.training.findings import Labels
 
 
@@ -46,20 +51,54 @@ class Item:
     num_right: int
     counts: tuple[int, ...]
 
+    def labels_N(self, values_N: FloatArray) -> FloatArray:
+        """1 for right responses, -1 for wrong ones, and 0 for a gold answer that the policy never gave.
+
+        Args:
+            values_N: Consensus values; without other labels, the response with the highest one counts as right.
+        """
+        if not self.num_right:
+            return np.where(np.arange(len(values_N)) == values_N.argmax(), 1.0, -1.0)
+        signs_N = np.where(np.arange(len(self.responses)) < self.num_right, 1.0, -1.0)
+        return signs_N if self.labels == "pairs" else signs_N * (np.array(self.counts) > 0)
+
+    def with_scores(self, scores_KN: FloatArray) -> Answers:
+        """Its responses for a consensus, with the scores of K reward models."""
+        lengths_N = np.array([len(text) for text in self.responses], dtype=np.float64)
+        return Answers(self.prompt.category, scores_KN, np.array(self.counts, dtype=np.float64), lengths_N)
+
     def as_state(self) -> list[Any]:
         """JSON-able form, without the prompt."""
         return [self.prompt.id, self.labels, list(self.responses), self.num_right, list(self.counts)]
 
 
-def key_of(prompt_id: str) -> str:
-    """Key of the item of a prompt that the policy answers."""
+def answered_item(prompt: Prompt, samples: Sequence[str], is_right: IsRight | None, gold_format: str) -> Item:
+    """The item of a prompt that the policy answered.
+
+    Args:
+        prompt: The prompt.
+        samples: The policy's answers; empty ones are left out.
+        is_right: Tells right from wrong; None leaves that to a consensus.
+        gold_format: Makes a right response of the gold answer where the policy gave none.
+    """
+    counts = Counter(text for text in samples if text.strip())
+    right = [] if is_right is None else [text for text in sorted(counts) if is_right(prompt, text)]
+    wrong = [text for text in sorted(counts) if text not in right]
+    if is_right is not None and not right:
+        right = [gold_format.format(answer=prompt.answer)]
+    texts = (*right, *wrong)
+    labels: Labels = "consensus" if is_right is None else "gold"
+    return Item(_key(prompt.id), prompt, labels, texts, len(right), tuple(counts[text] for text in texts))
+
+
+def _key(prompt_id: str) -> str:
     return f"prompt {prompt_id}"
 
 
 def from_state(state: Sequence[Any], prompts: Mapping[str, Prompt]) -> Item:
     """The item of which `Item.as_state` gave `state`; `prompts` by id."""
     prompt_id, labels, texts, num_right, counts = state
-    return Item(key_of(prompt_id), prompts[prompt_id], labels, tuple(texts), num_right, tuple(counts))
+    return Item(_key(prompt_id), prompts[prompt_id], labels, tuple(texts), num_right, tuple(counts))
 
 
 def given_items(pairs: Mapping[str, Sequence[Candidates]]) -> dict[str, list[Item]]:

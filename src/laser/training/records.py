@@ -77,6 +77,7 @@ def describe_pairs(
         "dropped": {
             "ties": oriented.num_ties,
             "unscored": oriented.num_unscored,
+            "doubtful": oriented.num_doubtful,
             "empty_responses": candidates.num_empty,
             "duplicate_responses": candidates.num_duplicates,
             "missing_pairs": candidates.num_short,

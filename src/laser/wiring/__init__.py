@@ -25,11 +25,12 @@ from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
 from laser.policy.sharded_generation import ShardedGenerator
 from laser.policy.vllm_generation import VllmGenerator
-from laser.training.batch import Parts
+from laser.training.batch import Parts, all_pairs
 from laser.training.findings import Findings
 from laser.training.learner import Learner
 from laser.training.loop import Evaluate, draw_batches
 from laser.training.losses import Objective
+from laser.training.probe import Probe
 from laser.wiring.accelerate import as_launched
 from laser.wiring.checks import check_answers
 from laser.wiring.contexts import build_contexts, build_embedder
@@ -117,6 +118,15 @@ def build(
     embedder = build_embedder(config.context, policy)
     contexts = build_contexts(config, dim=embedder.context_dim)
     evaluate = build_evaluation(config, generator, splits.dev)
+    signal = build_signal(
+        config,
+        pool,
+        generator,
+        room.probe,
+        partial(build_evaluation, config, generator),
+        splits.dev,
+        on_probe=on_probe,
+    )
     parts = Parts(
         policy=policy,
         generator=generator,
@@ -130,17 +140,10 @@ def build(
             costs=pool.costs,
         ),
         feedback=build_feedback(config.feedback),
-        signal=build_signal(
-            config,
-            pool,
-            generator,
-            room.probe,
-            partial(build_evaluation, config, generator),
-            splits.dev,
-            on_probe=on_probe,
-        ),
+        signal=signal,
         learner=build_learner(config.training, policy, ranks),
         ranks=ranks,
+        filter_pairs=signal.drop_doubtful if isinstance(signal, Probe) else all_pairs,
     )
     return Built(parts, splits, evaluate, room.as_record())
 

@@ -23,6 +23,7 @@ _SHOWN_DAMAGE = 20
 _REASONS = {
     "ties": "pairs whose two responses got the same score",
     "unscored": "pairs with a response that got no finite score",
+    "doubtful": "pairs whose chosen response scores as wrong responses of the probe do",
     "empty_responses": "responses without text",
     "duplicate_responses": "responses that repeat another one to the same prompt",
     "missing_pairs": "pairs that were not made, because a prompt had too few distinct responses",
