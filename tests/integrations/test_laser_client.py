@@ -35,6 +35,17 @@ def test_it_needs_the_standard_library_alone():
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
+def test_another_version_of_verl_is_a_sentence(tmp_path):
+    """The check comes before verl's modules are imported, so its metadata alone stand for another version here."""
+    (tmp_path / "verl-0.8.0.dist-info").mkdir()
+    (tmp_path / "verl-0.8.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: verl\nVersion: 0.8.0\n")
+    code = f"import sys; sys.path[:0] = {[str(SOURCE), str(tmp_path)]!r}; import laser_client.verl"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    sentence = "laser-client was tested with verl 0.9, and this is 0.8.0; install verl==0.9.*, or set LASER_UNTESTED"
+    assert f"UserWarning: {sentence}" in done.stderr
+    assert f"ImportError: {sentence}" in done.stderr
+
+
 def test_scores_learning_and_feedback(server):
     client = Client()
     scored = client.score(["a", "a"], ["1", "22"], labels=["22", "22"], step=4, groups=["u1", "u1"], learn="later")

@@ -238,8 +238,9 @@ class TestLearning:
         with pytest.raises(DataError, match=r"in \[0, 1\]"):
             router.feedback(1, "q", float("nan"))
 
-    def test_without_anything_to_learn_from_it_says_so(self, tmp_path):
-        router = laser.Router(router_table(tmp_path))
+    @pytest.mark.parametrize("signal", [{"type": "none"}, {"type": "probe", "labels": "gold"}])
+    def test_without_anything_to_learn_from_it_says_so(self, tmp_path, signal):
+        router = laser.Router(router_table(tmp_path, signal=signal))
         router.score(["q", "q"], ["a", "b"], 0)
         with pytest.raises(DataError, match=r"nothing can be learned.*loss of GRPO.*'consensus'"):
             router.learn(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from laser.core.types import Prompt
 from laser.data.tasks import AnswerFormat, AnswerType
@@ -172,6 +173,7 @@ def answers_match(answer: str, gold: str) -> bool:
     return said_words(answer) == said_words(gold)
 
 
+@lru_cache(4096)  # the responses to a prompt share its gold answer
 def _gold_number(gold: str) -> Number | None:
     return whole_number_text(_UNIT.sub("", gold))
 
@@ -259,6 +261,7 @@ def _shown(place: Place) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
+@lru_cache(4096)
 def _as_number(text: str) -> Number | None:
     try:
         return read_number(text)

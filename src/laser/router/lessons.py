@@ -26,7 +26,7 @@ from laser.wiring.probe import read_pairs
 _SPAN = 0.1  # gain of a metric that counts as a full bandit reward, where the configuration does not say
 
 NOTHING_TO_LEARN = (
-    "nothing can be learned: no row has a gold answer, there is no probe and no feedback came; "
+    "nothing can be learned: no row has a gold answer, no probe does without, and no feedback came; "
     f"{LOSS_IS_NO_SIGNAL}. Name the column of the gold answers, or set signal.type = 'probe' with signal.labels = "
     "'consensus', which needs none"
 )
@@ -51,7 +51,8 @@ class Lessons:
         self._by_metric_alone = isinstance(signal, DevGainSignal)
         self._span = signal.span if isinstance(signal, DevGainSignal) else _SPAN
         self._metric: float | None = None
-        self.is_grounded = not self._is_learning or self.probe is not None or self._by_metric_alone
+        does_without_gold = isinstance(signal, ProbeSignal) and signal.labels != "gold"
+        self.is_grounded = not self._is_learning or does_without_gold or self._by_metric_alone
 
     @property
     def untested(self) -> Sequence[Candidates]:

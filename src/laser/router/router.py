@@ -235,12 +235,12 @@ class Router:
         Raises:
             DataError: Nothing was chosen for the prompt in that step, or the step is forgotten.
         """
-        rows = read_rows([prompt] * len(responses), responses, None, None)
+        read = read_prompt(prompt)
         with self._scoring:
             with self._lock:
-                group = self._known(step, rows[0].prompt.id)
+                group = self._known(step, read.id)
                 group.arm, group.probability, group.scores, group.right = arm, probability, [], []
-            return self._note(rows, group, np.array(scores, dtype=np.float64), probed)
+            return self._note([Row(read, text) for text in responses], group, np.array(scores), probed)
 
     def forget(self, step: int) -> None:
         """Forget the choices of steps long before one that has ended, as `learn` without prompts does."""

@@ -11,19 +11,30 @@ The reward manager runs in verl's reward workers, the hooks in its driver.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
-from verl.experimental.reward_loop.reward_manager import register
-from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
-from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+_VERSION = importlib.metadata.version("verl")
+if not _VERSION.startswith("0.9.") and "LASER_UNTESTED_VERL" not in os.environ:
+    _PROBLEM = (
+        f"laser-client was tested with verl 0.9, and this is {_VERSION}; install verl==0.9.*, or set "
+        "LASER_UNTESTED_VERL=1 and compare the first steps"
+    )
+    warnings.warn(_PROBLEM, stacklevel=2)  # verl does not say why it leaves out a plug-in
+    raise ImportError(_PROBLEM)
 
-from laser_client.client import Client, RewardServerError
+from verl.experimental.reward_loop.reward_manager import register  # noqa: E402
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase  # noqa: E402
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback  # noqa: E402
+
+from laser_client.client import Client, RewardServerError  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

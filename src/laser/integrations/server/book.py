@@ -147,7 +147,7 @@ class Book:
         """Close groups without learning from them."""
         for group in groups:
             self.groups.close(group)
-        self.router.forget(min((group.step for group in self.groups if not group.closed), default=self._round))
+        self.router.forget(self.groups.oldest_step(default=self._round))
         return {"type": "close", "groups": [group.number for group in groups]}
 
     def feedback(self, groups: Sequence[Group], value: float) -> Event:

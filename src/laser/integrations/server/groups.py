@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from laser.core.types import Prompt
@@ -124,8 +124,8 @@ class Groups:
     def __init__(self, max_open: int) -> None:
         self._max_open = max_open
         self._by_key: OrderedDict[str, Group] = OrderedDict()  # the one whose last sample is the oldest comes first
+        self._open_steps: Counter[int] = Counter()
         self.num_opened = 0
-        self.num_open = 0
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._by_key.values())
@@ -133,6 +133,15 @@ class Groups:
     def get(self, key: str) -> Group | None:
         """The latest group of a key."""
         return self._by_key.get(key)
+
+    @property
+    def num_open(self) -> int:
+        """Number of groups that are not closed."""
+        return self._open_steps.total()
+
+    def oldest_step(self, default: int) -> int:
+        """The oldest step with a group that is not closed."""
+        return min(self._open_steps, default=default)
 
     def check_room(self, num_new: int) -> None:
         """Make sure that further groups can be opened; raises RequestError."""
@@ -149,7 +158,8 @@ class Groups:
         self._by_key[group.key] = group
         self._by_key.move_to_end(group.key)
         self.num_opened = max(self.num_opened, group.number + 1)
-        self.num_open += not group.closed
+        if not group.closed:
+            self._open_steps[group.step] += 1
 
     def touch(self, group: Group, now: float) -> None:
         """Record that a sample of the group came."""
@@ -158,7 +168,10 @@ class Groups:
 
     def close(self, group: Group) -> None:
         """Mark a group as closed."""
-        self.num_open -= not group.closed
+        if not group.closed:
+            self._open_steps[group.step] -= 1
+            if not self._open_steps[group.step]:
+                del self._open_steps[group.step]
         group.closed = True
 
     def discard(self, group: Group) -> None:
@@ -183,19 +196,25 @@ class Groups:
     def load_state_dict(self, state: Mapping[str, Any], now: float) -> None:
         """Restore `state_dict`; the samples that were not delivered for sure may be requested again."""
         self._by_key.clear()
-        self.num_open, self.num_opened = 0, int(state["num_opened"])
+        self._open_steps.clear()
+        self.num_opened = int(state["num_opened"])
         for record in state["groups"]:
             self.add(read_group(record), now)
 
 
 def group_record(group: Group) -> dict[str, Any]:
     """A group as JSON."""
-    record = asdict(group)
-    for name in ("under_way", "last"):
-        del record[name]
-    for row in record["rows"]:
-        del row["delivered"]
-    return {**record, "learning": group.learning.value, "ids": sorted(group.ids)}
+    return {
+        **_fields(group, "under_way", "last"),
+        "prompt": _fields(group.prompt),
+        "learning": group.learning.value,
+        "rows": [_fields(row, "delivered") for row in group.rows],
+        "ids": sorted(group.ids),
+    }
+
+
+def _fields(record: Any, *left_out: str) -> dict[str, Any]:
+    return {one.name: getattr(record, one.name) for one in fields(record) if one.name not in left_out}
 
 
 def read_group(record: Mapping[str, Any]) -> Group:
