@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ import torch
 from laser.cli import main as cli
 from laser.cli import serve
 from laser.compare.schedule import check_devices
+from laser.config import parse_config
 from laser.core.errors import ConfigError, ServerError
+from laser.lm.sources import load_causal_lm, load_tokenizer
+from laser.policy.policy import Policy
+from tiny import make_prompt, make_tokenizer, save_model
+
+CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 RUN = """
 policy.model = "org/policy"
@@ -102,6 +109,35 @@ def test_replicas_have_ports_and_parts_of_the_gpus(config, monkeypatch, capsys):
         printed(3, gpus=2)
     code, err = run(monkeypatch, capsys, "serve", config, "--port", 65535, "--replicas", 2, "--print")
     assert (code, "2 servers need the ports 65535 to 65536; lower --port" in err) == (2, True), err
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_an_adapter_is_served_merged(tmp_path, monkeypatch):
+    """The folder that vLLM loads has the log-probs of the policy that the run trains; it is made once."""
+    monkeypatch.setenv("LASER_CACHE", str(tmp_path / "cache"))
+    policy = Policy(load_causal_lm(str(save_model(tmp_path / "base")), **CPU), make_tokenizer(), lora_rank=2)
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.add_(0.1)
+    policy.save_adapter(tmp_path / "adapter")
+    table = {"policy": {"model": str(tmp_path / "adapter"), "precision": "fp32"}, "data": {"type": "embedded"}}
+    table["rewards"] = {"models": [{"type": "function", "name": "f", "function": "f.py:f"}]}
+
+    def served():
+        arguments = serve.server_arguments(parse_config(table), host="127.0.0.1", port=8000)
+        return Path(arguments[arguments.index("--model") + 1])
+
+    folder = served()
+    assert folder.parent == tmp_path / "cache" / "models"
+    assert not (folder / "adapter_config.json").exists()
+    merged = Policy(load_causal_lm(str(folder), **CPU), load_tokenizer(str(folder)), lora_rank=2)
+    prompts = policy.encode([make_prompt("what?")])
+    assert merged.encode([make_prompt("what?")]) == prompts
+    (own,), (given,) = ((one.logps(prompts, [[[5, 6, 7]]], which="policy")) for one in (policy, merged))
+    assert torch.allclose(own, given, atol=1e-4)
+    written = (folder / "config.json").stat().st_mtime_ns
+    assert served() == folder
+    assert (folder / "config.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.slow

@@ -124,21 +124,25 @@ def _check_has_vllm(python: str) -> None:
 def server_arguments(config: RunConfig, *, host: str, port: int) -> list[str]:
     """Arguments of vLLM's server for a run.
 
-    Adapters are swapped while it runs, two at a time for the moment of the swap. Sampling defaults of the model's own
-    generation_config are left out: the run says how to sample.
+    Adapters are swapped while it runs, two at a time for the moment of the swap; one that the run starts from is merged
+    into the base. Sampling defaults of the model's own generation_config are left out: the run says how to sample.
     """
-    from laser.lm.sources import resolve
+    from laser.lm.sources import adapter_of, whole_model
 
     rank = next((size for size in _RANKS if size >= config.policy.lora.rank), None)
     if rank is None:
         raise ConfigError(f"vLLM serves adapters up to rank {_RANKS[-1]}; lower policy.lora.rank")
     dtype = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}[config.policy.precision]
-    context = config.policy.max_context
+    policy, context = config.policy, config.policy.max_context
+    revision = None if adapter_of(policy.model) else policy.revision  # that of an adapter's base
+    model = whole_model(
+        policy.model, policy.precision, revision=policy.revision, trust_remote_code=policy.trust_remote_code
+    )
     return [
         *("-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", resolve(config.policy.model)),
-        *(("--revision", config.policy.revision) if config.policy.revision else ()),
-        *(("--trust-remote-code",) if config.policy.trust_remote_code else ()),
+        *("--model", model),
+        *(("--revision", revision) if revision else ()),
+        *(("--trust-remote-code",) if policy.trust_remote_code else ()),
         *("--served-model-name", config.generation.server.model),
         *("--host", host, "--port", str(port)),
         *("--dtype", dtype, "--generation-config", "vllm"),

@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +31,16 @@ def converted(path: Path) -> Path:
     """
     if not path.is_file():
         raise ModelError(f"model file {path} does not exist; check the path")
-    target = _cache_folder() / "models" / f"{path.stem}-{gguf_digest(path)}"
+    return in_cache(f"{path.stem}-{gguf_digest(path)}", partial(_convert, path))
+
+
+def in_cache(name: str, make: Callable[[Path], None]) -> Path:
+    """A model folder in the cache, made on first use under a temporary name and then renamed.
+
+    Raises:
+        ModelError: The cache cannot be written to.
+    """
+    target = _cache_folder() / "models" / name
     whole = target / "config.json"
     if whole.is_file():
         return target
@@ -42,8 +53,8 @@ def converted(path: Path) -> Path:
         ) from error
     try:
         with LOADING:
-            if not whole.is_file():  # another thread may have converted it while this one waited
-                _convert(path, temporary)
+            if not whole.is_file():  # another thread may have made it while this one waited
+                make(temporary)
                 temporary.rename(target)
     except OSError:
         if not whole.is_file():  # otherwise another process finished first
