@@ -90,7 +90,7 @@ class Running:
             self.process = subprocess.Popen(
                 [PYTHON, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while True:
             assert self.process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]
