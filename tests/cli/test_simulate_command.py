@@ -119,6 +119,21 @@ def test_replay_reads_the_choices_of_a_run(run, tmp_path, capsys):
         simulate(run=run, selectors=["random"], out=tmp_path / "out")
 
 
+def test_a_replay_chooses_with_the_prices_of_the_run(run, tmp_path):
+    """Reward model "b" earns 1 and "a" 0, but with a price of 2 for "b" every selector chooses "a"."""
+    simulate(run=run, selectors=["linucb-0.1"], out=tmp_path / "free")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "selector": {"type": "linucb", "cost_weight": 2.0}}))
+    priced = {"scored": {"a": 1, "b": 1}, "cost": {"a": 0.0, "b": 0.3}}
+    (run / "steps.jsonl").write_text("".join(step(k % 2, float(k % 2), CONTEXT, **priced) for k in range(40)))
+    simulate(run=run, selectors=["linucb-0.1"], out=tmp_path / "priced")
+    free, priced = (
+        json.loads((tmp_path / name / "replay.json").read_text())["selectors"]["linucb-0.1"]["snips"]["estimate"]
+        for name in ("free", "priced")
+    )
+    assert (free, priced) == (pytest.approx(1.0, abs=0.1), pytest.approx(0.0, abs=0.1))
+
+
 def test_selectors_are_told_apart_on_a_narrow_terminal(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     names = ["epsilon-greedy", "epsilon-greedy-0.05"]

@@ -13,10 +13,13 @@ from typing_extensions import TypedDict
 
 from laser.analysis.records import Damage, Run, read_run
 from laser.analysis.shapes import Count, Finite, Share
+from laser.analysis.summary import summarize
+from laser.bandits.arm_selector import ArmSelector
 from laser.bandits.replay import (
     REPLAY_SEED,
     Interval,
     LoggedRows,
+    Maker,
     Matched,
     OffPolicy,
     Value,
@@ -27,6 +30,8 @@ from laser.bandits.replay import (
 from laser.commands.simulate import find_makers
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.outputs import check_free, results_file, write_results
+from laser.core.types import FloatArray
+from laser.rewards.costs import ScoringCosts
 
 
 class LoggedSelection(TypedDict):
@@ -78,6 +83,9 @@ class Replayed:
 def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> Replayed:
     """Estimate off-policy what selectors would have earned on the logged choices of a run.
 
+    They choose with the run's `selector.cost_weight` and its costs of a response. What they earn is the bandit reward,
+    without the price.
+
     Args:
         run: The run directory.
         selectors: Names, as in `laser.commands.simulate.MAKERS`; none: all but the costly ones.
@@ -89,17 +97,21 @@ def replay_run(run: Path, selectors: Sequence[str], out: Path | None = None) -> 
     makers = find_makers(selectors)
     if out is not None:
         check_free(out)
-    logged, damage, num_arms = _logged(run)
+    read = read_run(run)
+    logged, damage = _logged(read)
+    num_arms, penalties_K = len(read.names), _penalties_K(read)
     results = None if out is None else results_file(out / "replay.json")
     dim = logged.contexts_ND.shape[1]
+
+    def fresh(make: Maker) -> ArmSelector:
+        selector = make(num_arms, dim, REPLAY_SEED)
+        selector.penalize(lambda: penalties_K)
+        return selector
+
     replayed = Replayed(
         num_rows=len(logged.rewards_N),
         selectors={
-            name: (
-                replay(make(num_arms, dim, REPLAY_SEED), logged),
-                off_policy(make(num_arms, dim, REPLAY_SEED), logged),
-            )
-            for name, make in makers.items()
+            name: (replay(fresh(make), logged), off_policy(fresh(make), logged)) for name, make in makers.items()
         },
         mean=float(logged.rewards_N.mean()),
         interval=bootstrap(logged.rewards_N, np.ones(len(logged.rewards_N))),
@@ -116,9 +128,18 @@ def _value_record(value: Value | None) -> dict[str, Any]:
     )
 
 
-def _logged(path: Path) -> tuple[LoggedRows, Sequence[Damage], int]:
-    """Rows with a bandit reward, damaged lines, and the number of arms."""
-    run = read_run(path)
+def _penalties_K(run: Run) -> FloatArray:
+    """What the run's weight of costs takes off each arm's value; zeros without one."""
+    totals, costs = summarize(run.steps, run.evaluations, run.names), ScoringCosts(len(run.names))
+    for arm, name in enumerate(run.names):
+        costs.add(arm, responses=totals.scored.get(name, 0), seconds=totals.cost.get(name, 0.0))
+    penalties_K: FloatArray = run.setting("selector.cost_weight", 0.0) * costs.shares_K
+    return penalties_K
+
+
+def _logged(run: Run) -> tuple[LoggedRows, Sequence[Damage]]:
+    """Rows with a bandit reward, and damaged lines."""
+    path = run.path
     damage = [one for one in run.damage if one.file == "steps.jsonl"]
     rows: list[_Row] = []
     batches: list[int] = []
@@ -142,7 +163,7 @@ def _logged(path: Path) -> tuple[LoggedRows, Sequence[Damage], int]:
     logged = LoggedRows(
         np.array(contexts), np.array(arms), np.array(probabilities), np.array(rewards), np.array(batches)
     )
-    return logged, damage, len(run.names)
+    return logged, damage
 
 
 def _rows(run: Run, selection: Any, rewards: Sequence[float | None], dim: int | None) -> list[_Row]:
