@@ -78,6 +78,22 @@ def test_the_policy_answers_where_there_are_no_pairs(project, monkeypatch, capsy
     assert record["failed"] == {"silent": "it gave no score"}
 
 
+def test_given_prices_are_shown(project, monkeypatch, capsys):
+    names = ("vowels", "short", "silent", "constant")
+    prices = [f"--set=rewards.models.{name}.cost={price}" for name, price in zip(names, (0.5, 2, 1, 0), strict=True)]
+    arguments = (project / "run.toml", "--pairs", project / "pairs.jsonl", *prices)
+    code, out, _ = run(monkeypatch, capsys, *arguments, "--json")
+    assert code == 0
+    found = json.loads(out)["reward_models"]
+    costs = [found[name]["cost"] for name in names]
+    assert costs == [2.0, 8.0, 4.0, 0.0], "four responses each; one that abstains is paid too"
+    _, out, _ = run(monkeypatch, capsys, *arguments)
+    rows = [re.sub("[│┃]", " ", line).split() for line in out.splitlines()]
+    assert [(row[0], row[-1]) for row in rows if row and row[0] == "short"][-1] == ("short", "8")
+    _, out, _ = run(monkeypatch, capsys, *arguments[:3], "--json")
+    assert "cost" not in json.loads(out)["reward_models"]["short"]
+
+
 def test_a_signal_of_the_configuration_is_used(project):
     signal = {"type": "probe", "labels": "pairs", "pairs": str(project / "pairs.jsonl")}
     table = laser.load_config(project / "run.toml").model_dump(mode="json")

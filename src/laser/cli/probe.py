@@ -73,8 +73,11 @@ def _accuracies(result: ProbeResult) -> Table:
 
 def _costs(result: ProbeResult) -> Table:
     table = Table("reward model", "responses", "seconds", "ms a response", "tokens billed", title="Cost of the probe")
+    if result.cost:
+        table.add_column("cost")
     for name, count in result.responses.items():
         seconds = result.seconds[name]
         each = f"{1000 * seconds / count:.2f}" if count else "-"
-        table.add_row(escape(name), str(count), f"{seconds:.2f}", each, str(result.tokens[name] or "-"))
+        cost = [f"{result.cost[name]:g}"] if result.cost else []
+        table.add_row(escape(name), str(count), f"{seconds:.2f}", each, str(result.tokens[name] or "-"), *cost)
     return table

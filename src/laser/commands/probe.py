@@ -26,6 +26,7 @@ class ProbeResult:
         responses: Responses that each reward model scored.
         tokens: Tokens that servers billed for each reward model.
         seconds: How long each reward model took to load and to score them.
+        cost: What the responses cost, in the unit of `rewards.models.*.cost`; empty where none is given.
         failed: Reward models that could not score, and the reason.
     """
 
@@ -33,14 +34,17 @@ class ProbeResult:
     responses: dict[str, int]
     tokens: dict[str, int]
     seconds: dict[str, float]
+    cost: dict[str, float]
     failed: dict[str, str]
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able form: the `probe` of summary.json, with the costs of each reward model."""
-        costs = {
+        costs: dict[str, dict[str, float]] = {
             name: {"responses": count, "tokens": self.tokens[name], "seconds": round(self.seconds[name], 3)}
             for name, count in self.responses.items()
         }
+        for name, cost in self.cost.items():
+            costs[name]["cost"] = cost
         return {**self.findings.as_record(), "reward_models": costs, "failed": self.failed}
 
 
@@ -83,5 +87,6 @@ def probe(
         responses={name: used["responses"] for name, used in usage.items()},
         tokens={name: used["tokens"] for name, used in usage.items()},
         seconds=dict(zip(pool.names, probe.seconds_K.tolist(), strict=True)),
+        cost={} if pool.costs.measured else dict(zip(pool.names, pool.costs.take_latest_K().tolist(), strict=True)),
         failed=failed,
     )
