@@ -1,6 +1,7 @@
 """`laser label --engine ray` on a local cluster of two nodes, one of whose workers is killed."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def table(tmp_path):
 @pytest.fixture(scope="module")
 def cluster():
     pytest.importorskip("ray", reason="needs Ray: pip install 'laser-rm[ray]'")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of 15 by default, with which workers starve on a busy machine
     import ray
     from ray.cluster_utils import Cluster
 
