@@ -23,6 +23,7 @@ from laser.config.judge import JudgeConfig
 from laser.config.load import apply_override, union_members
 from laser.config.schema import RunConfig
 from laser.config.suite import SuiteConfig
+from laser.core import errors
 from laser.rewards.http import HttpRM
 from laser.serving.endpoint import Endpoint
 from runs import make_table, steps
@@ -194,24 +195,64 @@ def test_commands_in_the_text_exist(name):
 
 
 def messages():
-    """Every text in the source, with NUL where a value is put in."""
+    """Every text in the source."""
     for path in (ROOT / "src" / "laser").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
-                yield "".join(map(str, parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value
+        yield from messages_in(ast.parse(path.read_text()))
+
+
+def messages_in(tree):
+    """Every text in a syntax tree, with NUL where a value is put in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def rows_of_troubleshooting():
+    """What each row of the page quotes of a message, as a pattern."""
+    cells = re.findall(r"^\| (`.+?`) \|", text_of("docs/troubleshooting.md"), re.MULTILINE)
+    quoted = [part for cell in cells for part in re.findall(r"`([^`]+)`", cell)]
+    return {part: re.compile(r"[\s\S]*".join(re.escape(piece.strip()) for piece in part.split("…"))) for part in quoted}
 
 
 @pytest.mark.slow
 def test_every_message_of_troubleshooting_is_one_of_ours():
-    rows = re.findall(r"^\| `([^`]+)` \|", text_of("docs/troubleshooting.md"), re.MULTILINE)
-    assert len(rows) > 30
-    texts = list(messages())
-    for row in rows:
-        pattern = re.compile(r"[\s\S]*".join(re.escape(part.strip()) for part in row.split("…")))
-        assert any(pattern.search(text) for text in texts), f"no message has {row!r}"
+    rows, texts = rows_of_troubleshooting(), list(messages())
+    assert len(rows) > 100
+    assert [row for row, pattern in rows.items() if not any(pattern.search(text) for text in texts)] == []
+
+
+FIRST_MET = [  # where a user's first errors come from: the configuration, data, answers, reward functions and servers
+    *("config/load.py", "data/*.py", "evaluation/*.py", "serving/*.py"),
+    *(
+        f"rewards/{name}.py"
+        for name in ("custom", "function", "http", "judge", "pairwise_judge", "user_code", "user_files")
+    ),
+]
+FOR_USERS = {"UnreadableError", *(name for name in vars(errors) if name.endswith("Error"))}
+
+
+def raised(path):
+    """The messages for users that a file raises; a ValueError of the configuration names its fields itself."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        call = node.exc if isinstance(node, ast.Raise) else None
+        if not isinstance(call, ast.Call) or not call.args or ast.unparse(call.func) not in FOR_USERS:
+            continue
+        text = next(iter(messages_in(call.args[0])), "")
+        if re.search("[a-z]{3}", text):  # another message is passed on
+            yield text
+
+
+def test_troubleshooting_has_every_message_that_a_user_meets_first():
+    """Except of the embedded questions and of exports, which a user can only make wrong on the command line."""
+    exempt = {"embedded.py", "export.py", "task.py"}
+    patterns = rows_of_troubleshooting().values()
+    paths = [path for glob in FIRST_MET for path in (ROOT / "src" / "laser").glob(glob) if path.name not in exempt]
+    texts = [text for path in paths for text in raised(path)]
+    assert len(texts) > 100
+    assert [text for text in texts if not any(pattern.search(text) for pattern in patterns)] == []
 
 
 PUBLIC = {"laser", "laser.extend", "laser.integrations.trl"}

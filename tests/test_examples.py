@@ -17,6 +17,7 @@ from laser.core.state import load_state, save_state
 from laser.rewards.user_files import load_function
 from laser.training.learner import Learner
 from laser.wiring import build
+from laser.wiring.custom import custom_feedback, custom_generator, custom_selector, custom_signal
 from runs import essence, make_table, same_adapter, steps
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +176,18 @@ class Raises:
     park = unpark = release
 
 def raises(): return Raises()
+
+import asyncio, sys
+
+class Ends:
+    num_arms = 2
+    def select(self, contexts): sys.exit(0)
+    def measure(self, *given): raise asyncio.CancelledError
+    generate = scale = select
+    def update(self, *given): raise ValueError("bug")
+    expire = prepare = state_dict = load_state_dict = update
+
+def ends(*given): return Ends()
 """
 
 
@@ -198,6 +211,26 @@ def test_a_factory_that_makes_something_else_is_a_sentence(table, tmp_path, sect
     with pytest.raises(ConfigError, match=words) as caught:
         build(config)
     assert f"{section}.factory" in str(caught.value)
+
+
+def test_a_custom_part_cannot_end_the_program(tmp_path):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    factory = f"{tmp_path}/wrong.py:ends"
+    selector = custom_selector(factory, 2, 4, 0)
+    calls = {
+        "selector": lambda: selector.select(np.zeros((1, 4))),
+        "feedback": lambda: custom_feedback(factory).scale(1.0),
+        "signal": lambda: custom_signal(factory, None).measure(),
+        "generation": lambda: custom_generator(factory, None).generate([]),
+    }
+    for section, call in calls.items():
+        with pytest.raises(
+            ConfigError, match=rf"^{section}\.factory \S+ raised (SystemExit: 0|CancelledError)\S* in \w+\(\)"
+        ):
+            call()
+    with pytest.raises(ValueError, match="bug"):  # its traceback is of use to its author
+        selector.update(0, np.zeros(1))
+    assert (selector.num_arms, hasattr(selector, "other")) == (2, False)
 
 
 @pytest.mark.slow

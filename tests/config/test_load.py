@@ -221,6 +221,15 @@ def test_another_type_replaces_the_section_and_keeps_what_was_set_for_it(tmp_pat
     assert (same.alpha, same.ridge) == (0.3, 2.0)
 
 
+@pytest.mark.parametrize("preset", ["", 'preset = "recommended"\n'])
+def test_of_a_section_without_a_type_the_fields_of_the_new_type_stay(tmp_path, preset):
+    untyped = preset + OTHER_SELECTOR.replace('type = "linucb"\n', "scale = 0.7\n").replace("ridge = 2.0\n", "")
+    (tmp_path / "run.toml").write_text(untyped)
+    thompson = load_config(tmp_path / "run.toml", ["selector.type=thompson"]).selector
+    assert (thompson.type, thompson.scale) == ("thompson", 0.7)
+    assert load_config(tmp_path / "run.toml", ["selector.type=random"]).selector.type == "random"
+
+
 def test_an_error_names_what_caused_it(tmp_path):
     (tmp_path / "run.toml").write_text(OTHER_SELECTOR)
     with pytest.raises(ConfigError, match=r"^--set: unknown key 'selector\.alfa'"):

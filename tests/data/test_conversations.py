@@ -1,5 +1,6 @@
 """Conversations in the forms of trainers, as prompts and as labeled responses; what is not understood is refused."""
 
+import json
 import re
 
 import datasets
@@ -42,6 +43,22 @@ PROMPTS = {
     ),
     "Alpaca": ({"instruction": "Add", "input": "2 2", "output": "4"}, [said("user", "Add\n2 2")]),
     "history": ({"query": "x", "history": [["Hi?", "hello"]]}, [HI, HELLO, said("user", "x")]),
+    "JSON of messages": (
+        {"prompt": '[{"role": "system", "content": "s"}, {"role": "user", "content": "a ]}"}]'},
+        [said("system", "s"), said("user", "a ]}")],
+    ),
+    "messages as Python prints them": ({"prompt": str([HI, HELLO, said("user", "x")])}, [HI, HELLO, said("user", "x")]),
+    "JSON of one message": ({"messages": '{"content": "Hi?", "role": "user"}'}, [HI]),
+    "JSON of ShareGPT": ({"conversations": '[{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "x"}]'}, [HI]),
+    "JSON that is asked about": (
+        {"prompt": '[{"role": "user", "content": "x"}] as YAML?'},
+        [said("user", '[{"role": "user", "content": "x"}] as YAML?')],
+    ),
+    "JSON of something else": (
+        {"prompt": '{"from": "Oslo", "value": 3}'},
+        [said("user", '{"from": "Oslo", "value": 3}')],
+    ),
+    "no images": ({"prompt": "Hi?", "images": [], "image": None, "video": ""}, [HI]),
     "implicit": ({"chosen": [HI, HELLO], "rejected": [HI, said("assistant", "no")]}, [HI]),
     "HH-RLHF": (
         {"chosen": "\n\nHuman: Hi?\n\nAssistant: hello", "rejected": "\n\nHuman: Hi?\n\nAssistant: no"},
@@ -103,6 +120,12 @@ def test_tools_that_no_template_shows_are_reported(tmp_path, tools):
         ([said("user", " ")], "line 1 has an empty prompt"),
         ([HI, "x"], "a list is neither text nor a list of messages"),
         ([], "a list is neither text nor a list of messages"),
+        (
+            "[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]",
+            "looks like messages, but is not JSON",
+        ),
+        ('[{"role": "user", "content": [{"type": "image"}]}]', "message 1 has a part of type 'image'"),
+        ('[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]', "the last message is from"),
         ([said("assistant", None, tool_calls=[float("nan")]), HI], "tool_calls cannot be written as JSON"),
     ],
 )
@@ -110,6 +133,26 @@ def test_what_is_not_text_is_refused_with_its_row(tmp_path, prompt, words):
     with pytest.raises(DataError, match=re.escape(words)) as refused:
         load_file(lines(tmp_path / "p.jsonl", [{"prompt": prompt}]))
     assert "line 1" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", [{"bytes": None, "path": "x.png"}]),
+        *(("image", "x.png"), ("image_1", "x.png"), ("image_path", "x.png"), ("Images", ["x.png"])),
+        *(
+            ("audio", {"array": [0.1], "sampling_rate": 8000}),
+            ("videos", ["x.mp4"]),
+            ("multi_modal_data", {"image": [1]}),
+        ),
+    ],
+)
+def test_images_audio_and_video_next_to_a_text_are_refused(tmp_path, name, value):
+    pair = {"prompt": "What is shown?", "chosen": "a cat", "rejected": "a dog", name: value}
+    path = lines(tmp_path / "p.jsonl", [pair])
+    for load in (load_file, load_preferences):
+        with pytest.raises(DataError, match=f"line 1 has '{name}', and laser reads text only; remove"):
+            load(path)
 
 
 def test_the_template_goes_around_the_last_message_of_the_user(tmp_path):
@@ -127,6 +170,10 @@ GOOD, BAD = said("assistant", "good"), said("assistant", "bad")
 PART = {"type": "text", "text": "good"}
 
 PAIRS = {
+    "JSON of messages": (
+        {"chosen": json.dumps([said("user", "Hi?"), said("assistant", "good")]), "rejected": json.dumps([HI, BAD])},
+        [HI],
+    ),
     "texts": ({"prompt": "Hi?", "chosen": "good", "rejected": "bad"}, [HI]),
     "responses as messages": ({"prompt": "Hi?", "chosen": [GOOD], "rejected": [BAD]}, [HI]),
     "one message each": ({"messages": [HI], "chosen": GOOD, "rejected": BAD}, [HI]),

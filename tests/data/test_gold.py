@@ -6,9 +6,11 @@ import re
 import datasets
 import pytest
 
+from laser.config import parse_config
 from laser.core.errors import DataError, DataWarning
 from laser.data.files import Fields, load_file
 from laser.data.gold import options_field, read_gold, read_options
+from laser.wiring.data import build_splits
 from task_files import lines
 
 
@@ -191,6 +193,30 @@ def test_choices_are_options_where_they_look_like_them(row, field):
 def test_options_and_types_that_are_not_understood_are_refused(tmp_path, fields, words):
     with pytest.raises(DataError, match=re.escape(words)):
         load_file(lines(tmp_path / "p.jsonl", [{"prompt": "q", **fields}]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "words"),
+    [
+        ("number", "x", "'x' is not a number"),
+        ("number", ["5", "12:30"], "'12:30' is not a number"),
+        ("yes_no", "maybe", "'maybe' is neither yes nor no"),
+        ("option", "Berlin", "'Berlin' names no option"),
+    ],
+)
+@pytest.mark.parametrize("in_row", [True, False])
+def test_a_gold_answer_of_another_type_is_refused_with_its_row(tmp_path, kind, answer, words, in_row):
+    row = {"prompt": "q", "answer": answer, "options": ["x", "y"], **({"answer_type": kind} if in_row else {})}
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "p"}, row])
+    config = parse_config(
+        {
+            "policy": {"model": "m"},
+            "data": {"type": "file", "train": str(path), **({} if in_row else {"answer_type": kind})},
+            "rewards": {"models": [{"name": "a", "type": "loglik", "model": "m"}]},
+        }
+    )
+    with pytest.raises(DataError, match=re.escape(f"line 2: the gold answer {words}, and its answer_type is '{kind}'")):
+        build_splits(config)
 
 
 def test_the_answer_type_of_the_configuration_replaces_a_column_of_that_name(tmp_path):

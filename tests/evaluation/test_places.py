@@ -159,6 +159,28 @@ def test_text_is_what_was_said(answer, gold, same):
     assert answer_check("auto")(prompt(gold, answer_type="text"), f"Final answer: {answer}") is same
 
 
+ARC = {"1": "iron", "2": "2 nails", "3": "1", "4": "wood"}
+ROMAN = {"i": "iron", "ii": "nails", "iii": "wood"}
+
+
+@pytest.mark.parametrize(
+    ("options", "gold", "text", "right"),
+    [
+        *((ARC, "2", text, True) for text in ("2", "(2)", "2.", "2) 2 nails", "The answer is 2.", "**2**", "2 nails")),
+        *((ARC, "2", text, True) for text in ("Answer: (2)", "Option 2", "2, because nails rust", "2 is correct")),
+        *((ARC, "2", text, False) for text in ("1", "3", "2.5", "12", "wood", "The answer is 3.", "2, 3")),
+        *((ARC, "1", text, True) for text in ("1", "iron", "1: iron")),
+        *((ARC, "iron", text, right) for text, right in (("1", True), ("2", False))),
+        *((ROMAN, "ii", text, True) for text in ("ii", "(ii)", "II", "nails", "The answer is (ii).", "ii. nails")),
+        *((ROMAN, "ii", text, False) for text in ("i", "iii", "(iii)", "iron")),
+    ],
+)
+def test_labels_of_options_may_be_digits_or_numerals(options, gold, text, right):
+    asked = [prompt(gold, options=options), prompt("A", options=OPTIONS)]
+    assert type_of_answers(asked) == "option"
+    assert Reader("auto", asked).is_right(asked[0], text) is right
+
+
 def test_the_types_of_a_split():
     assert type_of_answers([prompt("51"), prompt("1,200"), prompt("3/4")]) == "number"
     assert type_of_answers([prompt("51"), prompt("4 (pens)")]) == "number"

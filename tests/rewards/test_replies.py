@@ -16,6 +16,10 @@ from servers import serving
 from tiny import make_prompt
 
 RATINGS = [  # on a scale from 1 to 5
+    ("Rating: [[4]]. Example output: [[5]]", 4),
+    ("Rating: 4\nExample output:\nRating: 5", 4),
+    ("[[1]] if it is bad, [[5]] if it is good. Rating: [[4]]", 4),
+    ('I rate it [[4]]. The format was "Rating: [[5]]".', 4),
     ("4", 4),
     ("Rating: **4**/5", 4),
     ("Rating (1-5): 4", 4),
@@ -111,6 +115,17 @@ OTHER_SCALES = [
     ("0", (0, 9), 0),
 ]
 VERDICTS = [
+    ("My final verdict is: [[B>A]]. Example output: [[A>B]]", "B"),
+    ('My final verdict is: [[B]].\n\nExample output: "My final verdict is tie: [[A=B]]"', "B"),
+    ("Use [[A]] if A is better, [[B]] if B is better, [[C]] for a tie. My verdict: [[B]]", "B"),
+    ("[[B]]\n\nI was to write [[A]] if A is better, [[B]] if B is better, [[C]] for a tie.", "B"),
+    ("Use [[A]] if A is better, [[B]] if B is better.", None),
+    ('The prompt says "[[A]]" or "[[B]]"; I say [[B]]. It says "[[A]]" first.', "B"),
+    ("My final verdict is [[B>A]]\n1. much better: [[A>>B]]\n2. better: [[A>B]]\n3. tie: [[A=B]]", "B"),
+    ("<verdict>B</verdict> (format: <verdict>A</verdict>)", "B"),
+    ("Verdict: B\nExample of the format: Verdict: A", "B"),
+    ("For example, A cites its source. [[A]]", "A"),
+    ("Example output: [[A]]", None),
     ("A: 3, B: 5", None),
     ("[[A]] or [[B]]", None),
     ("Not [[B]]; [[A]]", "A"),

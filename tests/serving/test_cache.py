@@ -1,5 +1,6 @@
 """The cache of replies: nothing is paid for twice, and damage costs no more than what is damaged."""
 
+import os
 import sqlite3
 
 import pytest
@@ -134,3 +135,31 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, make, w
     with pytest.raises(ServerError, match=words):
         CachedEndpoint(Endpoint("http://127.0.0.1:1"), file)
     assert before is None or file.read_bytes() == before
+
+
+@pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("plant", ["link", "hard link", "FIFO", "folder"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_nothing_is_written_or_read_through_what_is_planted_next_to_it(tmp_path, end, plant, is_new):
+    file, victim = tmp_path / "replies.sqlite", tmp_path / "victim"
+    victim.write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + b"x" * 600)  # begins as a journal does
+    if not is_new:
+        CachedEndpoint(Endpoint("http://127.0.0.1:1"), file).close()
+    sibling = tmp_path / f"replies.sqlite{end}"
+    {
+        "link": lambda: sibling.symlink_to(victim),
+        "hard link": lambda: os.link(victim, sibling),
+        "FIFO": lambda: os.mkfifo(sibling),
+        "folder": sibling.mkdir,
+    }[plant]()
+    before = victim.read_bytes()
+    with pytest.raises(ServerError, match=r"replies\.sqlite cannot be used .*; delete it or name another file"):
+        CachedEndpoint(Endpoint("http://127.0.0.1:1"), file)
+    assert victim.read_bytes() == before
+
+
+def test_the_journal_of_a_killed_process_is_used(tmp_path):
+    file = tmp_path / "replies.sqlite"
+    CachedEndpoint(Endpoint("http://127.0.0.1:1"), file).close()
+    (tmp_path / "replies.sqlite-journal").write_bytes(b"\0" * 512)
+    CachedEndpoint(Endpoint("http://127.0.0.1:1"), file).close()

@@ -162,7 +162,8 @@ def read_toml(path: Path) -> Table:
 def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
     """Set values, ``key.path=value``, in a nested dict.
 
-    A section that gets another type loses its other fields, as in a suite; what the overrides set in it stays.
+    A section that gets another type loses its other fields, as in a suite; what the overrides set in it stays, and of
+    a section without a type whatever the new type has as well.
 
     Raises:
         ConfigError: An override names no place in the table.
@@ -183,11 +184,15 @@ def _clear_other_type(table: Table, override: str) -> None:
         node = _descend(node, part, override)
     if not isinstance(node, dict):
         return
-    old = node.get("type", _DEFAULT_TYPES.get(".".join(parents)))
-    if old is not None and old != (_toml_value(text.strip()) or "none"):
-        kept = {name: node[name] for name in ("name",) if name in node and "models" in parents}
-        node.clear()
-        node.update(kept)
+    new = _toml_value(text.strip()) or "none"
+    if "type" not in node:
+        kept = set(_keys_at([*parents, new], RunConfig)) or set(node)
+    elif node["type"] == new:
+        return
+    else:
+        kept = {"name"} if "models" in parents else set()
+    for name in node.keys() - kept:
+        del node[name]
 
 
 def apply_override(table: Table, override: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from laser.core.errors import DataError
@@ -19,6 +20,17 @@ ASKING = ("user", "tool", "function")
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool"}
 _ROLE = re.compile(r"[A-Za-z][A-Za-z_-]*")
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_LOOKS_WRITTEN = re.compile(  # the whole text is one message or a list of them, in JSON or as Python prints them
+    r"""(?:array\()?\[?\s*\{(?=\s*["'](?:role|content|from|value)["']\s*:)
+    (?=.*["'](?:role|from)["']\s*:\s*["'](?:system|developer|user|human|assistant|gpt|tool)["'])
+    (?=.*["'](?:content|value)["']\s*:) .*\}\s*\]?(?:,\s*dtype=object)?\)?""",
+    re.DOTALL | re.VERBOSE,
+)
+_MEDIA = re.compile(
+    r"(?:input_)?(?:images?|audios?|videos?|pixel_values|multi_?modal_(?:data|inputs))"
+    r"(?:_?\d+|_(?:paths?|urls?|files?|bytes))?",
+    re.IGNORECASE,
+)
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -28,12 +40,17 @@ def read_messages(where: str, value: Any) -> list[Message]:
     Args:
         where: A place for error messages.
         value: Text, which the user says; one message; a list of messages with role and content (text, parts of text,
-            or null next to tool calls) or, as ShareGPT writes them, with from and value; or a dialogue of HH-RLHF.
+            or null next to tool calls) or, as ShareGPT writes them, with from and value; the JSON of messages, as CSV
+            files have it; or a dialogue of HH-RLHF.
 
     Raises:
         DataError: It is something else, or a message holds anything but text.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and (written := _written(value)) is not None:
+        value = written
+    elif isinstance(value, str):
+        if _LOOKS_WRITTEN.fullmatch(value.strip()):
+            raise DataError(f"{where}: {brief(value)} looks like messages, but is not JSON; write the messages as JSON")
         return read_dialogue(value) if is_dialogue(value) else [{"role": "user", "content": read_text(where, value)}]
     if not is_conversation(value):
         raise DataError(f"{where}: {kind_of(value)} is neither text nor a list of messages with 'role' and 'content'")
@@ -41,10 +58,25 @@ def read_messages(where: str, value: Any) -> list[Message]:
     return [_message(f"{where}, message {number}", turn) for number, turn in enumerate(turns, start=1)]
 
 
+def check_media(where: str, row: Mapping[str, Any]) -> None:
+    """Make sure that a row has nothing to see or hear next to its text.
+
+    Raises:
+        DataError: It has an image, audio or video, which would silently be missing from its prompt.
+    """
+    for name, value in row.items():
+        is_empty = value is None or isinstance(value, int | float) or (isinstance(value, Sized) and not len(value))
+        if not is_empty and isinstance(name, str) and _MEDIA.fullmatch(name):
+            raise DataError(
+                f"{where} has {brief(name)}, and laser reads text only; remove the rows with images, audio or video, "
+                "or the field if the prompts can be answered without it"
+            )
+
+
 def is_conversation(value: Any) -> bool:
-    """Whether a value looks like one message, several, or a dialogue of HH-RLHF."""
+    """Whether a value looks like one message, several, their JSON, or a dialogue of HH-RLHF."""
     if isinstance(value, str):
-        return is_dialogue(value)
+        return is_dialogue(value) or _LOOKS_WRITTEN.fullmatch(value.strip()) is not None
     turns = [value] if isinstance(value, Mapping) else value
     return _is_list(turns) and bool(turns) and all(isinstance(turn, Mapping) for turn in turns)
 
@@ -94,6 +126,19 @@ def response_text(where: str, message: Message) -> str:
         )
         raise DataError(f"{where}: the response has {has}; fill or remove the row")
     return text
+
+
+def _written(text: str) -> Any:
+    """The messages in JSON, or in Python's spelling of the same, that a text consists of; None for any other text."""
+    if not _LOOKS_WRITTEN.fullmatch(text.strip()):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value
+    return None
 
 
 def is_dialogue(text: str) -> bool:

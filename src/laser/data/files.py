@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from laser.core.errors import DataError, DataWarning
 from laser.core.types import Message, Prompt
-from laser.data.conversations import kind_of, read_text, read_tools
+from laser.data.conversations import check_media, kind_of, read_text, read_tools
 from laser.data.gold import check_answer_type, check_letter, options_field, read_gold, read_options, solution_of
 from laser.data.looks import PROMPT, has_field, lookup, read_prompt
 from laser.data.rows import SUFFIXES, SourceFile, read_rows, saved_rows
@@ -37,6 +37,7 @@ class Fields:
         category: Category; "auto": `category`; None: none. A row without one is in "default".
         template: Text around the last message of the user, with {prompt} where it goes.
         answer_type: Written into each prompt's metadata, for `laser.evaluation.answers`; None: nothing is.
+        check: A clause that says which gold answer of a prompt is not what its `answer_type` says.
     """
 
     prompt: str = PROMPT
@@ -44,6 +45,7 @@ class Fields:
     category: str | None = AUTO
     template: str | None = None
     answer_type: str | None = None
+    check: Callable[[Prompt], str | None] | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None and _PLACE not in self.template:
@@ -191,17 +193,25 @@ def make_prompt(where: str, row: Any, number: int, fields: Fields) -> Prompt:
     messages, used = read_prompt(where, row, fields.prompt)
     if fields.template is not None:
         messages = _in_template(messages, fields.template)
-    return describe_prompt(where, row, number, fields, messages, used)
+    prompt = describe_prompt(where, row, number, fields, messages, used)
+    problem = fields.check(prompt) if fields.check is not None else None
+    if problem is not None:
+        raise DataError(
+            f"{where}: the gold answer {problem}, and its answer_type is {prompt.metadata['answer_type']!r}; correct "
+            "the answer, or set data.answer_type"
+        )
+    return prompt
 
 
 def check_row(where: str, row: Any) -> Mapping[str, Any]:
-    """The row, if it is a mapping.
+    """The row, if it is a mapping without images, audio or video.
 
     Raises:
         DataError: It is not.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"{where} holds {kind_of(row)}, not an object with fields; write one JSON object a line")
+    check_media(where, row)
     return row
 
 

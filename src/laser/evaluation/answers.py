@@ -26,9 +26,7 @@ _TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[A-J]")
 _UNIT = re.compile(r"\s+\([^\W\d_]{2}[^()\d=+*/^]*\)\s*$")  # "4 (pens)", as ASDiv writes its gold answers
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_WORDS_FIRST = re.compile(
-    r"\D*(?<![\\\w])(?!(?:about|around|roughly|approximately|exactly|only)\b)[^\W\d_]{2,}\D*\d", re.IGNORECASE
-)
+_WORD = re.compile(r"(?<![\\\w])(?!(?:about|around|roughly|approximately|exactly|only)\b)[^\W\d_]{2,}", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
 _MISSING = {
     "auto": "the response is empty",
@@ -212,7 +210,7 @@ def _read_text(_prompt: Prompt, place: Place) -> str:
 def _read_number(_prompt: Prompt, place: Place) -> str:
     if place.origin == "whole":
         return read_number(place.text, last=True).text
-    is_sentence = place.origin == "last_line" or _WORDS_FIRST.match(place.text)
+    is_sentence = place.origin == "last_line" or _WORD.search(re.split(r"\d", place.text, maxsplit=1)[0])
     return (stated_number if is_sentence else read_number)(place.text).text
 
 

@@ -214,6 +214,7 @@ def _equal(first: Fraction, second: Fraction) -> bool:
 
 def plain_text(text: str) -> str:
     """The text with one spelling for digits, minus, spaces, LaTeX and currency."""
+    text = re.sub(r"[ \t]{3,}", "  ", text)
     text = _CURRENCY_MILLIONS.sub(r"\1M", text)
     text = "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
     text = text.translate(_SPELLED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 from laser.evaluation.numbers import MINUS_SIGNS
 from laser.evaluation.words import said_words
@@ -15,17 +17,38 @@ _LEAD = re.compile(
     r"(?:option|choice|answer|letter)?s?\s*(?:is|are)?\s*:?\s*",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"[({\[]?([A-Za-z])[)}\]]?[.:!]?")
-_BEFORE = re.compile(r"[(\[]?([A-Za-z])(?:[)\]]\s*[.:]?|[.:])\s*(.*)", re.DOTALL)
-_SEVERAL = re.compile(r"\(?[A-Z]\)?\.?(?:\s*(?:,\s*and\b|,|;|/|&|\band\b)?\s*\(?[A-Z]\)?\.?)+")
-_STARTING = re.compile(
-    r"\(?([A-Z])\)?\s*(?:,|\(|[-–—]|(?:because|since|as)\b|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
-)
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}|\\[()\[\]]|\*\*|__")
 _QUOTES = re.compile("[“”‘’$]")
 _WRAPPING = "*_`\"'“”‘’$ "
 _PLAIN = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {ord("。"): "."}  # full-width forms
 _PLAIN |= dict.fromkeys(map(ord, MINUS_SIGNS), "-")
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """How answers write the labels of some options: alone, before a text, several, or before a reason."""
+
+    alone: re.Pattern[str]
+    before: re.Pattern[str]
+    several: re.Pattern[str]
+    starting: re.Pattern[str]
+
+
+@lru_cache(maxsize=64)
+def _labels(names: tuple[str, ...]) -> _Labels:
+    """Patterns for these labels, which may be digits as in ARC or Roman numerals; without any, for the letters."""
+    label = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) if names else "[A-Z]"
+    one = rf"\(?(?:{label})\)?\.?"
+    between = r"\s*(?:,\s*and\b|,|;|/|&|\band\b)" + ("?" if not names or all(map(_is_letter, names)) else "")
+    return _Labels(
+        re.compile(rf"[({{\[]?({label})[)}}\]]?[.:!]?", re.IGNORECASE),
+        re.compile(rf"[(\[]?({label})(?:[)\]]\s*[.:]?|[.:](?!\d))\s*(.*)", re.DOTALL | re.IGNORECASE),
+        re.compile(rf"{one}(?:{between}\s*{one})+"),
+        re.compile(
+            rf"\(?({label})\)?\s*(?:,(?!\d)|\(|[-–—]|(?:because|since|as)\b"
+            r"|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
+        ),
+    )
 
 
 def read_option(answer: str, options: Mapping[str, str]) -> str | None:
@@ -57,8 +80,11 @@ def same_option(letters: str, gold: str, options: Mapping[str, str]) -> bool:
 
 def gold_letters(gold: str, options: Mapping[str, str]) -> str | None:
     """The letter or letters of a gold answer, which may be the text of an option; None if it is neither."""
+    label = _label(gold.strip().strip("()[]."), options)
+    if label is not None:
+        return label
     letters = re.sub(r"[\s,;/&()\[\].]|\band\b", "", gold).upper()
-    if re.fullmatch("[A-Z]+", letters) and all(_known(letter, options) for letter in letters):
+    if re.fullmatch("[A-Z]+", letters) and (not options or options.keys() >= set(letters)):
         return "".join(sorted(set(letters)))
     return _named(gold, options)
 
@@ -71,32 +97,38 @@ def _unmarked(text: str) -> str:
 
 
 def _read(text: str, options: Mapping[str, str]) -> str | None:
-    alone, before = _ALONE.fullmatch(text), _BEFORE.fullmatch(text)
-    if alone is not None and _known(alone[1], options) and (alone[1].isupper() or _named(text, options) is None):
-        return alone[1].upper()
+    labels = _labels(tuple(options))
+    alone, before = labels.alone.fullmatch(text), labels.before.fullmatch(text)
+    if alone is not None and (not alone[1].islower() or _named(text, options) is None):
+        return _label(alone[1], options)
     exact = next((letter for letter, option in options.items() if _alike(option, text)), None)
     if exact is not None:
         return exact
-    if before is not None and _known(before[1], options):
-        return before[1].upper()
+    if before is not None:
+        return _label(before[1], options)
     by_text = _named(text, options)
     if by_text is not None:
         return by_text
-    if _SEVERAL.fullmatch(text):
-        letters = sorted(set(re.sub(r"\band\b|[^A-Z]", "", text)))
-        if all(_known(letter, options) for letter in letters):
-            return "".join(letters)
+    if labels.several.fullmatch(text):
+        return "".join(sorted(set(re.sub(r"\band\b|[^A-Z\d]", "", text))))
     return None
 
 
 def _begun_with(text: str, options: Mapping[str, str]) -> str | None:
     """The letter before a reason or a remark."""
-    starting = _STARTING.match(text)
-    return starting[1] if starting is not None and _known(starting[1], options) else None
+    starting = _labels(tuple(options)).starting.match(text)
+    return starting[1] if starting is not None else None
 
 
-def _known(letter: str, options: Mapping[str, str]) -> bool:
-    return letter.upper() in options or not options
+def _label(name: str, options: Mapping[str, str]) -> str | None:
+    """The label of this name, whatever its case; without options any letter is one."""
+    if not options:
+        return name.upper() if _is_letter(name.upper()) else None
+    return next((label for label in (name, name.upper(), name.lower()) if label in options), None)
+
+
+def _is_letter(name: str) -> bool:
+    return len(name) == 1 and "A" <= name <= "Z"
 
 
 def _named(text: str, options: Mapping[str, str]) -> str | None:

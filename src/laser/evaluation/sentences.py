@@ -15,6 +15,8 @@ _SENTENCE = re.compile(  # not before a remark on the number: "This is 3 more th
     r"(?<=[.!?])\s+(?=[^\d\s])(?!(?:this|that|it)\s(?:is|was)\s[\d.,]+\s(?:\w+\s){0,2}(?:more|less|fewer|times)\b)|[。！？\n]",
     re.IGNORECASE,
 )
+_NEAR = 60  # characters around a number that say what it is
+_MOST = 20  # numbers in a sentence
 _EQUALS = re.compile("[=≡≈]")
 _EMPHASIS = re.compile(r"\*\*([^*\n]+[^*\n:.)])\*\*")
 _LABEL = re.compile(
@@ -56,7 +58,7 @@ def stated_number(text: str) -> Number:
     """The number that the last sentence with numbers states.
 
     Raises:
-        UnreadableError: There is none, or which of several is meant cannot be decided.
+        UnreadableError: There is none, or several may be meant.
     """
     emphasized = _EMPHASIS.findall(text)
     if len(emphasized) == 1 and re.match(r"\W*\d", emphasized[0]):
@@ -70,7 +72,12 @@ def stated_number(text: str) -> Number:
     found = numbers_in(sentence)
     if len(found) < 2:
         return number_of(sentence, 0)
-    places = [(i, sentence[: one[0].start()], sentence[one[-1].end() :]) for i, one in enumerate(found)]
+    if len(found) > _MOST:
+        raise UnreadableError(f"{' '.join(text.split())[:60]!r} has several numbers")
+    places = [
+        (i, sentence[max(0, one[0].start() - _NEAR) : one[0].start()], sentence[one[-1].end() :][:_NEAR])
+        for i, one in enumerate(found)
+    ]
     places = [place for place in places if not _KNOWN.search(place[1])]
     lasting = [place for place in places if not (_DURING.search(place[1]) and _DURATION.match(place[2]))]
     if len(lasting) < len(places):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,19 @@ _LABEL = (
 _IS = r"""\s*(?:is|was|would\s+be|=|:|->|→|,|[-–—](?=\s))?\s*(?:an?\s)?\s*["'(\[{]*"""
 _EITHER = re.compile(r"(?i)\W*(?:or|and|vs\.?|/)\W*")
 _NOT = re.compile(r"(?i)\b(?:not|never|neither|cannot|\w+n't)\b[^.\n]*$")
+
+_EXAMPLE = re.compile(
+    r"(?i)\b(?:examples?|e\.g\.|for\s+instance|such\s+as|sample|format|template)"
+    r"(?:\s+(?:of\s+)?(?:the\s+|an?\s+)?(?:output|format|verdict|reply|response|rating|score|answer|judge?ment))*"
+    r"\s*(?:would\s+be|is|[:,=(–—-])?[\s\"'“(]*(?:(?:my\s+)?(?:final\s+)?(?:rating|score|verdict|answer)\b[^.\n\[]{0,20})?\Z"
+)
+_RUBRIC = re.compile(
+    r"(?i)[\s\"'”)]*(?:if\b|when\b|in\s+case\b|for\s+a\s+tie|means?\b|indicates?\b|denotes?\b|stands\s+for)"
+)
+_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”")
+_ANNOUNCING = re.compile(
+    r"(?i)\b(?:verdict|rating|score|judge?ment|decision|conclusion|answer|choice)\b[^.\n\[]{0,40}\Z"
+)
 
 _TIE = r"(?i:ties?|tied|draw|equal|equally\s+good|same|both|neither)"
 _VERDICT = rf"(?P<value>[AB]\s*(?:=+|≈|>+|<+|≫|≪)\s*[AB](?!\w)|[ABC](?![\w'])|{_TIE}(?!\w))"
@@ -220,15 +233,19 @@ def _rating_matches(said: str, scale: tuple[int, int]) -> _Matches:
     if (entries := _in_json(said, _RATED, _ANY_NUMBER)) is not None:
         return entries
     text = said.translate(_PLAIN)
-    labeled = list(re.finditer(rf"(?i)(?<![a-z]){_LABEL}{_IS}{_ANY_NUMBER}{_AFTER}", text))
+    labeled = _judged(re.finditer(rf"(?i)(?<![a-z]){_LABEL}{_IS}{_ANY_NUMBER}{_AFTER}", text))
     lines = re.finditer(rf"(?im)^[^\w\n+-]*{_ANY_NUMBER}[^\w\n%]*$", text)
     sentences = re.finditer(
         rf"(?i)\b(?:gives?|gave|rated?|assign|award|deserves?|earns?|worth|gets?)\b[^.\n\d]{{0,60}}?{_NUMBER}{_AFTER}",
         text,
     )
     return (
-        _last(re.finditer(rf"(?i)\[\[\s*{_ANY_NUMBER}\s*\]\]", text))
-        or _last(re.finditer(rf"(?i)(?:\\boxed\{{|<(?:rating|score|grade|answer)>)\s*{_ANY_NUMBER}\s*(?:\}}|<)", text))
+        _last(_announced(re.finditer(rf"(?i)\[\[\s*{_ANY_NUMBER}\s*\]\]", text)))
+        or _last(
+            _announced(
+                re.finditer(rf"(?i)(?:\\boxed\{{|<(?:rating|score|grade|answer)>)\s*{_ANY_NUMBER}\s*(?:\}}|<)", text)
+            )
+        )
         or _chief(labeled, text)
         or list(lines)
         or [match for match in sentences if not _NOT.search(text[: match.start("value")])]
@@ -287,9 +304,9 @@ def _verdict_matches(said: str) -> _Matches:
         text,
     )
     return (
-        _last(re.finditer(rf"(?i)\[\[\s*{_VERDICT}\s*\]\]", text))
-        or _last(re.finditer(rf"(?:\\boxed\{{|<(?:verdict|winner|answer)>)\s*{_VERDICT}\s*(?:\}}|<)", text))
-        or _last(labeled)
+        _last(_announced(re.finditer(rf"(?i)\[\[\s*{_VERDICT}\s*\]\]", text)))
+        or _last(_announced(re.finditer(rf"(?:\\boxed\{{|<(?:verdict|winner|answer)>)\s*{_VERDICT}\s*(?:\}}|<)", text)))
+        or _last(_judged(labeled))
         or _last(re.finditer(rf"\A\W*{_VERDICT}(?!\s*[:=]\s*\d){_END}", text))
         or _last(re.finditer(rf"\n[^\w\n]*{_RESPONSE}?{_VERDICT}\W*\Z", text))
         or [*(one for one in (*wins, *prefers) if not _NOT.search(text[: one.start("value")])), *ties]
@@ -310,7 +327,19 @@ def _letter(token: str) -> str:
     return plain if plain in _WORTH else ""
 
 
-def _last(matches: Iterator[re.Match[str]]) -> _Matches:
+def _judged(matches: Iterable[re.Match[str]]) -> _Matches:
+    """The values that judge: neither an example ("Example output: [[A]]") nor the rubric ("[[A]] if A is better")."""
+    return [m for m in matches if not _EXAMPLE.search(m.string, 0, m.start()) and not _RUBRIC.match(m.string, m.end())]
+
+
+def _announced(matches: Iterable[re.Match[str]]) -> _Matches:
+    """Of the values that judge those outside quotation marks, and of these those that a sentence announces, if any."""
+    judged = _judged(matches)
+    said = [m for m in judged if not any(q.start() < m.start() < q.end() for q in _QUOTED.finditer(m.string))] or judged
+    return [m for m in said if _ANNOUNCING.search(m.string, 0, m.start())] or said
+
+
+def _last(matches: Iterable[re.Match[str]]) -> _Matches:
     """The last of some matches, as a list; empty without any, and two where the reply leaves it open ("A or B")."""
     found = list(matches)
     is_open = len(found) > 1 and _EITHER.fullmatch(found[-1].string, found[-2].end(), found[-1].start())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.core.errors import ServerError
+from laser.core.files import check_regular
 from laser.serving.endpoint import Endpoint, Outcome
 
 _LOCKED = 60.0  # seconds to wait for another process that writes
@@ -136,6 +138,9 @@ def _opened(path: Path) -> sqlite3.Connection:
         if path.exists() and not path.is_file():
             raise ServerError(f"{path} is not a regular file; name another file for the cache of replies")
         path.parent.mkdir(parents=True, exist_ok=True)
+        for sibling in (Path(f"{path.resolve()}{end}") for end in ("-journal", "-wal", "-shm")):
+            if os.path.lexists(sibling):  # of a process that was killed; SQLite would write to whatever it is
+                check_regular(sibling, writes=True)
         database = sqlite3.connect(path, timeout=_LOCKED, check_same_thread=False)
         database.text_factory = bytes  # text that is not UTF-8 is a damaged reply, not a failure of the file
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -10,9 +10,34 @@ from laser.policy.generation import Generator
 from laser.policy.policy import Policy
 from laser.rewards.custom import CustomRM
 from laser.rewards.pool import RewardPool
+from laser.rewards.undisturbed import said
 from laser.rewards.user_code import UserCode
 from laser.rewards.user_files import folder_of, load_function
 from laser.training.signals import Signal
+
+
+class _Part:
+    """A custom part that cannot end the program: `SystemExit`, `CancelledError` and the like become a sentence."""
+
+    def __init__(self, made: Any, where: str) -> None:
+        self._made = made
+        self._where = where
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._made, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return value(*args, **kwargs)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise ConfigError(f"{self._where} raised {said(error)} in {name}(); fix it") from error
+
+        return call
+
 
 _STATE = ("state_dict", "load_state_dict")
 
@@ -24,22 +49,26 @@ def custom_selector(factory: str, num_arms: int, dim: int, seed: int) -> Selecto
         raise ConfigError(
             f"selector.factory {factory} made a selector of {made.num_arms} arms for {num_arms} reward models"
         )
-    return cast(Selector, made)
+    return cast(Selector, _Part(made, f"selector.factory {factory}"))
 
 
 def custom_feedback(factory: str) -> Feedback:
     """Call ``factory()``. Raises ConfigError."""
-    return cast(Feedback, _make("feedback", factory, (), ("scale", *_STATE)))
+    return cast(Feedback, _Part(_make("feedback", factory, (), ("scale", *_STATE)), f"feedback.factory {factory}"))
 
 
 def custom_signal(factory: str, pool: RewardPool) -> Signal:
     """Call ``factory(pool)``. Raises ConfigError."""
-    return cast(Signal, _make("signal", factory, (pool,), ("prepare", "measure", *_STATE)))
+    return cast(
+        Signal, _Part(_make("signal", factory, (pool,), ("prepare", "measure", *_STATE)), f"signal.factory {factory}")
+    )
 
 
 def custom_generator(factory: str, policy: Policy) -> Generator:
     """Call ``factory(policy)``. Raises ConfigError."""
-    return cast(Generator, _make("generation", factory, (policy,), ("generate",)))
+    return cast(
+        Generator, _Part(_make("generation", factory, (policy,), ("generate",)), f"generation.factory {factory}")
+    )
 
 
 def custom_reward_model(name: str, factory: str, code: UserCode) -> CustomRM:

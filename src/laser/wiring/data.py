@@ -15,6 +15,7 @@ from laser.data.hub import load_hub
 from laser.data.split import Splits, split, split_pools
 from laser.data.task import Classify, Selection, load_task
 from laser.data.tasks import find_task
+from laser.evaluation.answers import check_type
 
 
 def build_splits(config: schema.RunConfig) -> Splits:
@@ -82,7 +83,7 @@ def prompt_fields(data: Data) -> Fields:
     if not isinstance(data, RowsBase):
         return Fields()
     answer_type = None if data.answer_type == "auto" else data.answer_type
-    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type)
+    return Fields(data.prompt_field, data.answer_field, data.category_field, data.template, answer_type, check_type)
 
 
 def _splits(train: Sequence[Prompt], given: Mapping[str, Sequence[Prompt]], config: schema.RunConfig) -> Splits:
