@@ -127,7 +127,8 @@ def server_arguments(config: RunConfig, *, host: str, port: int) -> list[str]:
     Adapters are swapped while it runs, two at a time for the moment of the swap; one that the run starts from is merged
     into the base. Sampling defaults of the model's own generation_config are left out: the run says how to sample.
     """
-    from laser.lm.sources import adapter_of, whole_model
+    from laser.lm.merged import whole_model
+    from laser.lm.sources import adapter_of
 
     rank = next((size for size in _RANKS if size >= config.policy.lora.rank), None)
     if rank is None:

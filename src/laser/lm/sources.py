@@ -27,7 +27,7 @@ from transformers import (
 
 from laser.core.errors import ModelError, first_line
 from laser.lm.adapters import base_of, find_adapter, head_of, is_classifier, merge_adapter, supplied_by
-from laser.lm.gguf import LOADING, converted, gguf_digest, in_cache
+from laser.lm.gguf import LOADING, converted, gguf_digest
 from laser.lm.sharding import Sharding, load_sharded
 from laser.parallel.memory import is_out_of_memory
 
@@ -86,25 +86,6 @@ def resolve(source: str, *, needs_weights: bool = True) -> str:
     if path.is_absolute() or source.startswith((".", "~")):
         raise ModelError(f"model folder {source} does not exist; check the path")
     return source
-
-
-def whole_model(source: str, precision: str, *, revision: str | None, trust_remote_code: bool) -> str:
-    """`resolve`, for programs that take no adapter: one is merged into its base, in a folder of the cache.
-
-    Raises:
-        ModelError: Nothing is there, it cannot be loaded, or the cache cannot be written to.
-    """
-    if adapter_of(source) is None:
-        return resolve(source)
-    dtype = choose_dtype(precision, choose_device("auto"))
-
-    def merge(folder: Path) -> None:
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        load_causal_lm(source, device=torch.device("cpu"), dtype=dtype, **options).save_pretrained(folder)
-        load_tokenizer(source, **options).save_pretrained(folder)
-
-    identity = hashlib.sha256(f"{fingerprint(source)}:{dtype}".encode()).hexdigest()[:16]
-    return str(in_cache(f"merged-{identity}", merge))
 
 
 def load_tokenizer(
