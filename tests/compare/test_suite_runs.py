@@ -149,6 +149,23 @@ def run_here(suite, out):
 
 
 @pytest.mark.slow
+def test_a_finished_cell_whose_data_or_reward_models_have_changed_is_not_a_result(tmp_path, capfd):
+    rows = [json.dumps({"prompt": f"what is {number}?", "answer": "a"}) for number in range(8)]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    sections = {"training": {"iterations": 1, "batches_per_iteration": 1}, "split": {"train": 4, "dev": 0, "test": 2}}
+    table = {**base(tmp_path, **sections), "data": {"type": "file", "train": str(tmp_path / "p.jsonl")}}
+    path = write_toml(tmp_path / "suite.toml", {**SUITE, "methods": {"laser": {}}, "base": table})
+    assert exit_code(path, tmp_path / "out") == exit_code(path, tmp_path / "out") == 0
+    (tmp_path / "p.jsonl").write_text("\n".join(rows[1:]))
+    assert exit_code(path, tmp_path / "out") == 1
+    assert "data.train changed since it was run; restore them, or remove" in capfd.readouterr().err
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    (tmp_path / "scores.py").write_text((tmp_path / "scores.py").read_text() + "\n# other\n")
+    assert exit_code(path, tmp_path / "out") == 1
+    assert "vowels, short changed since it was run" in capfd.readouterr().err
+
+
+@pytest.mark.slow
 def test_best_of_n_cells_are_finished_only_with_these_methods(tmp_path):
     table = base(tmp_path, split={"train": 4, "dev": 0, "test": 4})
     methods = {"random": {"selector": {"type": "random"}}, "one": {"row": "before"}, "best": {"row": "oracle"}}

@@ -16,7 +16,7 @@ from kills import exit_code, start
 from laser.cli.progress import PlainProgress
 from laser.cli.terminal import SafeConsole
 from laser.config.schema import TrainingConfig
-from laser.core.errors import ConfigError, RunDirectoryError
+from laser.core.errors import ConfigError, LaserError, RunDirectoryError
 from laser.data.embedded import CATEGORIES
 from runs import FUNCTIONS, adapter, essence, make_table, same_adapter, steps
 from tiny import make_model
@@ -282,6 +282,23 @@ def test_resume_refuses_another_configuration_or_other_reward_models(tmp_path):
         laser.resume(tmp_path / "run")
     with pytest.raises(RunDirectoryError, match="holds no run"):
         laser.resume(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_resume_refuses_other_prompts_and_another_base_model(tmp_path):
+    rows = [json.dumps({"prompt": f"what is {number}?"}) for number in range(6)]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
+    table |= {"data": {"type": "file", "train": str(tmp_path / "p.jsonl")}, "split": {"train": 4, "dev": 0}}
+    laser.train(table, tmp_path / "run")
+    (tmp_path / "p.jsonl").write_text("\n".join([*rows[:-1], '{"prompt": "what is new?"}']))
+    with pytest.raises(ConfigError, match=r"^data\.train changed since .*run was started; restore them"):
+        laser.resume(tmp_path / "run")
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    assert laser.resume(tmp_path / "run").summary.num_batches == 1
+    (tmp_path / "base" / "generation_config.json").write_text("{}\n")
+    with pytest.raises(LaserError, match=r"^policy changed since"):
+        laser.resume(tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from laser.training.run_directory import RunDirectory, check_free
 from laser.training.signature import is_ours, sign
 from laser.wiring import Built, build, build_tracking, reward_fingerprints
 from laser.wiring.checks import check_used, nothing_to_choose
+from laser.wiring.identity import check_sources, run_sources
 from laser.wiring.rewards import changed_names
 
 
@@ -73,7 +74,8 @@ def train(
         path = ranks.broadcast(Path(out) if out is not None else default_out())
         on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
         built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
-        provenance = {**provenance_of(config, reward_models=reward_fingerprints(config)), "prompts": built.num_prompts}
+        made_of = {"reward_models": reward_fingerprints(config), "sources": run_sources(config)}
+        provenance = {**provenance_of(config, **made_of), "prompts": built.num_prompts}
         stored = config.model_dump(mode="json")
         run = on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
         return _finish(config, built, run or RunDirectory.follow(path), progress, stop)
@@ -102,11 +104,13 @@ def resume(
     Raises:
         RunDirectoryError: There is no run, another process works on it, its reward models have changed, or another
             user started it and neither `config` nor `trust` is given.
-        ConfigError: `config` differs from the run's.
+        ConfigError: `config` differs from the run's, or its data or base model has changed.
     """
     progress = progress or Silent()
     with joined() as ranks:
         with reopened(path, "train", config, trust, ranks) as (run, stored):
+            if isinstance(kept := run.provenance.get("sources"), dict):
+                check_sources(kept, run_sources(stored), f"{run.path} was started")
             changed = _changed_rewards(run, stored)
             if changed and not changed_rewards:
                 raise RunDirectoryError(

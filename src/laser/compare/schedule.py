@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.compare.cells import Cell, Key
-from laser.compare.state import State, failure_note, log_file, methods_record, standing, write_failure
+from laser.compare.state import State, changed_sources, failure_note, log_file, methods_record, standing, write_failure
 from laser.core.errors import ConfigError
 from laser.core.files import check_inside, open_regular, read_bytes
 
@@ -102,6 +102,9 @@ class _Board:
         self._note = note
         self._finished = {key for key, state in states.items() if state.state is State.finished}
         self.failures = {key: state.reason for key, state in states.items() if state.state is State.different}
+        finished = {cell.key: cell for cell in cells if cell.key in self._finished}
+        self.failures |= {key: found for key, cell in finished.items() if (found := changed_sources(cell, out))}
+        self._finished -= self.failures.keys()
         self.waiting = [cell for cell in cells if states[cell.key].state in _TO_RUN]
         self.done: list[Key] = []
         self._total = len(self.waiting)

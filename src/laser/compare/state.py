@@ -64,6 +64,20 @@ def _is_finished(cell: Cell, folder: Path) -> bool:
     return trained and (cell.measurement is None or is_measured(folder, cell.measurement))
 
 
+def changed_sources(cell: Cell, out: Path) -> str:
+    """Which files of a finished run have changed since it was started, with the cure; "" if none has."""
+    from laser.wiring.identity import run_sources  # loads torch, which tables do without
+    from laser.wiring.rewards import changed_names, reward_fingerprints
+
+    folder = cell.key.folder(out)
+    kept = read_json(folder / "run.json")
+    if cell.key.method == BEST_OF_N or not isinstance(kept.get("sources"), dict):
+        return ""
+    now = {**run_sources(cell.config), **reward_fingerprints(cell.config)}
+    changed = changed_names({**kept["sources"], **kept.get("reward_models", {})}, now)
+    return f"{', '.join(changed)} changed since it was run; restore them, or remove {folder}" if changed else ""
+
+
 def is_measured(folder: Path, measurement: Measurement) -> bool:
     """Whether a run directory has a measurement."""
     path = folder / measurement.file

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from laser.config import RunConfig, selection
+from laser.config.data import JsonlData
 from laser.core.errors import ConfigError
 from laser.core.files import file_digest
 from laser.core.types import Prompt, StateDict
@@ -67,6 +68,17 @@ def policy_sources(config: RunConfig) -> dict[str, str | None]:
         "policy": fingerprint(config.policy.model, config.policy.revision),
         "generator": function_fingerprint(factory) if factory is not None else None,
     }
+
+
+def run_sources(config: RunConfig) -> dict[str, str | None]:
+    """Identities of the files that a run's result depends on, reward models aside: policy, generator and data."""
+    data = config.data
+    named = (
+        {"data.train": data.train, "data.dev": data.dev, "data.test": data.test} if isinstance(data, JsonlData) else {}
+    )
+    paths = {name: Path(path).resolve() for name, path in named.items() if path is not None and Path(path).exists()}
+    files = {name: fingerprint(str(path)) if path.is_dir() else file_digest(path) for name, path in paths.items()}
+    return {**policy_sources(config), **files}
 
 
 def scored_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -> dict[str, Any]:
