@@ -75,14 +75,14 @@ def main() -> None:
     def one_batch(selector, replies) -> tuple[dict[str, float], int]:
         arms = [Arm(str(arm), partial(build_rm, options.model, policy)) for arm in range(ARMS)]
         parts = Parts(
-            policy, generator, RewardPool(arms), ContextPreparer(policy.context_dim), selector,
+            policy, generator, RewardPool(arms), policy, ContextPreparer(policy.context_dim), selector,
             QuantileFeedback(), NoSignal(), Learner(policy, Objective("nll+dpo"), learning_rate=1e-6),
         )  # fmt: skip
         clock = PhaseClock(Silent(), iteration=0, step=0)
         record, peak = device_peak(lambda: run_batch(parts, config, batch, clock, replies))
         return record["seconds"], peak
 
-    parts = Parts(policy, generator, *[None] * 6)  # type: ignore[arg-type]
+    parts = Parts(policy, generator, *[None] * 7)  # type: ignore[arg-type]
     totals: dict[str, list[float]] = {"laser": [], "ensemble": [], "plain": []}
     for repeat in range(options.repeats + 1):
         replies: list = []

@@ -54,7 +54,7 @@ def ours(policy: Policy, prompts, options: argparse.Namespace, responses: int, p
     """Seconds, pairs and sampled tokens of one batch of ours."""
     parts = Parts(
         policy, TransformersGenerator(policy), RewardPool([Arm("letters", lambda: FunctionRM(score, "letters"))]),
-        ContextPreparer(policy.context_dim), Fixed(1, 0), QuantileFeedback(), NoSignal(),
+        policy, ContextPreparer(policy.context_dim), Fixed(1, 0), QuantileFeedback(), NoSignal(),
         Learner(policy, Objective("dpo", beta=BETA), learning_rate=RATE, reference="initial"),
     )  # fmt: skip
     config = batch_config(responses, options.new_tokens, pairs, temperature=0.9)
