@@ -14,6 +14,12 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="laser-state-")  # the ke
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
+def pytest_xdist_auto_num_workers():
+    """Three processes on two cores: tests of servers, kills and deadlines wait for a quarter of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores * 3 // 2)
+
+
 def pytest_sessionfinish():
     """Leave behind how many inputs were tried."""
     from counted import write_counts
