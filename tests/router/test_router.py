@@ -209,6 +209,18 @@ class TestLearning:
         assert sum(counts["responses"] for counts in usage.values()) > 3 * 16
         assert {choice.name for choice in router.choose(["another"], 20)} == {"right"}
 
+    def test_groups_of_a_probe_are_chosen_for_with_what_it_found(self, tmp_path):
+        table = router_table(tmp_path, "right", "wrong", "length", signal={"type": "probe"}, selector={"alpha": 0.0})
+        prompts, responses, gold = rollouts(0, groups=6)
+        router = laser.Router(table)
+        assert "right" not in {choice.name for choice in router.choose(prompts[:4], 0)}  # as nothing is known
+        scored = router.score(prompts, responses, 0, gold)
+        assert {router.names[arm] for arm in scored.arms[4:]} == {"right"}
+        assert "right" not in {router.names[arm] for arm in scored.arms[:4]}  # a choice that was given stays
+        assert router.learn(0)["bandit/learned"] == 6
+        untaught = laser.Router({**table, "signal": {"type": "none"}})
+        assert len(set(untaught.score(prompts, responses, 0, gold).arms[4:])) == 3
+
     def test_the_metric_of_the_trainer_is_credited_to_the_groups_since_the_last_one(self, tmp_path):
         router = laser.Router(router_table(tmp_path, "length", signal={"type": "dev_gain", "span": 0.2}))
         router.score(["q"], ["a"], 0)

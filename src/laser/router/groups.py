@@ -84,6 +84,13 @@ class Groups:
             )
         return self._groups.get((step, key))
 
+    def known(self, step: int, key: str) -> Group:
+        """The group of a prompt in a step; raises DataError without one."""
+        group = self.get(step, key)
+        if group is None:
+            raise DataError(f"no reward model was chosen for this prompt in step {step}; call choose or score first")
+        return group
+
     def put(self, step: int, key: str, group: Group) -> None:
         """Keep a group."""
         self._groups[step, key] = group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from laser.rewards.pool import RewardPool
 from laser.router.choosing import Chooser
 from laser.router.groups import Group
 from laser.router.probe import Question, RolloutProbe
-from laser.router.rows import read_prompt
+from laser.router.rows import Responses, read_prompt
+from laser.router.scoring import score_by_all
 from laser.training.consensus import gold_gaps, share_agreeing
 from laser.wiring.probe import read_pairs
 
@@ -30,6 +32,15 @@ NOTHING_TO_LEARN = (
     f"{LOSS_IS_NO_SIGNAL}. Name the column of the gold answers, or set signal.type = 'probe' with signal.labels = "
     "'consensus', which needs none"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A group that all reward models have scored for the probe, (K, N)."""
+
+    group: Group
+    question: Question
+    scores_KN: FloatArray
 
 
 class Lessons:
@@ -73,6 +84,41 @@ class Lessons:
             self.probe.add(pair.prompt.category, embedding_D, question, scores_KN)
         self._chooser.contexts.remember(np.stack(embeddings))
         self._teach()
+
+    def ask(
+        self, pool: RewardPool, groups: Sequence[Group], responses: Sequence[Responses], known: FloatArray | None = None
+    ) -> list[Asked]:
+        """Let all reward models score those groups that the probe wants.
+
+        Args:
+            pool: The reward models.
+            groups: New groups.
+            responses: What was sampled for each.
+            known: The scores of an earlier call, (K, N), to repeat it without the reward models.
+        """
+        if self.probe is None or not groups:
+            return []
+        told = [
+            (group, given, question)
+            for group, given, question in zip(groups, responses, self.probe.questions(responses), strict=True)
+            if question is not None
+        ]
+        if known is None:
+            scores = score_by_all(
+                pool, [given.prompt for _, given, _ in told], [question.texts for *_, question in told]
+            )
+        else:
+            scores = [known]
+        return [Asked(group, question, scores_KN) for (group, _, question), scores_KN in zip(told, scores, strict=True)]
+
+    def add(self, asked: Sequence[Asked], *, teach: bool = False) -> None:
+        """Keep what `ask` found, and teach the selector now, or when it learns next."""
+        for one in asked:
+            assert self.probe is not None
+            self.probe.add(one.group.category, one.group.embedding_D, one.question, one.scores_KN)
+        if teach:
+            self._remember([one.group for one in asked])
+            self._teach()
 
     def learn(self, waiting: Sequence[Group], metric: float | None) -> list[tuple[Group, float]]:
         """Teach the selector the bandit rewards of groups; returns those that earned one.

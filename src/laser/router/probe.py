@@ -1,6 +1,7 @@
 """The probe of a router: all reward models score the first groups of each category, and the selector learns of all.
 
-The responses are those of the trainer, so a probe costs scores and no sampling. Labels come from gold answers, or from
+The responses are those of the trainer, so a probe costs scores and no sampling, and where they come whole, the reward
+models that they train with are chosen afterwards. Labels come from gold answers, or from
 a consensus of the reward models and of how often the policy gave each answer (`laser.training.consensus`). Labeled
 pairs from a file are scored before the first choice. Later groups without gold answers earn what their reward model was
 found to be worth in their category.
@@ -20,6 +21,7 @@ from laser.core.files import to_json
 from laser.core.types import FloatArray, StateDict
 from laser.data.preferences import Candidates
 from laser.data.store import digest
+from laser.router.rows import Responses
 from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, share_agreeing
 from laser.wiring.probe import no_pairs
 
@@ -80,18 +82,20 @@ class RolloutProbe:
         if self._section.labels == "pairs" and category not in self._categories:
             raise no_pairs(self._section.pairs, category)
 
-    def question(self, category: str, texts: Sequence[str], right: Sequence[bool | None]) -> Question | None:
-        """What all reward models have to score of a group; None if the category has enough or the group tells nothing.
+    def questions(self, groups: Sequence[Responses]) -> list[Question | None]:
+        """What all reward models have to score of groups; None if the category has enough or a group tells nothing."""
+        known = Counter(item.category for item in self._items[len(self._pairs) :])
+        questions: list[Question | None] = []
+        for group in groups:
+            is_full = known[group.prompt.category] >= self._section.prompts_per_category
+            questions.append(None if is_full else self._question(group))
+            known[group.prompt.category] += questions[-1] is not None
+        return questions
 
-        Args:
-            category: Of the prompt.
-            texts: Responses.
-            right: Whether each has the gold answer; None without one.
-        """
+    def _question(self, group: Responses) -> Question | None:
+        category, texts, right = group.prompt.category, group.texts, group.right
         has_gold = any(value is not None for value in right)
-        sampled = self._items[len(self._pairs) :]
-        is_full = sum(item.category == category for item in sampled) >= self._section.prompts_per_category
-        if is_full or self._section.labels == "pairs" or (category in self._categories and not has_gold):
+        if self._section.labels == "pairs" or (category in self._categories and not has_gold):
             return None
         counts = Counter(text for text in texts if text.strip())
         if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):

@@ -4,7 +4,8 @@ The trainer samples and learns; the router chooses a reward model for each promp
 it, and learns how good the choice was from gold answers, a probe, the trainer's metric, or bandit rewards from outside.
 
 A choice is a function of what was learned so far, the step and the prompt: neither the order nor the number of calls
-changes it, so several processes with the same state choose alike, and so does a resumed one.
+changes it, so several processes with the same state choose alike, and so does a resumed one. Groups that a probe scores
+with all reward models are chosen for after it, with what it found.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
 from laser.router.identity import VERSION, check_state, identity_of, read_state, resolved, write_state
 from laser.router.lessons import Lessons, metrics_of
-from laser.router.rows import Given, Members, Row, by_prompt, read_prompt, read_rows
+from laser.router.rows import Given, Members, Responses, Row, by_prompt, read_prompt, read_rows
 from laser.router.scoring import Scored, collect, score_by_all, score_groups
 from laser.training.checkpoint import Stateful
 from laser.wiring import build_pool
@@ -152,11 +153,13 @@ class Router:
             self.start()
             if learn:
                 self.enter(step)
+            new = [key for key in members if learn and self._groups.get(step, key) is None]
             groups = self._groups_of(rows, members, step, keep=learn)
+            told = {key: self._told([rows[index] for index in members[key]]) for key in members if learn}
+            self._probe({key: groups[key] for key in new}, told, step)
             given, failed = score_groups(self._pool, rows, members, groups, partial(self._choose_again, step))
-            if learn:
-                for key, indices in members.items():
-                    self._note([rows[index] for index in indices], groups[key], given[key])
+            for key in told:
+                self._keep(groups[key], given[key], told[key])
             return collect(members, groups, given, self._pool.spreads.values_K if scaled else None, failed)
 
     def feedback(self, step: int, prompt: Given, value: float) -> None:
@@ -173,7 +176,7 @@ class Router:
         if not 0.0 <= value <= 1.0:
             raise DataError(f"the feedback is {value!r:.60}; give a bandit reward in [0, 1]")
         with self._lock:
-            group = self._known(step, read_prompt(prompt).id)
+            group = self._groups.known(step, read_prompt(prompt).id)
             if group.learned:
                 raise DataError(f"the group was learned already; give its feedback before learn({step})")
             group.fed = float(value)
@@ -238,9 +241,14 @@ class Router:
         read = read_prompt(prompt)
         with self._scoring:
             with self._lock:
-                group = self._known(step, read.id)
+                group = self._groups.known(step, read.id)
                 group.arm, group.probability, group.scores, group.right = arm, probability, [], []
-            return self._note([Row(read, text) for text in responses], group, np.array(scores), probed)
+            told = self._told([Row(read, text) for text in responses])
+            self._keep(group, np.array(scores), told)
+            asked = self._lessons.ask(self._pool, [group], [told], probed)
+            with self._lock:
+                self._lessons.add(asked)
+            return asked[0].scores_KN if asked else None
 
     def forget(self, step: int) -> None:
         """Forget the choices of steps long before one that has ended, as `learn` without prompts does."""
@@ -334,12 +342,6 @@ class Router:
             "lessons": self._lessons,
         }
 
-    def _known(self, step: int, key: str) -> Group:
-        group = self._groups.get(step, key)
-        if group is None:
-            raise DataError(f"no reward model was chosen for this prompt in step {step}; call choose or score first")
-        return group
-
     def _group(self, prompt: Prompt, step: int, *, keep: bool = True) -> Group:
         """The group of a prompt in a step, chosen for if it is new; a copy without scores unless it is to be kept."""
         group = self._groups.get(step, prompt.id)
@@ -374,27 +376,25 @@ class Router:
             for key, group in groups.items():
                 self._chooser.choose_again(key, group, step)
 
-    def _note(
-        self, rows: Sequence[Row], group: Group, scores_N: FloatArray, probed: FloatArray | None = None
-    ) -> FloatArray | None:
-        """Keep scores and which responses are right; ask the probe's question and return what was said."""
-        right = [self._right(row) for row in rows]
+    def _probe(self, new: Mapping[str, Group], told: Mapping[str, Responses], step: int) -> None:
+        """Learn of the new groups that the probe wants, and choose for all new ones with what it found."""
+        asked = self._lessons.ask(self._pool, list(new.values()), [told[key] for key in new])
+        if asked:
+            with self._lock:
+                self._lessons.add(asked, teach=True)
+            self._choose_again(step, new)
+
+    def _keep(self, group: Group, scores_N: FloatArray, responses: Responses) -> None:
+        """Keep scores of a group's responses, and which of these are right."""
         with self._lock:
             group.scores.extend(scores_N.tolist())
-            group.right.extend(right)
-            self._lessons.is_grounded |= any(value is not None for value in right)
-        scores_KN = np.full((len(self.names), len(rows)), np.nan)
+            group.right.extend(responses.right)
+            self._lessons.is_grounded |= any(value is not None for value in responses.right)
+        scores_KN = np.full((len(self.names), len(scores_N)), np.nan)
         scores_KN[group.arm] = scores_N
         self._pool.spreads.add(deviations_by_arm([scores_KN]))
-        probe = self._lessons.probe
-        question = None if probe is None else probe.question(group.category, [row.text for row in rows], right)
-        if probe is None or question is None:
-            return None
-        if probed is None:
-            (probed,) = score_by_all(self._pool, [rows[0].prompt], [question.texts])
-        with self._lock:
-            probe.add(group.category, group.embedding_D, question, probed)
-        return probed
 
-    def _right(self, row: Row) -> bool | None:
-        return None if row.prompt.answer is None else self._is_right(row.prompt, row.text)
+    def _told(self, rows: Sequence[Row]) -> Responses:
+        """The responses to a prompt, and whether each has its gold answer, if there is one."""
+        right = [None if row.prompt.answer is None else self._is_right(row.prompt, row.text) for row in rows]
+        return Responses(rows[0].prompt, [row.text for row in rows], right)

@@ -34,6 +34,15 @@ class Row:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Responses to a prompt, and whether each has the gold answer (None without one)."""
+
+    prompt: Prompt
+    texts: Sequence[str]
+    right: Sequence[bool | None]
+
+
 def by_prompt(rows: Sequence[Row]) -> Members:
     """Group rows by their prompts, in the order in which these first appear."""
     members: dict[str, list[int]] = {}
