@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+import laser
 from laser.commands import label_files
 from laser.commands.label import label
 from laser.commands.label_parts import Part
@@ -78,6 +79,24 @@ def test_two_nodes_and_a_killed_actor_make_the_files_of_one_process(cluster, tab
     assert (out / "part-000000.jsonl").stat().st_mtime_ns == kept
     with pytest.raises(ConfigError, match="was started with --engine ray; use that, or choose a new --out"):
         label(config, out)
+
+
+@pytest.mark.slow
+def test_doubtful_pairs_are_left_out_as_in_one_process(cluster, table, tmp_path):
+    """By the thresholds of the selector's run."""
+    (tmp_path / "killed").touch()
+    rows = [{"prompt": str(row), "chosen": "aa" + "b" * row, "rejected": "a" * (row % 2) + "b"} for row in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"{row}?"}) + "\n" for row in range(24)))
+    data = {"type": "file", "train": f"{tmp_path}/prompts.jsonl"}
+    signal = {"type": "probe", "labels": "pairs", "pairs": f"{tmp_path}/pairs.jsonl"}
+    bandit = {"type": "linucb", "alpha": 0.1, "ridge": 0.05}
+    laser.train(parse_config({**table, "data": data, "signal": signal, "selector": bandit}), tmp_path / "run")
+    config = parse_config({**table, "data": data, "selector": {"type": "frozen", "run": f"{tmp_path}/run"}})
+    report, whole = label_with_ray(config, tmp_path / "ray", workers=2), label(config, tmp_path / "whole")
+    assert files(tmp_path / "ray") == files(tmp_path / "whole")
+    assert report.left_out == whole.left_out
+    assert report.left_out["doubtful"] > 0
 
 
 def test_a_reward_model_that_keeps_failing_ends_the_job_by_name(table, tmp_path):

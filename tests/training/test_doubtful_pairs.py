@@ -17,7 +17,7 @@ from laser.training.pairs import Candidates, OrientedPairs, orient_pairs
 from laser.training.probe import Probe
 from laser.training.probe_items import ProbeData
 from laser.training.probe_scores import clearly_behind
-from laser.training.thresholds import right_threshold
+from laser.training.thresholds import right_threshold, thresholds_of
 
 TEXTS = ("no", "maybe", "not really", "yes")
 
@@ -232,3 +232,27 @@ def test_fresh_answers_make_a_fresh_threshold():
     kept = filtered(probe, longest, 1.0)
     assert kept.num_doubtful == sum(pair.chosen_score < 2 for pair in longest.pairs) < len(longest.pairs)
     assert isinstance(kept, OrientedPairs)
+
+
+def test_the_state_keeps_the_latest_threshold_of_each_reward_model(tmp_path):
+    """After a refresh `within` has not scored the new answers; its last finding stays until it does."""
+    replies = Replies()
+    pool = make_pool(knows, hates, within)
+    probe = make_probe(pool, replies=replies, refresh=1)
+    selector = start(probe, 3)
+    first = thresholds_of(probe.state_dict())["a"]
+    assert 10 < first["knows"] < 13
+    assert first["hates"] == first["within"] == -np.inf
+    replies.texts = ("yes", "nope", "never")
+    probe.prepare(1, selector, contexts)
+    assert thresholds_of(probe.state_dict())["a"] == first
+    assert filtered(probe, pairs_of(knows), 1.0).num_doubtful == 1
+    save_state(tmp_path / "probe", probe.state_dict())
+    again = make_probe(pool, replies=replies, refresh=1)
+    again.load_state_dict(load_state(tmp_path / "probe"))
+    fresh = thresholds_of(again.state_dict())["a"]
+    assert fresh == {**first, "knows": 9.0}
+    replies.texts = TEXTS
+    again.prepare(2, selector, contexts)
+    assert thresholds_of(again.state_dict())["a"] == fresh
+    assert thresholds_of({}) == {}

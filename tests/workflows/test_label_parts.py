@@ -175,7 +175,7 @@ def test_no_context_is_computed_for_a_selector_that_reads_none(table, tmp_path, 
         table["selector"] = {"type": "ensemble"}
     config = parse_config(table)
     with monkeypatch.context() as patched:
-        patched.setattr("laser.commands.label.without_unread_contexts", lambda config: config)
+        patched.setattr("laser.commands.label.without_unread", lambda config: config)
         label(config, tmp_path / "with")
     monkeypatch.setattr("laser.policy.policy.Policy.embed", None)
     label(config, tmp_path / "without")

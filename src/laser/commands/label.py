@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from laser.commands.label_files import LabelFolder, Shard
 from laser.commands.label_parts import Counts, Format, Part
 from laser.config import RunConfig
 from laser.config.schema import ContextConfig
+from laser.config.selection import NoSignal
 from laser.core.errors import DataError, RewardModelError
 from laser.core.state import changes, state_from_json, state_to_json
 from laser.core.types import Batch, Prompt, Selection
-from laser.data.store import digest, slice_of
+from laser.data.store import categories_of, digest, slice_of
 from laser.training.batch import Address, Parts, choose, draw_candidates, embed, orient, sample_at, score
 from laser.training.checkpoint import Stateful
 from laser.training.pairs import Candidates, OrientedPairs
@@ -29,6 +30,7 @@ from laser.training.progress import PhaseClock, Progress, Silent
 from laser.training.records import category_of
 from laser.wiring import build
 from laser.wiring.identity import scored_sources, state_digest
+from laser.wiring.learned import FrozenFilter, frozen_filter
 
 _BLIND = {"fixed", "random", "sequential", "ensemble", "online_ensemble"}
 """Selectors that choose without contexts."""
@@ -36,6 +38,7 @@ _BLIND = {"fixed", "random", "sequential", "ensemble", "online_ensemble"}
 _LEFT_OUT = {
     "ties": "pairs of equal score",
     "unscored": "pairs without a score",
+    "doubtful": "pairs whose chosen response scores as wrong responses of the probe do",
     "missing_pairs": "pairs that too few different responses could not make",
     "empty_responses": "empty responses",
     "duplicate_responses": "repeated responses",
@@ -57,6 +60,7 @@ class LabelReport:
         left_out: Pairs, responses and prompts without a row, and tokens removed from prompts, by reason.
         usage: For each reward model the counts of `RewardPool.usage`: `responses`, `unscored`, `too_long`, ...
         failed: Reward models that went into quarantine, and the reason.
+        notes: Sentences on thresholds of a frozen selector's run that do not apply here.
     """
 
     path: Path
@@ -66,6 +70,7 @@ class LabelReport:
     left_out: dict[str, int]
     usage: dict[str, dict[str, int]]
     failed: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
         """Lines on what was left out and which reward models failed; empty if nothing was and none did."""
@@ -76,7 +81,7 @@ class LabelReport:
             said += [f"{usage['too_long']} responses too long for its window"] * (usage["too_long"] > 0)
             said += [f"{usage['failures']} calls that failed"] * (usage["failures"] > 0)
             lines += [f"left out: {name}: {', '.join(said)}"] if said else []
-        return [*lines, *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
+        return [*lines, *self.notes, *(f"failed: {name}: {reason}" for name, reason in self.failed.items())]
 
 
 def label(
@@ -108,10 +113,15 @@ def label(
     folder = LabelFolder(Path(out).absolute(), format, mine)
     folder.check_owner(config)
     keep = partial(kept_prompts, shard=mine)
-    built = build(without_unread_contexts(config), on_tokens=progress.tokens, on_probe=progress.probe, keep=keep)
+    built = build(without_unread(config), on_tokens=progress.tokens, on_probe=progress.probe, keep=keep)
     parts, prompts, size = built.parts, built.splits.train, config.training.batch_size
+    frozen = build_filter(config, prompts)
+    parts = replace(parts, filter_pairs=frozen.filter_pairs) if config.selector.type == "frozen" else parts
     sources = scored_sources(config, {"train": prompts})
-    folder.claim(config, {**sources, "selector": state_digest(parts.selector.state_dict())}, engine="local")
+    thresholds = {"thresholds": frozen.thresholds} if frozen.thresholds else {}
+    folder.claim(
+        config, {**sources, "selector": state_digest(parts.selector.state_dict() | thresholds)}, engine="local"
+    )
     todo = folder.parts(len(prompts), size)
     num_done = sum(len(part.steps) if part.is_done() else len(part.done_steps()) for part in todo)
     progress.started(
@@ -134,14 +144,21 @@ def label(
             clock = PhaseClock(progress, iteration=0, step=step)
             progress.batch(_label_batch(parts, config, batch, part, memory, clock))
         part.finish()
-    return finish_job(folder, todo)
+    return finish_job(folder, todo, frozen.notes)
 
 
-def without_unread_contexts(config: RunConfig) -> RunConfig:
-    """The configuration, without contexts if the selector does not read them: those of the policy cost a pass."""
+def without_unread(config: RunConfig) -> RunConfig:
+    """The configuration, without contexts or a probe if the selector does not read them: they cost passes."""
+    if config.selector.type == "frozen":
+        return config.model_copy(update={"signal": NoSignal()})
     if config.selector.type not in _BLIND:
         return config
     return config.model_copy(update={"context": ContextConfig(source="none")})
+
+
+def build_filter(config: RunConfig, prompts: Sequence[Prompt]) -> FrozenFilter:
+    """What leaves out doubtful pairs by the thresholds of a frozen selector's run; nothing for other selectors."""
+    return frozen_filter(config, set(categories_of(prompts))) if config.selector.type == "frozen" else FrozenFilter()
 
 
 def kept_prompts(prompts: Sequence[Prompt], *, shard: Shard) -> Sequence[Prompt]:
@@ -158,8 +175,8 @@ def kept_prompts(prompts: Sequence[Prompt], *, shard: Shard) -> Sequence[Prompt]
     return kept
 
 
-def finish_job(folder: LabelFolder, parts: Sequence[Part]) -> LabelReport:
-    """Sum up a job whose parts are all finished.
+def finish_job(folder: LabelFolder, parts: Sequence[Part], notes: tuple[str, ...]) -> LabelReport:
+    """Sum up a job whose parts are all finished; `notes` are for the report.
 
     Raises:
         RewardModelError: It made no pair; the same command tries again.
@@ -174,6 +191,7 @@ def finish_job(folder: LabelFolder, parts: Sequence[Part]) -> LabelReport:
         folder.path,
         num_pairs=record["pairs"],
         num_prompts=record["with_pairs"],
+        notes=notes,
         **{name: record[name] for name in ("chosen", "left_out", "usage", "failed")},
     )
     if report.num_pairs == 0:
@@ -244,6 +262,7 @@ def _label_batch(
     with clock("score"):
         selection, scores_BKN = score(parts, selection, contexts_MD, batch.prompts, responses, candidates)
         oriented = orient(config, candidates, scores_BKN, selection, parts.pool.spreads)
+        oriented = parts.filter_pairs(batch, selection, oriented)
     parts.selector.expire(selection.id)
     names = parts.pool.names
     texts = [[response.text for response in row] for row in responses]
@@ -293,6 +312,7 @@ def count_batch(
     left_out = {
         "ties": oriented.num_ties,
         "unscored": oriented.num_unscored,
+        "doubtful": oriented.num_doubtful,
         "missing_pairs": sum(max(0, config.training.pairs_per_prompt - len(pairs)) for pairs in candidates.pairs),
         "empty_responses": candidates.num_empty,
         "duplicate_responses": candidates.num_duplicates,

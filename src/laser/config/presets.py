@@ -37,7 +37,7 @@ def apply_preset(table: Table) -> Table:
     learns = not (isinstance(selector, dict) and selector.get("type") in UNLEARNING)
     for section, defaults in preset.items():
         given = table.get(section, {})
-        if section == "signal" and not learns:
+        if section == "signal" and not given and not learns:
             continue
         if isinstance(given, dict) and given.get("type", defaults.get("type")) == defaults.get("type"):
             merged[section] = {**defaults, **given}

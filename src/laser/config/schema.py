@@ -19,6 +19,7 @@ from laser.config.selection import (
     AgreementSignal,
     Feedback,
     FixedSelector,
+    FrozenSelector,
     LinUCBSelector,
     NoSignal,
     ProbeSignal,
@@ -272,7 +273,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
         names = checked_names(self.rewards, self.selector)
-        if isinstance(self.signal, ProbeSignal) and self.selector.type in UNLEARNING:
+        is_frozen = isinstance(self.selector, FrozenSelector)  # leaves out pairs that a probe says are doubtful
+        if isinstance(self.signal, ProbeSignal) and self.selector.type in UNLEARNING and not is_frozen:
             raise ValueError(
                 f"selector.type = {self.selector.type!r} learns nothing, so signal.type = 'probe' has no effect; "
                 "drop [signal] or choose a bandit"

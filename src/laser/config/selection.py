@@ -266,7 +266,8 @@ class ProbeSignal(Section):
         True,
         description="Do not train on pairs whose chosen response scores as wrong responses do: below the threshold "
         "that separates right from wrong ones of the category in the probe. No effect where the scores of a reward "
-        "model do not separate them, or where several are chosen together.",
+        "model do not separate them, or where several are chosen together. With a frozen selector, `laser label` takes "
+        "the thresholds of its run, and no other field of a probe has an effect.",
     )
 
     @model_validator(mode="after")

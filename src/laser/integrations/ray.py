@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,12 +24,13 @@ import numpy as np
 from laser.commands.label import (
     LabelReport,
     address,
+    build_filter,
     count_batch,
     finish_job,
     kept_prompts,
     pair_rows,
     shown,
-    without_unread_contexts,
+    without_unread,
 )
 from laser.commands.label_files import PROMPTS_FOLDER, LabelFolder, Shard
 from laser.commands.label_parts import Format, Part, writing
@@ -38,7 +39,7 @@ from laser.core.errors import ConfigError, DataError, LaserError, RewardModelErr
 from laser.core.files import atomic_write, make_folder, read_bytes
 from laser.core.types import Batch, FloatArray, Prompt, Selection
 from laser.rewards.spreads import RunningSpreads
-from laser.training.batch import draw_candidates, finite, orient, prepare_contexts, sample_at
+from laser.training.batch import PairFilter, draw_candidates, finite, orient, prepare_contexts, sample_at
 from laser.training.pairs import Candidates
 from laser.training.progress import Progress, Silent
 from laser.wiring import (
@@ -114,6 +115,7 @@ def label_with_ray(
     if not prompts:
         raise DataError("there are no prompts to label; set split.train, or lower split.dev and split.test")
     _connect()
+    frozen = build_filter(config, prompts)
     sources = scored_sources(config, {"train": prompts})
     folder.claim(config, {**sources, "selector": selector_source(config)}, engine="ray")
     parts = folder.parts(len(prompts), config.training.batch_size)
@@ -127,7 +129,8 @@ def label_with_ray(
         elif part.name in left:
             part.finish()
     by_name = {part.name: part for part in parts}
-    for done in _results(without_unread_contexts(config), [by_name[name] for name in left], left, workers, gpus):
+    write = partial(_write, config=config, filter_pairs=frozen.filter_pairs)
+    for done in _results(without_unread(config), [by_name[name] for name in left], left, workers, gpus, write):
         progress.batch(done.record)
         left[done.part].discard(done.step)
         if not left[done.part]:
@@ -137,7 +140,7 @@ def label_with_ray(
         _prompts_file(part).unlink(missing_ok=True)
     with suppress(OSError):  # another shard's prompts are there
         (folder.path / PROMPTS_FOLDER).rmdir()
-    return finish_job(folder, parts)
+    return finish_job(folder, parts, frozen.notes)
 
 
 def _check_independent(config: RunConfig) -> None:
@@ -190,8 +193,9 @@ def _results(
     left: dict[str, set[int]],
     workers: int | None,
     gpus: float | None,
+    write: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Iterator[_Done]:
-    """Label batches; yields each that is written, in any order."""
+    """Label batches and `write` them; yields each that is written, in any order."""
     import ray
     import ray.data
 
@@ -223,7 +227,7 @@ def _results(
             num_gpus=gpus if on_device else 0,
         )
     try:
-        for row in batches.map(partial(_write, config=config), compute=writers, num_cpus=0.1).iter_rows():
+        for row in batches.map(write, compute=writers, num_cpus=0.1).iter_rows():
             yield row["done"]
     except Exception as error:  # Ray wraps what actors raise
         raise _unwrapped(error) from error
@@ -328,14 +332,16 @@ class _Scorer:
         return {"work": work}
 
 
-def _write(row: dict[str, Any], *, config: RunConfig) -> dict[str, Any]:
+def _write(row: dict[str, Any], *, config: RunConfig, filter_pairs: PairFilter) -> dict[str, Any]:
     """Pair and write a batch; the same file whenever and wherever it is done."""
     work: _Work = row["work"]
     names = [model.name for model in config.rewards.models]
     oriented = orient(config, work.candidates, work.scores_BKN, work.selection, RunningSpreads(len(names)))
+    batch = Batch(0, work.step, work.prompts)
+    oriented = filter_pairs(batch, work.selection, oriented)
     rows = list(pair_rows(work.prompts, work.selection, work.texts, oriented, names))
     counts = count_batch(config, work.prompts, work.candidates, oriented, rows)
     counts.usage = work.usage
     work.part.write_batch(work.step, rows, {**counts.as_record(), "state": None})
-    record = shown(Batch(0, work.step, work.prompts), work.selection, names, len(rows), {})
+    record = shown(batch, work.selection, names, len(rows), {})
     return {"done": _Done(work.part.name, work.step, record)}

@@ -43,7 +43,7 @@ from laser.training.pairs import OrientedPairs
 from laser.training.probe_items import Item, ProbeData, answered_item, from_state, given_items, identity
 from laser.training.probe_scores import ProbeScores, clearly_behind
 from laser.training.signals import Prepare
-from laser.training.thresholds import right_threshold
+from laser.training.thresholds import drop_doubtful, right_threshold, thresholds_of
 
 _VERSION = 5  # of the state
 _ROUNDS = (0.25, 0.5)  # shares of the prompts after which reward models that are clearly behind leave
@@ -101,6 +101,7 @@ class Probe:
         self._chosen: dict[str, dict[str, None]] = {}  # by category, reward models that were charged
         self._start: tuple[Findings, dict[str, Look]] | None = None  # before the first refresh
         self._signs: list[Sign] = []  # all that were reported
+        self._thresholds: dict[str, dict[str, float]] = {}  # by category and reward model, before the latest answers
 
     def prepare(self, iteration: int, selector: Selector, contexts: Prepare) -> None:
         """Sample fresh answers if they are due, and teach the selector how good the reward models are on them."""
@@ -154,17 +155,16 @@ class Probe:
         """
         if not self._section.drop_doubtful:
             return oriented
-        thresholds: dict[tuple[float, int, str], float] = {}
-        kept = []
-        for pair in oriented.pairs:
-            row = selection.row_of(pair.prompt)
-            arm = int(selection.arms_M[row])
-            key = float(selection.weights_MK[row, arm]), arm, batch.prompts[pair.prompt].category
-            if key not in thresholds:
-                thresholds[key] = self._threshold(*key[1:]) if key[0] == 1 else float("-inf")
-            if pair.chosen_score >= thresholds[key]:
-                kept.append(pair)
-        return replace(oriented, pairs=tuple(kept), num_doubtful=len(oriented.pairs) - len(kept))
+        return drop_doubtful(batch, selection, oriented, self._threshold)
+
+    def _latest_thresholds(self) -> dict[str, dict[str, float]]:
+        """By category and reward model, the threshold of the latest answers that it has scored; scores nothing."""
+        latest = {category: dict(of) for category, of in self._thresholds.items()}
+        for category, items in self._items.items():
+            for arm, name in enumerate(self._pool.names):
+                if items and self._has_scored(arm, category):
+                    latest.setdefault(category, {})[name] = self._threshold(arm, category)
+        return latest
 
     def _threshold(self, arm: int, category: str) -> float:
         """Lowest score of a response that is likely right; -inf where labels or scores do not say."""
@@ -180,6 +180,7 @@ class Probe:
 
     def _renew(self, iteration: int) -> None:
         """Sample fresh answers; scores of given pairs and of answers that come again stay."""
+        self._thresholds = self._latest_thresholds()
         self._iteration, self._consensus = iteration, {}
         answered = {category: self._answered(prompts) for category, prompts in self._prompts.items()}
         self._items = {
@@ -367,6 +368,7 @@ class Probe:
             "chosen": {category: list(names) for category, names in self._chosen.items()},
             "start": to_json(start),
             "signs": to_json([asdict(sign) for sign in self._signs]),
+            "thresholds": to_json(self._latest_thresholds()),  # null: scores do not separate right from wrong
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -388,6 +390,7 @@ class Probe:
         self._scores.load(state["scores"])
         self._firsts, self._consensus = state["firsts"], {}
         self._samples, self._right = state["samples"], state["right"]
+        self._thresholds = thresholds_of(state)
         self._chosen = {category: dict.fromkeys(names) for category, names in state["chosen"].items()}
         if state["start"] is not None:
             findings, looks = state["start"]

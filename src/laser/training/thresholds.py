@@ -7,9 +7,15 @@ these pairs apart; where they do not, every pair counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
 import numpy as np
 
-from laser.core.types import FloatArray
+from laser.core.types import Batch, FloatArray, Pair, Selection
+from laser.training.pairs import OrientedPairs
 
 _LEAST = 0.75  # balanced accuracy from which a threshold counts; 0.5 is chance
 _FEWEST = 4  # responses of each kind
@@ -37,3 +43,35 @@ def right_threshold(right_M: FloatArray, wrong_M: FloatArray) -> float:
     accuracy_M = ((above_M + 1) / (len(right_M) + 2) + (below_M + 1) / (len(wrong_M) + 2)) / 2
     best = int(accuracy_M.argmax())
     return float(between_M[best]) if accuracy_M[best] >= _LEAST else -np.inf
+
+
+def thresholds_of(state: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The thresholds in the state of a probe, by category and reward model; none in the state of another signal."""
+    known = state.get("thresholds", {})
+    return {
+        category: {name: -np.inf if score is None else float(score) for name, score in of.items()}
+        for category, of in known.items()
+    }
+
+
+def drop_doubtful(
+    batch: Batch, selection: Selection, oriented: OrientedPairs, threshold: Callable[[int, str], float]
+) -> OrientedPairs:
+    """Leave out pairs whose chosen response is likely wrong: a reward model that was chosen alone scores it too low.
+
+    Args:
+        batch: The prompts.
+        selection: Who decided.
+        oriented: Pairs of the batch.
+        threshold: Lowest score that counts as right, by arm and category; -inf where none is known.
+    """
+    threshold = cache(threshold)
+
+    def counts(pair: Pair) -> bool:
+        row = selection.row_of(pair.prompt)
+        arm = int(selection.arms_M[row])
+        is_alone = selection.weights_MK[row, arm] == 1
+        return not is_alone or pair.chosen_score >= threshold(arm, batch.prompts[pair.prompt].category)
+
+    kept = tuple(filter(counts, oriented.pairs))
+    return replace(oriented, pairs=kept, num_doubtful=len(oriented.pairs) - len(kept))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +18,27 @@ from laser.bandits.baselines import Frozen
 from laser.bandits.classifier import QueryClassifier
 from laser.bandits.context import ContextPreparer
 from laser.config import RouterConfig, RunConfig, parse_config, selection
+from laser.config.servers import ServerSection
 from laser.core.errors import ConfigError, RunDirectoryError
 from laser.core.files import read_json
 from laser.core.state import load_state
 from laser.core.types import FloatArray, StateDict
 from laser.lm.sources import fingerprint
 from laser.rewards.costs import ScoringCosts
+from laser.training.batch import PairFilter, all_pairs
 from laser.training.checkpoint import newest_checkpoint
+from laser.training.thresholds import drop_doubtful, thresholds_of
 from laser.wiring.rewards import build_costs, changed_names, reward_fingerprints
 
 ROUTER_VERSION = 1
+
+_FROZEN_PARTS = ("selector", "contexts", "pool")
+_NO_UNIT = {
+    *("model", "revision", "tokenizer", "function", "factory"),  # compared by their fingerprints
+    *("cost", "trust_remote_code", "device", "precision", "max_batch_tokens", "shard", "max_batch", "cache"),
+    *ServerSection.model_fields,
+}
+"""Fields of reward models on which the unit of a score does not depend."""
 
 
 class BuildSelector(Protocol):
@@ -48,6 +62,21 @@ class RouterRecord(TypedDict):
 
 
 _RECORD = TypeAdapter(RouterRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenFilter:
+    """What leaves out doubtful pairs with a frozen selector.
+
+    Attributes:
+        filter_pairs: Leaves them out.
+        thresholds: Lowest scores that count as right, by category and reward model of the selector's run.
+        notes: Sentences on those that do not apply.
+    """
+
+    filter_pairs: PairFilter = all_pairs
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def router_record(config: RunConfig | RouterConfig, *, dim: int, accuracy: float) -> RouterRecord:
@@ -202,11 +231,8 @@ def load_frozen(
     Raises:
         LaserError: There is no such state, or it has other arms or contexts.
     """
-    if not is_run(run):
-        raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
-    theirs = parse_config(read_config(run), source=str(run / "config.json"))
-    _check_frozen(config, theirs, run)
-    folder = newest_checkpoint(run / "checkpoints", ("selector", "contexts", "pool"))
+    theirs = _frozen_config(config, run)
+    folder = newest_checkpoint(run / "checkpoints", _FROZEN_PARTS)
     if folder is None:
         raise RunDirectoryError(f"{run} has no checkpoint yet, so its selector has no state; train it further")
     costs = build_costs(theirs.rewards)
@@ -222,6 +248,51 @@ def load_frozen(
     except (LookupError, TypeError, ValueError) as error:
         raise RunDirectoryError(f"the selector of {run} does not fit this policy: {error}") from error
     return Frozen(inner)
+
+
+def frozen_filter(config: RunConfig, categories: Collection[str]) -> FrozenFilter:
+    """What leaves out the pairs that the run of a frozen selector would leave out, by its latest thresholds.
+
+    `signal.drop_doubtful` of a probe in this configuration decides whether it does, else that of the run.
+
+    Args:
+        config: This configuration, with a frozen selector.
+        categories: Those of the prompts.
+
+    Raises:
+        LaserError: The run cannot be used.
+    """
+    assert isinstance(config.selector, selection.FrozenSelector)
+    run = Path(config.selector.run)
+    theirs = _frozen_config(config, run)
+    section = config.signal if isinstance(config.signal, selection.ProbeSignal) else theirs.signal
+    if not isinstance(section, selection.ProbeSignal) or not section.drop_doubtful:
+        return FrozenFilter()
+    folder = newest_checkpoint(run / "checkpoints", (*_FROZEN_PARTS, "signal"))
+    known = {} if folder is None else thresholds_of(load_state(folder / "signal"))
+    pairs = list(zip(config.rewards.models, theirs.rewards.models, strict=True))
+    others = [one.name for one, then in pairs if one.model_dump(exclude=_NO_UNIT) != then.model_dump(exclude=_NO_UNIT)]
+    notes = [f"{name} has other settings here than in {run}, so no doubtful pair of it is left out" for name in others]
+    if missing := sorted(set(categories) - set(known)):
+        notes.append(f"{run} has no thresholds for {', '.join(missing):.200}: no doubtful pair is left out there")
+    of_arm = [
+        {of: row[one.name] for of, row in known.items() if one.name in row and one.name not in others}
+        for one, _ in pairs
+    ]
+    return FrozenFilter(partial(drop_doubtful, threshold=partial(_threshold, of_arm)), known, tuple(notes))
+
+
+def _threshold(of_arm: Sequence[Mapping[str, float]], arm: int, category: str) -> float:
+    return of_arm[arm].get(category, -np.inf)
+
+
+def _frozen_config(config: RunConfig | RouterConfig, run: Path) -> RunConfig:
+    """The configuration of the run of a frozen selector, if it fits this one."""
+    if not is_run(run):
+        raise ConfigError(f"selector.run {run} is not a run directory; give one that laser train wrote")
+    theirs = parse_config(read_config(run), source=str(run / "config.json"))
+    _check_frozen(config, theirs, run)
+    return theirs
 
 
 def _check_frozen(config: RunConfig | RouterConfig, theirs: RunConfig, run: Path) -> None:
