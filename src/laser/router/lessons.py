@@ -88,7 +88,7 @@ class Lessons:
     def ask(
         self, pool: RewardPool, groups: Sequence[Group], responses: Sequence[Responses], known: FloatArray | None = None
     ) -> list[Asked]:
-        """Let all reward models score those groups that the probe wants.
+        """Let all reward models score the groups that the probe still needs.
 
         Args:
             pool: The reward models.
@@ -98,18 +98,21 @@ class Lessons:
         """
         if self.probe is None or not groups:
             return []
-        told = [
+        open_groups = [
             (group, given, question)
             for group, given, question in zip(groups, responses, self.probe.questions(responses), strict=True)
             if question is not None
         ]
         if known is None:
             scores = score_by_all(
-                pool, [given.prompt for _, given, _ in told], [question.texts for *_, question in told]
+                pool, [given.prompt for _, given, _ in open_groups], [question.texts for *_, question in open_groups]
             )
         else:
             scores = [known]
-        return [Asked(group, question, scores_KN) for (group, _, question), scores_KN in zip(told, scores, strict=True)]
+        return [
+            Asked(group, question, scores_KN)
+            for (group, _, question), scores_KN in zip(open_groups, scores, strict=True)
+        ]
 
     def add(self, asked: Sequence[Asked], *, teach: bool = False) -> None:
         """Keep what `ask` found, and teach the selector now, or when it learns next."""

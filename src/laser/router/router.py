@@ -155,11 +155,11 @@ class Router:
                 self.enter(step)
             new = [key for key in members if learn and self._groups.get(step, key) is None]
             groups = self._groups_of(rows, members, step, keep=learn)
-            told = {key: self._told([rows[index] for index in members[key]]) for key in members if learn}
-            self._probe({key: groups[key] for key in new}, told, step)
+            answers = {key: self._responses([rows[index] for index in members[key]]) for key in members if learn}
+            self._probe({key: groups[key] for key in new}, answers, step)
             given, failed = score_groups(self._pool, rows, members, groups, partial(self._choose_again, step))
-            for key in told:
-                self._keep(groups[key], given[key], told[key])
+            for key in answers:
+                self._keep(groups[key], given[key], answers[key])
             return collect(members, groups, given, self._pool.spreads.values_K if scaled else None, failed)
 
     def feedback(self, step: int, prompt: Given, value: float) -> None:
@@ -243,9 +243,9 @@ class Router:
             with self._lock:
                 group = self._groups.known(step, read.id)
                 group.arm, group.probability, group.scores, group.right = arm, probability, [], []
-            told = self._told([Row(read, text) for text in responses])
-            self._keep(group, np.array(scores), told)
-            asked = self._lessons.ask(self._pool, [group], [told], probed)
+            given = self._responses([Row(read, text) for text in responses])
+            self._keep(group, np.array(scores), given)
+            asked = self._lessons.ask(self._pool, [group], [given], probed)
             with self._lock:
                 self._lessons.add(asked)
             return asked[0].scores_KN if asked else None
@@ -376,9 +376,9 @@ class Router:
             for key, group in groups.items():
                 self._chooser.choose_again(key, group, step)
 
-    def _probe(self, new: Mapping[str, Group], told: Mapping[str, Responses], step: int) -> None:
-        """Learn of the new groups that the probe wants, and choose for all new ones with what it found."""
-        asked = self._lessons.ask(self._pool, list(new.values()), [told[key] for key in new])
+    def _probe(self, new: Mapping[str, Group], answers: Mapping[str, Responses], step: int) -> None:
+        """Learn of the new groups that the probe needs, and choose for all new ones with what it found."""
+        asked = self._lessons.ask(self._pool, list(new.values()), [answers[key] for key in new])
         if asked:
             with self._lock:
                 self._lessons.add(asked, teach=True)
@@ -394,7 +394,7 @@ class Router:
         scores_KN[group.arm] = scores_N
         self._pool.spreads.add(deviations_by_arm([scores_KN]))
 
-    def _told(self, rows: Sequence[Row]) -> Responses:
+    def _responses(self, rows: Sequence[Row]) -> Responses:
         """The responses to a prompt, and whether each has its gold answer, if there is one."""
         right = [None if row.prompt.answer is None else self._is_right(row.prompt, row.text) for row in rows]
         return Responses(rows[0].prompt, [row.text for row in rows], right)
