@@ -31,7 +31,7 @@ from laser.rewards.pool import Arm, RewardPool
 from laser.training.batch import Parts, run_batch, sample
 from laser.training.learner import Learner
 from laser.training.losses import Objective
-from laser.training.progress import PhaseClock, Silent
+from laser.training.progress import PhaseClock, Progress
 from laser.training.signals import NoSignal
 
 PROMPTS, RESPONSES, PAIRS, ARMS, ROWS = 16, 30, 10, 4, 30
@@ -78,7 +78,7 @@ def main() -> None:
             policy, generator, RewardPool(arms), policy, ContextPreparer(policy.context_dim), selector,
             QuantileFeedback(), NoSignal(), Learner(policy, Objective("nll+dpo"), learning_rate=1e-6),
         )  # fmt: skip
-        clock = PhaseClock(Silent(), iteration=0, step=0)
+        clock = PhaseClock(Progress(), iteration=0, step=0)
         record, peak = device_peak(lambda: run_batch(parts, config, batch, clock, replies))
         return record["seconds"], peak
 

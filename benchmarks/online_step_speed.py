@@ -39,7 +39,7 @@ from laser.rewards.pool import Arm, RewardPool
 from laser.training.batch import Parts, run_batch
 from laser.training.learner import Learner
 from laser.training.losses import Objective
-from laser.training.progress import PhaseClock, Silent
+from laser.training.progress import PhaseClock, Progress
 from laser.training.signals import NoSignal
 
 BETA, RATE = 0.1, 1e-5
@@ -61,7 +61,7 @@ def ours(policy: Policy, prompts, options: argparse.Namespace, responses: int, p
     records = []
 
     def work() -> None:
-        clock = PhaseClock(Silent(), iteration=0, step=step)
+        clock = PhaseClock(Progress(), iteration=0, step=step)
         records.append(run_batch(parts, config, Batch(0, step, prompts), clock))
 
     spent = seconds(work)

@@ -19,14 +19,14 @@ from pathlib import Path
 import laser
 from laser.commands import label_files
 from laser.commands.label import label
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from processes import FORKS
 from runs import essence, make_table
 
 PHASES = ("load", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
 
 
-class Announcer(Silent):
+class Announcer(Progress):
     """Writes the current phase where the killer sees it, even after this process is gone."""
 
     def __init__(self, board):
@@ -45,7 +45,7 @@ class Announcer(Silent):
         self.say("record")
 
 
-class Killer(Silent):
+class Killer(Progress):
     """Kills its own process at the start of a phase for the count-th time; "token" counts sampled tokens."""
 
     def __init__(self, phase, count):

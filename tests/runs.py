@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from tiny import save_model
 
 FUNCTIONS = """
@@ -55,7 +55,7 @@ def make_table(folder, *names, **sections):
     return table
 
 
-class Notes(Silent):
+class Notes(Progress):
     """Keeps what a run says."""
 
     def __init__(self):

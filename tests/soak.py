@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 import laser
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from runs import FUNCTIONS, make_table
 from tiny import save_model
 
@@ -41,7 +41,7 @@ class SoakReport:
     intact: bool
 
 
-class Watcher(Silent):
+class Watcher(Progress):
     """Measures this process after every batch."""
 
     def __init__(self, batches):

@@ -19,7 +19,7 @@ from laser.compare.state import State, claim, failure_note, standing
 from laser.compare.worker import run_cell
 from laser.config import parse_config
 from laser.core.errors import ConfigError
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from runs import essence, make_table, same_adapter, steps
 from servers import rate, serving
 from suites import read_suite, write_toml
@@ -144,7 +144,7 @@ def run_here(suite, out):
     claim(suite, out)
     for cell in sorted(make_cells(suite, out), key=lambda cell: len(cell.needs)):
         assert standing(cell, out).state is State.missing
-        run_cell(json.loads(json.dumps(order_for(cell, out, "cpu", "all"))), Silent())
+        run_cell(json.loads(json.dumps(order_for(cell, out, "cpu", "all"))), Progress())
         assert standing(cell, out).state is State.finished
 
 
@@ -263,7 +263,7 @@ def test_a_process_sees_its_device(device, given, wanted):
 def test_a_gpu_that_is_not_there_does_not_become_the_cpu(tmp_path):
     cell = Cell(Key("all", "laser", 3), parse_config({**base(tmp_path), "seed": 3}))
     with pytest.raises(ConfigError, match="device 'cuda:1' does not exist"):
-        run_cell(order_for(cell, tmp_path, "cuda:1", "all"), Silent())
+        run_cell(order_for(cell, tmp_path, "cuda:1", "all"), Progress())
     assert standing(cell, tmp_path).state is State.missing
 
 

@@ -18,7 +18,7 @@ from laser.rewards.loglik import LogLikelihoodRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.training.learner import Learner
 from laser.training.losses import Objective
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from runs import essence, make_table, steps
 from tiny import make_model, make_prompt, make_tokenizer
 
@@ -188,7 +188,7 @@ def test_a_whole_run_on_the_device_continues_where_it_stopped(tmp_path, precisio
     class Stop(Exception):
         pass
 
-    class Halt(Silent):
+    class Halt(Progress):
         def batch(self, record):
             if (record["iteration"], record["step"]) == (1, 1):
                 raise Stop

@@ -12,7 +12,7 @@ from laser.core.types import Batch
 from laser.policy import policy as policy_module
 from laser.training.batch import run_batch, sample
 from laser.training.loop import draw_batches
-from laser.training.progress import PhaseClock, Silent
+from laser.training.progress import PhaseClock, Progress
 from laser.wiring import build
 from runs import make_table
 
@@ -29,7 +29,7 @@ def make_batches(tmp_path, **sections):
 
 
 def clock(batch):
-    return PhaseClock(Silent(), iteration=batch.iteration, step=batch.step)
+    return PhaseClock(Progress(), iteration=batch.iteration, step=batch.step)
 
 
 @pytest.mark.slow

@@ -11,13 +11,13 @@ from accelerate.tracking import GeneralTracker
 from laser.commands.train import resume, train
 from laser.config import parse_config
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from laser.training.tracking import Tracking, batch_numbers, evaluation_numbers, read_marks
 from laser.wiring.tracking import flatten
 from runs import Notes, make_table, steps
 
 
-class StopAfter(Silent):
+class StopAfter(Progress):
     def __init__(self, num_batches):
         self.left = num_batches
 

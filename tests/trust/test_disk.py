@@ -14,7 +14,7 @@ from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import RunDirectoryError
 from laser.training.checkpoint import newest_checkpoint
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from runs import make_table, steps
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_files_that_may_not_grow(whole, tmp_path, size):
     assert same_run(tmp_path / "run", path)
 
 
-class Freezer(Silent):
+class Freezer(Progress):
     """Makes a folder read-only when the run is about to write its n-th checkpoint."""
 
     def __init__(self, stack, folder, count):

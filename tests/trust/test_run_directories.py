@@ -23,7 +23,7 @@ from laser.core.types import Response
 from laser.training import signature
 from laser.training.checkpoint import Cursor, _own_digest, load_checkpoint, newest_checkpoint, save_checkpoint
 from laser.training.pending import PendingResponses
-from laser.training.progress import Silent
+from laser.training.progress import Progress
 from laser.wiring import build_contexts
 from laser.wiring.selection import build_selector
 from runs import FUNCTIONS, essence, make_table, same_adapter
@@ -405,7 +405,7 @@ def test_a_reward_function_may_change_the_working_directory(tmp_path, monkeypatc
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
-class Moving(Silent):
+class Moving(Progress):
     """A progress display that changes the working directory after every batch."""
 
     def batch(self, record):

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,24 +18,9 @@ from rich.text import Text
 from laser.analysis.shown import visible
 from laser.evaluation.unreadable import unreadable_lines
 from laser.training.findings import Findings
-from laser.training.progress import Progress, Silent
+from laser.training.progress import Progress
 
 _ROWS_SHOWN = 8
-
-
-class ClosableProgress(Progress, Protocol):
-    """A progress display that must be closed before anything else is printed."""
-
-    def close(self) -> None:
-        """Stop drawing."""
-        ...
-
-
-class Quiet(Silent):
-    """What the processes show that are not the main one."""
-
-    def close(self) -> None:
-        """Nothing was drawn."""
 
 
 class _Pace:
@@ -77,7 +62,7 @@ class _Pace:
         return _clock((time.monotonic() - self.begin) / finished * (self.total - self.done))
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """One line a batch, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -125,9 +110,6 @@ class PlainProgress:
         """Print a sentence."""
         self._say(visible(message))
 
-    def close(self) -> None:
-        """Nothing to stop."""
-
     def _say(self, line: str) -> None:
         self._console.print(escape(line), soft_wrap=True)
 
@@ -162,7 +144,7 @@ class SftLines(PlainProgress):
         )
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """A bar, the current phase and the latest batches, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
@@ -234,7 +216,7 @@ class LiveProgress:
         return table
 
 
-def make_progress(console: Console, lines: Callable[[Console], ClosableProgress] = PlainProgress) -> ClosableProgress:
+def make_progress(console: Console, lines: Callable[[Console], Progress] = PlainProgress) -> Progress:
     """A live display on a terminal, lines elsewhere."""
     return LiveProgress(console) if console.is_terminal else lines(console)
 

@@ -22,16 +22,17 @@ def sft(
     Example: laser sft run.toml --out runs/sft, then laser train run.toml --set policy.model=runs/sft
     """
     prepare()
-    from laser.cli.progress import Quiet, SftLines
+    from laser.cli.progress import SftLines
     from laser.cli.result import print_fine_tuned
     from laser.core.outputs import default_out
     from laser.parallel.ranks import is_main
+    from laser.training.progress import Progress
 
     console = make_console(quiet=not is_main())
     refuse_without("--resume", resume is not None, {"--trust": trust})
     parsed = given_config(config, overrides or [], out, resume)
     where = resume or out or default_out(f"{config.stem if config is not None else 'demo'}-sft")
-    progress = SftLines(console) if is_main() else Quiet()
+    progress = SftLines(console) if is_main() else Progress()
     stopper = Stopper()
     with resumable(stopper, "sft", where), closing(progress):
         progress.note("loading libraries, model and prompts")

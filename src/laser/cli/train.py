@@ -43,10 +43,11 @@ def train(
     Example: laser train run.toml --set training.iterations=3 --out runs/first
     """
     prepare()
-    from laser.cli.progress import Quiet, make_progress
+    from laser.cli.progress import make_progress
     from laser.cli.result import print_result
     from laser.core.outputs import default_out
     from laser.parallel.ranks import is_main
+    from laser.training.progress import Progress
 
     console = make_console(quiet=not is_main())
     refuse_without("--dry-run", dry_run, {"--machine": machine is not None, "--devices": devices is not None})
@@ -59,7 +60,7 @@ def train(
         print_plan(parsed or load_config(), console, machine or "here", devices or 1)
         return
     where = resume or out or default_out(config.stem if config is not None else "demo")
-    progress = make_progress(console) if is_main() else Quiet()
+    progress = make_progress(console) if is_main() else Progress()
     stopper = Stopper()
     with resumable(stopper, "train", where), closing(progress):
         progress.note("loading libraries, models and prompts")

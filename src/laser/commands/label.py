@@ -26,7 +26,7 @@ from laser.data.store import categories_of, digest, slice_of
 from laser.training.batch import Address, Parts, choose, draw_candidates, embed, orient, sample_at, score
 from laser.training.checkpoint import Stateful
 from laser.training.pairs import Candidates, OrientedPairs
-from laser.training.progress import PhaseClock, Progress, Silent
+from laser.training.progress import PhaseClock, Progress
 from laser.training.records import category_of
 from laser.wiring import build
 from laser.wiring.identity import scored_sources, state_digest
@@ -109,7 +109,7 @@ def label(
     Raises:
         LaserError: Something cannot be used, the job made no pair, or `out` belongs to another configuration.
     """
-    progress, mine = progress or Silent(), Shard.parse(shard) if shard is not None else Shard()
+    progress, mine = progress or Progress(), Shard.parse(shard) if shard is not None else Shard()
     folder = LabelFolder(Path(out).absolute(), format, mine)
     folder.check_owner(config)
     keep = partial(kept_prompts, shard=mine)

@@ -14,7 +14,7 @@ from laser.core.files import replacing_folder, writing
 from laser.core.outputs import default_out
 from laser.parallel.ranks import joined
 from laser.training.loop import Evaluate, Stop
-from laser.training.progress import Progress, Silent
+from laser.training.progress import Progress
 from laser.training.run_directory import RunDirectory, check_free
 from laser.training.sft import LOSSES, SftParts, train_on_targets
 from laser.wiring.sft import build_sft
@@ -46,7 +46,7 @@ def sft(
         LaserError: The configuration, data, models or directory cannot be used. Existing files stay unchanged.
     """
     config = resolved(config)
-    progress = progress or Silent()
+    progress = progress or Progress()
     with joined() as ranks:
         path = ranks.broadcast(Path(out) if out is not None else default_out("sft"))
         on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
@@ -81,7 +81,7 @@ def resume_sft(
             neither `config` nor `trust` is given.
         ConfigError: `config` differs from the run's.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     with joined() as ranks:
         with reopened(path, "sft", config, trust, ranks) as (run, stored):
             parts, evaluate = build_sft(stored, on_tokens=progress.tokens, ranks=ranks)

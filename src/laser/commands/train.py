@@ -17,7 +17,7 @@ from laser.parallel.ranks import joined
 from laser.training.loop import Stop
 from laser.training.loop import train as run_loop
 from laser.training.probe import Probe
-from laser.training.progress import Progress, Silent
+from laser.training.progress import Progress
 from laser.training.run_directory import RunDirectory, check_free
 from laser.training.signature import is_ours, sign
 from laser.wiring import Built, build, build_tracking, reward_fingerprints
@@ -67,7 +67,7 @@ def train(
     """
     config = resolved(config)
     check_used(config)
-    progress = progress or Silent()
+    progress = progress or Progress()
     if note := nothing_to_choose(config):
         progress.note(note)
     with joined() as ranks:
@@ -106,7 +106,7 @@ def resume(
             user started it and neither `config` nor `trust` is given.
         ConfigError: `config` differs from the run's, or its data or base model has changed.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     with joined() as ranks:
         with reopened(path, "train", config, trust, ranks) as (run, stored):
             if isinstance(kept := run.provenance.get("sources"), dict):

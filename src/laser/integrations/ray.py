@@ -41,7 +41,7 @@ from laser.core.types import Batch, FloatArray, Prompt, Selection
 from laser.rewards.spreads import RunningSpreads
 from laser.training.batch import PairFilter, draw_candidates, finite, orient, prepare_contexts, sample_at
 from laser.training.pairs import Candidates
-from laser.training.progress import Progress, Silent
+from laser.training.progress import Progress
 from laser.wiring import (
     build_contexts,
     build_embedder,
@@ -107,7 +107,7 @@ def label_with_ray(
         LaserError: As for `laser.label`; also if Ray is not installed, no cluster answers, or a reward model fails
             `rewards.max_failures` times in a row.
     """
-    progress, mine = progress or Silent(), Shard.parse(shard) if shard is not None else Shard()
+    progress, mine = progress or Progress(), Shard.parse(shard) if shard is not None else Shard()
     _check_independent(config)
     folder = LabelFolder(Path(out).absolute(), format, mine)
     folder.check_owner(config)

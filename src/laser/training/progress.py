@@ -5,66 +5,37 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from laser.training.findings import Findings
 
 
-class Progress(Protocol):
-    """Observer of a run; the command line has one for terminals and one for pipes."""
+class Progress:
+    """Observer of a run. This one, the default of the Python API, does nothing; subclasses override what they show."""
 
     def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
         """The loop starts or resumes at (iteration, step)."""
-        ...
 
     def phase(self, name: str, *, iteration: int, step: int) -> None:
         """A phase begins: probe, embed, select, sample, score, train, update, checkpoint or evaluate."""
-        ...
 
     def tokens(self, count: int) -> None:
         """The policy sampled `count` more tokens."""
-        ...
 
     def batch(self, record: Mapping[str, Any]) -> None:
         """A batch is done; `record` is its line of steps.jsonl."""
-        ...
 
     def probe(self, findings: Findings) -> None:
         """A probe has tested the reward models, before they are trained with."""
-        ...
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """The dev metric was measured; `record` is its line of evaluations.jsonl."""
-        ...
 
     def note(self, message: str) -> None:
         """Something happened that the user should read."""
-        ...
 
-
-class Silent:
-    """An observer that does nothing; the default of the Python API."""
-
-    def started(self, *, iterations: int, batches_per_iteration: int, iteration: int, step: int) -> None:
-        """Do nothing."""
-
-    def phase(self, name: str, *, iteration: int, step: int) -> None:
-        """Do nothing."""
-
-    def tokens(self, count: int) -> None:
-        """Do nothing."""
-
-    def batch(self, record: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def probe(self, findings: Findings) -> None:
-        """Do nothing."""
-
-    def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def note(self, message: str) -> None:
-        """Do nothing."""
+    def close(self) -> None:
+        """Something else is about to be printed."""
 
 
 class PhaseClock:

@@ -32,7 +32,7 @@ class Tracker(Protocol):
         ...
 
 
-class Tracking:
+class Tracking(Progress):
     """A `Progress` that passes everything on to another and reports numbers to trackers.
 
     A batch's step is the number of batches done with it. The step is noted in the run directory before it is reported:
