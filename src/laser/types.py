@@ -4,31 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from laser.core.types import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Message,
-    Pair,
-    Prompt,
-    Response,
-    Responses,
-    Selection,
-    StateDict,
-)
-
-__all__ = [
-    "BoolArray",
-    "FloatArray",
-    "IntArray",
-    "Message",
-    "Pair",
-    "Prompt",
-    "Response",
-    "Responses",
-    "Selection",
-    "StateDict",
-]
+from laser.core.types import *  # noqa: F403
 
 warnings.warn(
     "laser.types will be removed in 0.3; import its names from laser.extend", DeprecationWarning, stacklevel=2
