@@ -64,7 +64,36 @@ class Exp3(ArmSelector):
         self._log_weights_K = np.array(state["log_weights"], dtype=np.float64)
 
 
-class UCB1(ArmSelector):
+class ArmMeans(ArmSelector):
+    """Learns the mean bandit reward of each arm, after one pull of every arm.
+
+    Args:
+        num_arms: K.
+        seed: Seeds the draws and ties.
+    """
+
+    def __init__(self, num_arms: int, *, seed: int = 0) -> None:
+        super().__init__(num_arms, forced_pulls=1, seed=seed)
+        self._means_K = np.zeros(num_arms)
+        self._counts_K = np.zeros(num_arms, dtype=np.int64)
+
+    def learn(self, seen: Observations) -> None:
+        """Update the means row by row."""
+        for arm, reward in zip(seen.arms_M, seen.rewards_M, strict=True):
+            self._counts_K[arm] += 1
+            self._means_K[arm] += (reward - self._means_K[arm]) / self._counts_K[arm]
+
+    def learned_state(self) -> StateDict:
+        """Means and counts."""
+        return {"means": self._means_K.copy(), "counts": self._counts_K.copy()}
+
+    def load_learned_state(self, state: StateDict) -> None:
+        """Restore means and counts."""
+        self._means_K = np.array(state["means"], dtype=np.float64)
+        self._counts_K = np.array(state["counts"], dtype=np.int64)
+
+
+class UCB1(ArmMeans):
     """Without contexts: argmax of mean + alpha sqrt(2 ln t / n) (Auer, Cesa-Bianchi and Fischer 2002).
 
     A yardstick: what a selector reaches that knows nothing of the prompts. Arms without a pull come first.
@@ -83,31 +112,18 @@ class UCB1(ArmSelector):
     def __init__(self, num_arms: int, *, alpha: float = 1.0, seed: int = 0) -> None:
         if alpha < 0:
             raise ValueError(f"need alpha >= 0: {alpha}")
-        super().__init__(num_arms, forced_pulls=1, seed=seed)
+        super().__init__(num_arms, seed=seed)
         self._alpha = alpha
-        self._means = ArmMeans(num_arms)
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """The published bound; arms without an observation, possible while selections are open, count as one pull."""
-        counts_K = np.maximum(self._means.counts_K, 1)
-        values_K = self._means.means_K + self._alpha * np.sqrt(2 * np.log(max(counts_K.sum(), 2)) / counts_K)
+        counts_K = np.maximum(self._counts_K, 1)
+        values_K = self._means_K + self._alpha * np.sqrt(2 * np.log(max(counts_K.sum(), 2)) / counts_K)
         values_MK = np.tile(values_K, (len(contexts_MD), 1))
         return Judgement(values_MK, best_arms(values_MK - self.penalties_K, available_K))
 
-    def learn(self, seen: Observations) -> None:
-        """Update the means."""
-        self._means.learn(seen)
 
-    def learned_state(self) -> StateDict:
-        """Means and counts."""
-        return self._means.state_dict()
-
-    def load_learned_state(self, state: StateDict) -> None:
-        """Restore means and counts."""
-        self._means.load_state_dict(state)
-
-
-class EpsilonGreedy(ArmSelector):
+class EpsilonGreedy(ArmMeans):
     """Without contexts: the best mean so far, and with probability epsilon a uniformly random arm.
 
     Args:
@@ -124,52 +140,12 @@ class EpsilonGreedy(ArmSelector):
     def __init__(self, num_arms: int, *, epsilon: float = 0.1, seed: int = 0) -> None:
         if not 0 <= epsilon <= 1:
             raise ValueError(f"need 0 <= epsilon <= 1: {epsilon}")
-        super().__init__(num_arms, forced_pulls=1, seed=seed)
+        super().__init__(num_arms, seed=seed)
         self._epsilon = epsilon
-        self._means = ArmMeans(num_arms)
 
     def judge(self, contexts_MD: FloatArray, available_K: BoolArray) -> Judgement:
         """The greedy arm with probability 1 - epsilon, any available one with the rest."""
-        values_MK = np.tile(self._means.means_K, (len(contexts_MD), 1))
+        values_MK = np.tile(self._means_K, (len(contexts_MD), 1))
         uniform_K = available_K / available_K.sum()
         greedy_MK = best_arms(values_MK - self.penalties_K, available_K)
         return Judgement(values_MK, (1 - self._epsilon) * greedy_MK + self._epsilon * uniform_K)
-
-    def learn(self, seen: Observations) -> None:
-        """Update the means."""
-        self._means.learn(seen)
-
-    def learned_state(self) -> StateDict:
-        """Means and counts."""
-        return self._means.state_dict()
-
-    def load_learned_state(self, state: StateDict) -> None:
-        """Restore means and counts."""
-        self._means.load_state_dict(state)
-
-
-class ArmMeans:
-    """Running mean of each arm's bandit rewards.
-
-    Args:
-        num_arms: K.
-    """
-
-    def __init__(self, num_arms: int) -> None:
-        self.means_K = np.zeros(num_arms)
-        self.counts_K = np.zeros(num_arms, dtype=np.int64)
-
-    def learn(self, seen: Observations) -> None:
-        """Update the means row by row."""
-        for arm, reward in zip(seen.arms_M, seen.rewards_M, strict=True):
-            self.counts_K[arm] += 1
-            self.means_K[arm] += (reward - self.means_K[arm]) / self.counts_K[arm]
-
-    def state_dict(self) -> StateDict:
-        """Means and counts."""
-        return {"means": self.means_K.copy(), "counts": self.counts_K.copy()}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        """Restore `state_dict`."""
-        self.means_K = np.array(state["means"], dtype=np.float64)
-        self.counts_K = np.array(state["counts"], dtype=np.int64)
