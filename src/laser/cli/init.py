@@ -60,9 +60,10 @@ def init(
 
 
 def _write_start(trainer: Trainer, folder: Path) -> None:
-    """Copy the files of a trainer's starting point, and write prompts."""
-    start = Path(str(resources.files("laser.integrations") / "starts" / trainer.value))
-    files = sorted(path for path in start.iterdir() if path.is_file())
+    """Copy the reward functions and the files of a trainer's starting point, and write prompts."""
+    starts = Path(str(resources.files("laser.integrations") / "starts"))
+    own = (path for path in (starts / trainer.value).iterdir() if path.is_file())
+    files = sorted([*own, starts / "rewards.py"], key=lambda path: path.name)
     for path in files:
         shutil.copyfile(path, folder / path.name)
     (folder / "prompts.jsonl").write_text(_prompt_lines(), encoding="utf-8")
