@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -166,15 +166,15 @@ class SimilarityReward(ModelRewardBase):
     type: Literal["similarity"] = "similarity"
 
 
-EMBEDDING_METRICS = (
+EmbeddingMetric = Literal[
     "faithfulness_step",
     "faithfulness_token",
     "informativeness_step",
     "informativeness_chain",
     "repetition_token",
     "repetition_step",
-)
-REFERENCE_METRICS = (
+]
+ReferenceMetric = Literal[
     "reasoning_alignment",
     "hallucination",
     "redundancy",
@@ -182,8 +182,11 @@ REFERENCE_METRICS = (
     "missing_step",
     "semantic_coverage_step",
     "semantic_coverage_chain",
-)
-PERPLEXITY_METRICS = ("perplexity_step", "perplexity_chain")
+]
+PerplexityMetric = Literal["perplexity_step", "perplexity_chain"]
+EMBEDDING_METRICS: tuple[str, ...] = get_args(EmbeddingMetric)
+REFERENCE_METRICS: tuple[str, ...] = get_args(ReferenceMetric)
+PERPLEXITY_METRICS: tuple[str, ...] = get_args(PerplexityMetric)
 MODEL_METRICS = (*EMBEDDING_METRICS, *REFERENCE_METRICS, *PERPLEXITY_METRICS)
 
 
@@ -192,25 +195,7 @@ class TextMetricReward(WeightsRewardBase):
 
     type: Literal["text_metric"] = "text_metric"
     metric: Literal[
-        "faithfulness_step",
-        "faithfulness_token",
-        "informativeness_step",
-        "informativeness_chain",
-        "repetition_token",
-        "repetition_step",
-        "reasoning_alignment",
-        "hallucination",
-        "redundancy",
-        "common_sense_error",
-        "missing_step",
-        "semantic_coverage_step",
-        "semantic_coverage_chain",
-        "perplexity_step",
-        "perplexity_chain",
-        "length",
-        "format",
-        "distinct_ngrams",
-        "language",
+        EmbeddingMetric, ReferenceMetric, PerplexityMetric, "length", "format", "distinct_ngrams", "language"
     ] = Field(description="Which; docs/reward-models.md has a line on each.")
     model: Source | None = Field(
         None, description="Text encoder of a ROSCOE metric, or causal LM of a perplexity; as elsewhere."
