@@ -322,7 +322,7 @@ def test_pairrm_compares_in_both_orders(tmp_path):
     assert np.ptp(expected) > 0.01
     assert np.isnan(rm.score(PROMPTS[:1], [["alone", "alone"]])[0]).all()  # nothing to compare it with
     rm.score(PROMPTS[:1], [["x" * 1500, "short"]])
-    assert rm.take_too_long() == 1
+    assert rm.counts.take().too_long == 1
     with pytest.raises(RewardModelError, match=r"compares pairs.*type = 'pairwise'"):
         scorer(source)
 
@@ -348,7 +348,7 @@ def test_a_language_model_compares_by_its_answers(tmp_path):
     ]
     scores = rm.score(PROMPTS[:1], [[*texts, "x" * 100]])[0]
     np.testing.assert_allclose(scores, [*expected, np.nan], atol=1e-4)  # the long one fits into no pair
-    assert rm.take_too_long() == 1
+    assert rm.counts.take().too_long == 1
 
 
 def test_the_default_question_is_the_model_cards():

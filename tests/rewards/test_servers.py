@@ -96,7 +96,7 @@ def test_null_is_no_opinion_and_nan_is_not_a_score():
         first, second, _ = rm.score(PROMPTS, RESPONSES)
     assert np.isnan(first).all()
     assert second.tolist() == [3]
-    assert (rm.take_abstained(), rm.take_abstained()) == (1, 0)
+    assert (rm.counts.take().abstained, rm.counts.take().abstained) == (1, 0)
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_a_judge_is_read_by_its_probabilities_or_its_words():
         scores = rm.score(PROMPTS, RESPONSES)
     assert np.allclose(scores[0], [(4 * 0.5 + 5 * 0.3) / 0.8, 2.5])
     assert np.isnan(scores[1]).all()
-    assert (rm.take_tokens(), rm.take_tokens()) == (20, 0)
+    assert (rm.counts.take().tokens, rm.counts.take().tokens) == (20, 0)
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_a_metric_on_texts_is_its_formula_on_their_embeddings(name):
         assert score == pytest.approx(ALL[name](embedded(response), *others), abs=1e-5)
     assert np.isnan(scores[0][2])
     assert np.isnan(scores[1]).all() == (name in SUPERVISED)
-    assert rm.take_too_long() == 0
+    assert rm.counts.take().too_long == 0
 
 
 def test_the_reference_is_the_metadata_before_the_answer():
@@ -256,7 +256,7 @@ def test_a_step_beyond_the_window_is_not_scored_but_counted():
     scores = rm.score([make_prompt("short"), make_prompt("x" * 70)], [["fine.", "x" * 70], ["fine."]])
     assert np.isfinite(scores[0]).tolist() == [True, False]
     assert np.isnan(scores[1][0])
-    assert rm.take_too_long() == 2
+    assert rm.counts.take().too_long == 2
 
 
 SILENT = {
@@ -313,7 +313,7 @@ def test_perplexity_equals_a_plain_transcription(unit):
     np.testing.assert_allclose(scores[0], [*expected, np.nan, np.nan], rtol=1e-4)
     np.testing.assert_allclose(scores[1], expected[1:], rtol=1e-4)
     assert rm.score([make_prompt("a")], [["x" * 600]])[0] == pytest.approx([math.nan], nan_ok=True)
-    assert rm.take_too_long() == 1
+    assert rm.counts.take().too_long == 1
 
 
 def test_perplexity_needs_a_first_token():

@@ -49,7 +49,7 @@ def test_a_response_alone_and_its_window():
     short, long = encoder.rows(PROMPT, ["fine", "much too long"])
     assert short.ids == tokenizer("fine")["input_ids"]
     assert long is None
-    assert encoder.take_too_long() == 1
+    assert encoder.counts.take().too_long == 1
 
 
 @pytest.mark.parametrize("template", ["Q: {prompt} A: {response}", "chat"])
@@ -105,7 +105,10 @@ def test_the_prompt_loses_its_beginning_and_bos_stays():
         assert row.prompt_length == uncut.prompt_length - 5
     assert len(rows[1].ids) == window
     assert rows[2:] == [None, None]
-    assert (encoder.take_too_long(), encoder.take_too_long()) == (2 if len(whole[0].ids) <= window else 3, 0)
+    assert (encoder.counts.take().too_long, encoder.counts.take().too_long) == (
+        2 if len(whole[0].ids) <= window else 3,
+        0,
+    )
     skipping = ConversationEncoder(tokenizer, window=window)
     assert [row is None for row in skipping.rows(PROMPT, ["4", "five", ""])] == [len(whole[0].ids) > window, True, True]
 
@@ -126,10 +129,10 @@ def test_log_likelihood_with_the_prompt_cut():
     skip = LogLikelihoodRM(model, tokenizer)
     prompt = make_prompt("p" * 50)
     assert np.isfinite(skip.score([prompt], [texts])[0]).tolist() == [False, False, False]
-    assert skip.take_too_long() == 3
+    assert skip.counts.take().too_long == 3
     rm = LogLikelihoodRM(model, tokenizer, overflow="cut_prompt")
     scores = rm.score([prompt], [texts])[0]
-    assert rm.take_too_long() == 3
+    assert rm.counts.take().too_long == 3
     ids = encode_prompt(tokenizer, prompt.messages)
     longest = [*encode_text(tokenizer, texts[1]), 2]
     kept = ids[len(ids) + len(longest) - 60 :]

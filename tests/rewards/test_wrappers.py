@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laser.core.types import Prompt
-from laser.rewards.base import NoWeights
+from laser.rewards.base import Counts, NoWeights
 from laser.rewards.custom import CustomRM
 from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
@@ -53,20 +53,13 @@ def test_noise_is_a_function_of_seed_and_texts():
 class Counting(NoWeights):
     """A custom reward model that is billed by the token and leaves out what is longer than its window."""
 
-    tokens = too_long = 0
+    def __init__(self):
+        self.counts = Counts()
 
     def score(self, prompts, responses):
-        self.tokens += 7
-        self.too_long += 2
+        self.counts.tokens += 7
+        self.counts.too_long += 2
         return [np.arange(len(row), dtype=float) for row in responses]
-
-    def take_tokens(self):
-        count, self.tokens = self.tokens, 0
-        return count
-
-    def take_too_long(self):
-        count, self.too_long = self.too_long, 0
-        return count
 
     def release(self):
         pass

@@ -335,7 +335,7 @@ def test_a_judge_on_a_real_server(plain_server, tmp_path):
     assert [len(row) for row in scores] == [2, 1, 0, 2]
     finite = np.concatenate(scores)[np.isfinite(np.concatenate(scores))]
     assert ((finite >= 0) & (finite <= 9)).all()
-    assert rm.take_tokens() > 5
+    assert rm.counts.take().tokens > 5
     again = JudgeRM(CachedEndpoint(Endpoint(server.url), tmp_path / "replies.sqlite"), model="policy", scale=(0, 9))
     assert all(
         np.array_equal(a, b, equal_nan=True) for a, b in zip(scores, again.score(PROMPTS, RESPONSES), strict=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from laser.core.types import FloatArray, Prompt
 
@@ -28,6 +28,34 @@ class TrainingStep:
     def move(self, iteration: int, step: int, num_batches: int, last: int) -> None:
         """Record where the training is now."""
         self.iteration, self.step, self.num_batches, self.last = iteration, step, num_batches, last
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a reward model counts for the pool, as its attribute `counts`; a wrapper has the attribute of what it wraps.
+
+    Attributes:
+        tokens: Tokens that a server billed.
+        too_long: Responses that did not fit its window behind their prompt, or whose prompt or reference did not: left
+            out, or scored with their prompt cut.
+        abstained: Responses on which it had no opinion, which is not a failure.
+    """
+
+    tokens: int = 0
+    too_long: int = 0
+    abstained: int = 0
+
+    def take(self) -> Counts:
+        """The counts since the last call."""
+        taken = replace(self)
+        self.tokens = self.too_long = self.abstained = 0
+        return taken
+
+
+def counts_of(model: object) -> Counts:
+    """The counts of a reward model; new ones for a reward model without any."""
+    counts = getattr(model, "counts", None)
+    return counts if isinstance(counts, Counts) else Counts()
 
 
 class RewardModel(Protocol):
@@ -70,47 +98,3 @@ class NoWeights:
 
     def unpark(self) -> None:
         """Nothing to move."""
-
-
-class TextCounts:
-    """What a reward model inherits that counts texts without words, and texts beyond its window."""
-
-    _num_too_long = 0
-    _num_abstained = 0
-
-    def take_too_long(self) -> int:
-        """Responses since the last call that did not fit the window, or whose prompt or reference did not."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
-
-    def take_abstained(self) -> int:
-        """Responses since the last call without an opinion: a text, prompt or reference without words."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
-
-
-@runtime_checkable
-class Metered(Protocol):
-    """A reward model that a server bills by the token."""
-
-    def take_tokens(self) -> int:
-        """Tokens billed since the last call."""
-        ...
-
-
-@runtime_checkable
-class Windowed(Protocol):
-    """A reward model that reads a limited number of tokens."""
-
-    def take_too_long(self) -> int:
-        """Responses since the last call that did not fit its window: left out, or scored with their prompt cut."""
-        ...
-
-
-@runtime_checkable
-class Abstaining(Protocol):
-    """A reward model that can say that it has no opinion, which is not a failure."""
-
-    def take_abstained(self) -> int:
-        """Responses it had no opinion on since the pool last looked."""
-        ...

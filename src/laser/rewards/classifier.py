@@ -28,6 +28,7 @@ class ClassifierRM(Weighted):
         super().__init__(model.modules)
         self._model: FamilyModel | None = model
         self._encoder = encoder
+        self.counts = encoder.counts
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
 
     @torch.no_grad()
@@ -54,10 +55,6 @@ class ClassifierRM(Weighted):
 
         self._budget.spend(read, least=max(lengths, default=0))
         return scores
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window since the last call."""
-        return self._encoder.take_too_long()
 
     def release(self) -> None:
         """Drop the weights."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from laser.core.errors import RewardModelError
 from laser.core.types import Prompt
 from laser.lm.chat import encode_pieces, encode_prompt, encode_text, has_chat_template
+from laser.rewards.base import Counts
 from laser.rewards.families.base import Row
 from laser.rewards.families.tokens import first_token, surrounded, token_of
 from laser.rewards.window import Overflow, fit, without_beginning
@@ -58,7 +59,7 @@ class ConversationEncoder:
         self._window = window
         self._overflow: Overflow = overflow
         self._ending = [] if reward_token is None else [token_of(tokenizer, reward_token)]
-        self._num_too_long = 0
+        self.counts = Counts()
 
     def rows(self, prompt: Prompt, texts: Sequence[str]) -> list[Row | None]:
         """A row per response; None for a blank one and for one that does not fit."""
@@ -66,16 +67,11 @@ class ConversationEncoder:
         length = max((row.prompt_length for row in rows if row), default=0)
         rest = [len(row.ids) - row.prompt_length if row else 0 for row in rows]
         window = fit(length, rest, self._window, self._overflow)
-        self._num_too_long += window.num_too_long
+        self.counts.too_long += window.num_too_long
         return [
             self._cut(row, window.cut) if row and scored else None
             for row, scored in zip(rows, window.scored, strict=True)
         ]
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
 
     def _row(self, prompt: Prompt, text: str) -> Row:
         if self._template == "pair":

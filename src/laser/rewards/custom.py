@@ -10,7 +10,7 @@ import torch
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Abstaining, Metered, RewardModel, Windowed
+from laser.rewards.base import RewardModel, counts_of
 from laser.rewards.user_code import UserCode, finished
 from laser.rewards.values import as_list, as_number
 
@@ -31,7 +31,7 @@ class CustomRM:
         self._inner = inner
         self._subject = f"reward model {name!r}"
         self._code = code or UserCode(self._subject)
-        self._num_abstained = 0
+        self.counts = counts_of(inner)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN and is counted as no opinion.
@@ -54,23 +54,9 @@ class CustomRM:
                 raise RewardModelError(
                     f"{self._subject} returned {len(row)} scores for {len(responses[place])} responses; return one each"
                 )
-            self._num_abstained += row.count(None)
+            self.counts.abstained += row.count(None)
             scores[place] = np.array(row, dtype=np.float64)  # None becomes NaN
         return scores
-
-    def take_abstained(self) -> int:
-        """Responses that the reward model had no opinion on since the last call."""
-        count, self._num_abstained = self._num_abstained, 0
-        inner = self._inner
-        return count + (self._code.call(inner.take_abstained) if isinstance(inner, Abstaining) else 0)
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the reward model's window."""
-        return self._code.call(self._inner.take_too_long) if isinstance(self._inner, Windowed) else 0
-
-    def take_tokens(self) -> int:
-        """Tokens that a server billed for the reward model."""
-        return self._code.call(self._inner.take_tokens) if isinstance(self._inner, Metered) else 0
 
     def release(self) -> None:
         """Release the reward model."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import NoWeights, TrainingStep
+from laser.rewards.base import Counts, NoWeights, TrainingStep
 from laser.rewards.signatures import Batch, calling
 from laser.rewards.user_code import UserCode, finished
 from laser.rewards.values import as_list, as_number, split_rows
@@ -41,7 +41,7 @@ class FunctionRM(NoWeights):
         self._code = code or UserCode(self._subject)
         self._call = calling(_callable(function, self._code, self._subject), self._subject)
         self._at = at or TrainingStep()
-        self._num_abstained = 0
+        self.counts = Counts()
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. None becomes NaN and is counted as no opinion.
@@ -53,13 +53,8 @@ class FunctionRM(NoWeights):
         flat_prompts = [prompt for prompt, row in zip(prompts, responses, strict=True) for _ in row]
         flat_responses = [text for row in responses for text in row]
         scores = self._scores(Batch(flat_prompts, flat_responses, self._at)) if flat_responses else []
-        self._num_abstained += scores.count(None)
+        self.counts.abstained += scores.count(None)
         return split_rows(scores, responses)
-
-    def take_abstained(self) -> int:
-        """Responses that the function had no opinion on since the last call."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
 
     def release(self) -> None:
         """Nothing to drop."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from laser.core.addresses import check_path
 from laser.core.errors import RewardModelError
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import NoWeights
+from laser.rewards.base import Counts, NoWeights
 from laser.rewards.values import as_number, split_rows
 from laser.serving.endpoint import MALFORMED, Endpoint, shown
 
@@ -70,7 +70,7 @@ class HttpRM(NoWeights):
             raise RewardModelError(str(error)) from error
         self._model = model
         self._max_batch = 1 if self._contract.single else max_batch
-        self._num_abstained = 0
+        self.counts = Counts()
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. null becomes NaN and is counted as no opinion.
@@ -85,13 +85,8 @@ class HttpRM(NoWeights):
         flat = [
             score for chunk, reply in zip(chunks, replies, strict=True) for score in self._scores(reply, len(chunk))
         ]
-        self._num_abstained += flat.count(None)
+        self.counts.abstained += flat.count(None)
         return split_rows(flat, responses)
-
-    def take_abstained(self) -> int:
-        """Responses that the server had no opinion on since the last call."""
-        count, self._num_abstained = self._num_abstained, 0
-        return count
 
     def release(self) -> None:
         """Close the connections."""

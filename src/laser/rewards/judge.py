@@ -11,7 +11,7 @@ from typing import Any
 from laser.core.errors import RewardModelError
 from laser.core.thoughts import without_thoughts
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import NoWeights
+from laser.rewards.base import Counts, NoWeights
 from laser.rewards.chat import FIELDS, Answer, Chat, fill
 from laser.rewards.replies import Completion, expected_rating, find_rating, token_at
 from laser.rewards.values import split_rows
@@ -77,7 +77,7 @@ class JudgeRM(NoWeights):
         )
         self._rubric = rubric
         self._scale = scale
-        self._num_tokens = 0
+        self.counts = Counts()
         self._has_warned = False
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -90,7 +90,7 @@ class JudgeRM(NoWeights):
         rows = zip(prompts, responses, strict=True)
         answers = self._chat.ask([self._question(prompt, text) for prompt, row in rows for text in row])
         said = [answer.completion for answer in answers if answer.completion is not None]
-        self._num_tokens += sum(
+        self.counts.tokens += sum(
             answer.completion.num_tokens
             for answer in answers
             if answer.completion is not None and not answer.outcome.cached
@@ -104,11 +104,6 @@ class JudgeRM(NoWeights):
         ratings = [self._rating(answer.completion) for answer in answers]
         self._warn_of([one for one, rating in zip(answers, ratings, strict=True) if math.isnan(rating)], len(said))
         return split_rows(ratings, responses)
-
-    def take_tokens(self) -> int:
-        """Tokens billed since the last call."""
-        count, self._num_tokens = self._num_tokens, 0
-        return count
 
     def release(self) -> None:
         """Close the cache and the connections."""

@@ -16,6 +16,7 @@ from laser.lm.chat import end_of_turn as end_token
 from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, response_logps
 from laser.parallel.memory import Budget
+from laser.rewards.base import Counts
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 from laser.rewards.window import Overflow, fit, without_beginning
 
@@ -58,7 +59,7 @@ class ResponseEncoder:
         self._tokenizer = tokenizer
         self._context_length = context_length
         self._overflow: Overflow = overflow
-        self._num_too_long = 0
+        self.counts = Counts()
         end = end_token(tokenizer) if template == "chat" else tokenizer.eos_token_id
         self._ending = [int(end)] if end_of_turn and end is not None else []
         self._plain_format = plain_format if template == "plain" else None
@@ -72,14 +73,9 @@ class ResponseEncoder:
         fitted = [self._fitted(self._prompt(prompt), row) for prompt, row in zip(prompts, encoded, strict=True)]
         return [ids for ids, _ in fitted], [row for _, row in fitted]
 
-    def take_too_long(self) -> int:
-        """Responses that did not fit since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
-
     def _fitted(self, prompt_ids: list[int], rows: Sequence[list[int]]) -> tuple[list[int], list[list[int]]]:
         window = fit(len(prompt_ids), [len(ids) for ids in rows], self._context_length, self._overflow)
-        self._num_too_long += window.num_too_long
+        self.counts.too_long += window.num_too_long
         if window.cut:
             start = self._tokenizer.bos_token_id
             prompt_ids = without_beginning(prompt_ids, window.cut, None if start is None else int(start))
@@ -138,6 +134,7 @@ class LogLikelihoodRM(Weighted):
             template=template,
             plain_format=plain_format,
         )
+        self.counts = self._encoder.counts
         self._layouts = [choose_layout(each) for each in models]
         self._normalization = normalization
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
@@ -153,10 +150,6 @@ class LogLikelihoodRM(Weighted):
         if len(logps) == 2:
             totals = [total - row.double().cpu().numpy() for total, row in zip(totals, logps[1], strict=True)]
         return normalized(totals, response_ids, self._normalization)
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window since the last call."""
-        return self._encoder.take_too_long()
 
     def release(self) -> None:
         """Drop the weights."""

@@ -11,6 +11,7 @@ import torch
 from laser.core.types import FloatArray, Prompt
 from laser.lm.packing import by_length
 from laser.parallel.memory import Budget
+from laser.rewards.base import Counts
 from laser.rewards.families.base import PairModel, Row
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 
@@ -32,16 +33,11 @@ class PairwiseRM(Weighted):
         super().__init__(model.modules)
         self._model: PairModel | None = model
         self._budget = Budget(max_batch_tokens, OUT_OF_MEMORY)
-        self._num_too_long = 0
+        self.counts = Counts()
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Score responses; see `RewardModel.score`. NaN for an empty response, one too long, and one without rival."""
         return [self._ranked(prompt.text, texts) for prompt, texts in zip(prompts, responses, strict=True)]
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window since the last call."""
-        count, self._num_too_long = self._num_too_long, 0
-        return count
 
     def release(self) -> None:
         """Drop the weights."""
@@ -51,7 +47,7 @@ class PairwiseRM(Weighted):
     def _ranked(self, prompt: str, texts: Sequence[str]) -> FloatArray:
         assert self._model is not None
         fits = {text: self._model.fits(prompt, text) for text in dict.fromkeys(texts) if text.strip()}
-        self._num_too_long += sum(not fits.get(text, True) for text in texts)
+        self.counts.too_long += sum(not fits.get(text, True) for text in texts)
         rivals = [text for text, whole in fits.items() if whole or self._model.cuts]
         if len(rivals) < 2:
             return np.full(len(texts), np.nan)

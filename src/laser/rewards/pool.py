@@ -14,7 +14,7 @@ import numpy as np
 from laser.core.errors import RewardModelError
 from laser.core.types import BoolArray, FloatArray, Prompt, StateDict
 from laser.parallel.ranks import Alone, Ranks
-from laser.rewards.base import Abstaining, Metered, RewardModel, TrainingStep, Windowed
+from laser.rewards.base import Counts, RewardModel, TrainingStep, counts_of
 from laser.rewards.costs import ScoringCosts
 from laser.rewards.failures import named
 from laser.rewards.growth import Growth
@@ -75,15 +75,6 @@ class Usage:
     too_long: int = 0
     failures: int = 0
     tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Counts of `Usage` that only the process that scored a share of the prompts knows."""
-
-    tokens: int = 0
-    too_long: int = 0
-    abstained: int = 0
 
 
 class RewardPool:
@@ -305,7 +296,7 @@ class RewardPool:
 
     def _ask(
         self, arm: int, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
-    ) -> list[tuple[FloatArray, _Counts]]:
+    ) -> list[tuple[FloatArray, Counts]]:
         """Scores of a share of the prompts; the first comes with the counts of the share."""
         name = self._arms[arm].name
         model = self._acquire(arm)
@@ -318,13 +309,7 @@ class RewardPool:
         if [row.shape for row in scores] != [(length,) for length in expected]:
             shapes = [row.shape for row in scores]
             raise RewardModelError(f"reward model {name!r} returned scores of shape {shapes} for {expected} responses")
-        with named(name):
-            counts = _Counts(
-                model.take_tokens() if isinstance(model, Metered) else 0,
-                model.take_too_long() if isinstance(model, Windowed) else 0,
-                model.take_abstained() if isinstance(model, Abstaining) else 0,
-            )
-        return list(zip(scores, [counts, *[_Counts()] * len(scores)], strict=False))
+        return list(zip(scores, [counts_of(model).take(), *[Counts()] * len(scores)], strict=False))
 
     def _acquire_everywhere(self, arm: int) -> None:
         """Acquire on all processes, also those without a share: they may hold its weights between them."""

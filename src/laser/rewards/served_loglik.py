@@ -29,6 +29,7 @@ class ServedLogLikelihoodRM(NoWeights):
     ) -> None:
         self._endpoint = endpoint
         self._encoder = encoder
+        self.counts = encoder.counts
         self._model = model
         self._normalization = normalization
 
@@ -51,10 +52,6 @@ class ServedLogLikelihoodRM(NoWeights):
         for (row, index, ids, length), reply in zip(jobs, replies, strict=True):
             totals[row][index] = self._sum(reply, ids, length)
         return normalized(totals, response_ids, self._normalization)
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the window since the last call."""
-        return self._encoder.take_too_long()
 
     def release(self) -> None:
         """Close the connections."""

@@ -8,12 +8,12 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import TextCounts
+from laser.rewards.base import Counts
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.weights import Weighted
 
 
-class SimilarityRM(Weighted, TextCounts):
+class SimilarityRM(Weighted):
     """Scores the cosine of the mean-pooled embeddings of the last user message and the response, in [-1, 1].
 
     Args:
@@ -26,6 +26,7 @@ class SimilarityRM(Weighted, TextCounts):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_tokens: int = 8192
     ) -> None:
         super().__init__([model])
+        self.counts = Counts()
         self._encoder: TextEncoder | None = TextEncoder(model, tokenizer, max_batch_tokens=max_batch_tokens)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -46,10 +47,10 @@ class SimilarityRM(Weighted, TextCounts):
 
     def _cosine(self, embeddings: Mapping[str, Embedding | None], first: str, second: str) -> float:
         if first not in embeddings or second not in embeddings:  # blank
-            self._num_abstained += 1
+            self.counts.abstained += 1
             return float("nan")
         one, other = embeddings[first], embeddings[second]
         if one is None or other is None:
-            self._num_too_long += 1
+            self.counts.too_long += 1
             return float("nan")
         return float(one.vector @ other.vector)

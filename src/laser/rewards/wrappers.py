@@ -10,7 +10,7 @@ import numpy as np
 
 from laser.core.seeding import stream
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import Abstaining, Metered, RewardModel, Windowed
+from laser.rewards.base import RewardModel, counts_of
 
 Corruption = Literal["none", "inverted", "constant", "random"]
 
@@ -41,6 +41,7 @@ class CorruptedRM:
         seed: int = 0,
     ) -> None:
         self._inner = inner
+        self.counts = counts_of(inner)
         self._corruption = corruption
         self._noise = noise
         self._factor = factor
@@ -71,18 +72,6 @@ class CorruptedRM:
     def unpark(self) -> None:
         """Unpark the reward model."""
         self._inner.unpark()
-
-    def take_too_long(self) -> int:
-        """Responses that did not fit the reward model's window."""
-        return self._inner.take_too_long() if isinstance(self._inner, Windowed) else 0
-
-    def take_tokens(self) -> int:
-        """Tokens that a server billed for the reward model."""
-        return self._inner.take_tokens() if isinstance(self._inner, Metered) else 0
-
-    def take_abstained(self) -> int:
-        """Responses that the reward model had no opinion on."""
-        return self._inner.take_abstained() if isinstance(self._inner, Abstaining) else 0
 
     def _normal(self, prompt: Prompt, row: Sequence[str], purpose: int) -> FloatArray:
         keys = [zlib.crc32(f"{prompt.id}\0{text}".encode()) for text in row]

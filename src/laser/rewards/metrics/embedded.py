@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.types import FloatArray, Prompt
-from laser.rewards.base import TextCounts
+from laser.rewards.base import Counts
 from laser.rewards.embedding import Embedding, TextEncoder
 from laser.rewards.metrics.roscoe import SUPERVISED, UNSUPERVISED, Chain
 from laser.rewards.metrics.steps import split_steps
@@ -21,7 +21,7 @@ _MaybeChain = Chain | Literal["blank", "too long"]
 _WHOLE = ("informativeness_chain", "semantic_coverage_chain")  # the others never look at the text as a whole
 
 
-class RoscoeRM(Weighted, TextCounts):
+class RoscoeRM(Weighted):
     """Scores a response as a reasoning chain from prompt to answer.
 
     Source: arXiv 2212.07919; the equations are in `laser.rewards.metrics.roscoe`. Deviations: any text encoder with
@@ -46,6 +46,7 @@ class RoscoeRM(Weighted, TextCounts):
         max_batch_tokens: int = 8192,
     ) -> None:
         super().__init__([model])
+        self.counts = Counts()
         self._encoder: TextEncoder | None = TextEncoder(model, tokenizer, max_batch_tokens=max_batch_tokens)
         self._needs_reference = metric in SUPERVISED
         self._metric: Callable[..., float] = SUPERVISED[metric] if self._needs_reference else UNSUPERVISED[metric]
@@ -99,9 +100,9 @@ class RoscoeRM(Weighted, TextCounts):
     def _score(self, chains: Sequence[_MaybeChain]) -> float:
         reasons = [chain for chain in chains if isinstance(chain, str)]
         if "blank" in reasons:
-            self._num_abstained += 1
+            self.counts.abstained += 1
             return float("nan")
         if reasons:
-            self._num_too_long += 1
+            self.counts.too_long += 1
             return float("nan")
         return self._metric(*chains)

@@ -14,12 +14,12 @@ from laser.lm.chat import encode_text
 from laser.lm.limits import window_of
 from laser.lm.logps import choose_layout, response_logps
 from laser.parallel.memory import Budget
-from laser.rewards.base import TextCounts
+from laser.rewards.base import Counts
 from laser.rewards.metrics.steps import split_steps
 from laser.rewards.weights import OUT_OF_MEMORY, Weighted
 
 
-class PerplexityRM(Weighted, TextCounts):
+class PerplexityRM(Weighted):
     """Scores 1 / PPL(h), or N / sum_i PPL(h_i) over its steps; PPL = exp(-mean log-prob of a token), prompt unread.
 
     Source: arXiv 2212.07919, Table 5 (Perplexity-Chain, Perplexity-Step). Deviations: any causal LM takes the place of
@@ -45,6 +45,7 @@ class PerplexityRM(Weighted, TextCounts):
         max_batch_tokens: int = 8192,
     ) -> None:
         super().__init__([model])
+        self.counts = Counts()
         starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
         if not starts:
             raise RewardModelError("the model has neither BOS nor EOS to begin a text with; choose another model")
@@ -79,12 +80,12 @@ class PerplexityRM(Weighted, TextCounts):
     def _encoded(self, text: str) -> list[list[int]]:
         """Token ids of the steps, or of the whole; none for a text without words and for one that does not fit."""
         steps = split_steps(text)
-        self._num_abstained += not steps
+        self.counts.abstained += not steps
         if self._unit == "chain":
             steps = [text] if steps else []
         chain = [encode_text(self._tokenizer, step) for step in steps]
         if any(len(ids) >= self._window for ids in chain):
-            self._num_too_long += 1
+            self.counts.too_long += 1
             return []
         return chain
 
