@@ -103,12 +103,10 @@ class Lessons:
             for group, given, question in zip(groups, responses, self.probe.questions(responses), strict=True)
             if question is not None
         ]
-        if known is None:
-            scores = score_by_all(
-                pool, [given.prompt for _, given, _ in open_groups], [question.texts for *_, question in open_groups]
-            )
-        else:
-            scores = [known]
+        if not open_groups:
+            return []
+        prompts, texts = [given.prompt for _, given, _ in open_groups], [said.texts for *_, said in open_groups]
+        scores = score_by_all(pool, prompts, texts) if known is None else [known]
         return [
             Asked(group, question, scores_KN)
             for (group, _, question), scores_KN in zip(open_groups, scores, strict=True)
