@@ -48,7 +48,7 @@ def prompt(kind, gold, **metadata):
         ("number", "18a", "18", "18", True),
         ("yes_no", "True, because it is", "yes", "yes", True),
         ("yes_no", "It is false.", "no", "no", True),
-        ("yes_no", "yes or no", "yes", "yes", True),
+        ("yes_no", "yes or no", "yes", None, False),
         ("yes_no", "It may be yes, it may be no", "yes", None, False),
         ("yes_no", "It is not true", "yes", None, False),
         ("yes_no", "Perhaps", "yes", None, False),

@@ -67,6 +67,18 @@ SENTENCES = {
         *("The 3 workers need 51 days in total.", "She has **51** of the **54** apples", "It is 51, which is 3 * 17"),
         *("There are 3 boxes with 17 each, so 51 apples.", "He made 51 because 3 times 17 equals 51.", "Day 3: 51"),
         *("Step 3: She has 51 apples.", "3. She has 51 apples.", "**Step 3:** She has 51 apples.", "Question 3: 51"),
+        *(
+            "Two boys have 51 apples.",
+            "Each of the two has 51.",
+            "She sold 51 apples in two days.",
+            "He has 51 (fifty-one)",
+        ),
+        *(
+            "She has fifty-one (51) apples.",
+            "It is one more than 50, so 51.",
+            "51% of them, so 51",
+            "It is 51, or 51.0.",
+        ),
         *("If 3 apples are eaten, 51 remain.", "There were 3. He buys 48. He has 51 in total. Check it!"),
         *("- 51 apples", "– 51 apples", "* 51 apples", "- She has 51", "- $51 per day", "- 3 pears\n- 51"),
         *(
@@ -80,6 +92,18 @@ SENTENCES = {
         *("3 workers finish in 51 days", "It takes 51 days for 3 workers", "He bought 3 books for 51 dollars."),
         *("She had 54 apples and has 51 left", "51 apples. This is 3 more than before.", "51 apples; 3 left over"),
         *("51 if it rains, 3 otherwise", "If it rains 3, otherwise 51", "She has 3 apples and gives 51 away"),
+        *("She has six apples left after 3 days.", "The 3 boys have six apples.", "The answer is twelve after 3 days."),
+        *(
+            "There are no apples left after 3 days.",
+            "She has one apple left after 3 days.",
+            "It takes 51 days for two men",
+        ),
+        *(
+            "It is 1.5 hours, or 90 minutes.",
+            "He has half a dozen eggs in 2 cartons.",
+            "There is no solution for 3 equations",
+        ),
+        *("I don't know; 3 is missing", "The answer is (2)^(1/2)", "It was 50, now 51."),
         *("It is not 51.", "Il reste 51 pommes après 3 jours", "51 degrees below zero"),
     ],
 }
@@ -124,6 +148,64 @@ CHOICES = {
 def test_choices_are_found_where_models_write_them(habit):
     text, letter = CHOICES[habit]
     assert read_answer(prompt("A", options=OPTIONS), text, "auto") == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Not London",
+            "anything except London",
+            "It isn't the city of London",
+            "London is wrong",
+            "everything but Rome",
+        ),
+        *(
+            "(B) is not correct",
+            "A: wrong, B: correct",
+            "A. No wait, B",
+            "A, sorry, B",
+            "A -> B",
+            "B, or C",
+            "B (or C)",
+        ),
+    ],
+)
+def test_an_option_that_is_denied_or_one_of_several_is_not_the_answer(text):
+    read = Reader("auto").read(prompt("A", options=OPTIONS), f"Answer: {text}")
+    assert (read.answer, read.problem) == (None, f"{text!r} names no option")
+
+
+@pytest.mark.parametrize(("text", "letter"), [("B (not A)", "B"), ("B, not A", "B"), ("(A) is not prime", "A")])
+def test_an_option_with_a_remark_is_the_answer(text, letter):
+    assert read_answer(prompt("A", options={"A": "is not prime", "B": "is wrong"}), text, "auto") == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        *((text, None) for text in ("yes and no", "yes/no", "No idea", "No one knows", "no doubt yes", "No. 5")),
+        *(
+            (text, None)
+            for text in ("It isn't true", "never true", "not necessarily true", "far from true", "Yes. Wait, no")
+        ),
+        *((text, None) for text in ("I cannot say yes", "I wouldn't say no", "unlikely to be true")),
+        *((text, "no") for text in ("no", "No, that's false", "True or False: False", "It is not the case, so no")),
+        *((text, "yes") for text in ("Yes, it is not false.", "Yes, no doubt", "It is true")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["yes_no", "auto"])
+def test_yes_and_no_are_what_is_said_and_not_denied(text, truth, kind):
+    read = Reader("auto").read(prompt("yes", answer_type=kind), f"Answer: {text}")
+    assert read.is_right == (truth == "yes")
+    assert read.answer == truth
+
+
+@pytest.mark.parametrize("kind", ["text", "auto"])
+def test_signs_are_told_apart(kind):
+    asked = [prompt("?", answer_type=kind), prompt("a dog")]
+    assert Reader("auto", asked).is_right(asked[0], "Answer: ?")
+    assert not Reader("auto", asked).is_right(asked[0], "Answer: !")
 
 
 def test_options_that_differ_by_symbols_are_told_apart():

@@ -11,7 +11,7 @@ from laser.core.types import Prompt
 from laser.data.tasks import AnswerFormat, AnswerType
 from laser.data.tasks.latex import last_boxed
 from laser.evaluation.mathematics import is_mathematics, same_mathematics
-from laser.evaluation.numbers import Number, UnreadableError, read_number, same_number, whole_number_text
+from laser.evaluation.numbers import RETRACTING, Number, UnreadableError, read_number, same_number, whole_number_text
 from laser.evaluation.options import gold_letters, read_option, same_option
 from laser.evaluation.places import Place, first_sentence, places, stripped
 from laser.evaluation.sentences import stated_number
@@ -22,7 +22,17 @@ IsRight = Callable[[Prompt, str], bool]
 _INFERRED: tuple[AnswerType, ...] = ("option", "number", "yes_no")  # where several fit, the first
 
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
-_TRUTH_WORD = re.compile(r"\b(?<!not )(yes|true|no|false)\b", re.IGNORECASE)
+_TRUTH_WORD = re.compile(r"\b(yes|true|no|false)\b", re.IGNORECASE)
+_TRUTH_FIRST = re.compile(  # not "no idea", "no doubt", "No. 5", "yes/no"
+    r"\W*(yes|true|no|false)\b(?!\s(?:idea|clue|answer|one|body|information|data|doubt|way)\b|\.?\s\d"
+    r"|\s*(?:/|,?\s?\b(?:and|or)\b)\s*(?:yes|true|no|false)\b)",
+    re.IGNORECASE,
+)
+_TRUTH_ASKED = re.compile(r"\W*(?:yes|true)(?:/|\sor\s)(?:no|false)\s*[:?]", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|hardly|barely|neither|cannot|without|far\s+from|unlikely)\b|n['’]t\b)[^,.;:]*", re.IGNORECASE
+)
+_TAKEN_BACK = re.compile(rf"{RETRACTING}\b(?:yes|true|no|false)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[A-J]")
 _UNIT = re.compile(r"\s+\([^\W\d_]{2}[^()\d=+*/^]*\)\s*$")  # "4 (pens)", as ASDiv writes its gold answers
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -164,8 +174,7 @@ def answers_match(answer: str, gold: str) -> bool:
         number = whole_number_text(answer)
         return number is not None and same_number(number, gold_number)
     if stripped(gold).casefold() in _TRUTH:
-        first = re.match(r"\w+", stripped(answer))
-        return first is not None and _TRUTH.get(first.group().casefold()) == _TRUTH[stripped(gold).casefold()]
+        return _truth(answer) == _TRUTH[stripped(gold).casefold()]
     if len(gold) > 1 and gold.isupper() and not any(c.isdigit() for c in gold):
         return " ".join(stripped(answer).split()) == " ".join(stripped(gold).split())
     return said_words(answer) == said_words(gold)
@@ -215,16 +224,21 @@ def _read_number(_prompt: Prompt, place: Place) -> str:
 
 
 def _read_truth(_prompt: Prompt, place: Place) -> str:
-    """The truth value that the text begins with, or the only one in it."""
-    first = re.match(r"\W*(\w+)", place.text)
-    if first is not None and first[1].casefold() in _TRUTH:
+    truth = _truth(place.text)
+    if truth is None:
+        raise UnreadableError(f"{_shown(place)} does not say which of yes and no")
+    return truth
+
+
+def _truth(text: str) -> str | None:
+    """The truth value that a text begins with, or the only one that it says and does not deny; otherwise None."""
+    text = _TRUTH_ASKED.sub("", text, count=1)
+    first = _TRUTH_FIRST.match(text)
+    if first is not None and not _TAKEN_BACK.search(text, first.end()):
         return _TRUTH[first[1].casefold()]
-    values = {_TRUTH[word.casefold()] for word in _TRUTH_WORD.findall(place.text)}
-    if len(values) != 1:
-        raise UnreadableError(
-            f"{_shown(place)} says neither yes nor no" if not values else f"{_shown(place)} says both"
-        )
-    return values.pop()
+    said = [] if first is not None or _TRUTH_WORD.match(text) else _TRUTH_WORD.findall(_DENIED.sub("", text))
+    values = {_TRUTH[word.casefold()] for word in said}
+    return values.pop() if len(values) == 1 else None
 
 
 def _read_option(prompt: Prompt, place: Place) -> str:

@@ -7,11 +7,13 @@ but are not one number, and their beginnings are not read either.
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 MINUS_SIGNS = "\u2212\u2013\u2012\u2010\u2011\u02d7\u2796\ufe63\uff0d"
 """Characters written for a minus: signs, en and figure dash, hyphens, small and full-width hyphen-minus."""
@@ -63,12 +65,25 @@ _SPELLED = {ord(c): "-" for c in MINUS_SIGNS}
 _SPELLED |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if code != 0xFF0D}  # full-width forms
 _SPELLED |= dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff`€£¥₹₩₽₺₫₱¢"), "")
 _SPELLED |= dict.fromkeys(map(ord, "\u00a0\u2007\u2008\u2009\u200a\u202f"), " ")
-_SPELLED |= {ord("×"): "*", ord("·"): "*", ord("⋅"): "*", ord("⁄"): "/", ord("∕"): "/", ord("٫"): ".", ord("٬"): ","}
+_SPELLED |= {
+    ord("×"): "*",
+    ord("·"): "*",
+    ord("⋅"): "*",
+    ord("⁄"): "/",
+    ord("∕"): "/",
+    ord("٪"): "%",
+    ord("﹪"): "%",
+    ord("٫"): ".",
+    ord("٬"): ",",
+}
 _SPELLED |= {ord("’"): "'", ord("‘"): "'", ord("〜"): "~", ord("∶"): ":", ord("꞉"): ":"}
 
 _CURRENCY_MILLIONS = re.compile(r"([$€£]\d[\d.,]*)\s?[mMbBkK](?![\w$]|[^$\n]*\$)")  # $1.5m, not a formula with meters
 
 _LATEX = [
+    (re.compile(r"<sup>(.*?)</sup>"), r"^{\1}"),
+    (re.compile(r"<sub>(.*?)</sub>"), r"_{\1}"),
+    (re.compile(r"</?[A-Za-z]\w*\s*/?>"), ""),
     (re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|operatorname|boxed|fbox)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\!|\\[()\[\]]|\{\}"), ""),
     (re.compile(r"\{,\}"), ","),
@@ -97,7 +112,7 @@ _DIGITS = r"""(?:
 _POWER = r"(?:\s?\^\s?(?:\{\s?[-+]?\d+\s?\}|\(\s?[-+]?\d+\s?\)|[-+]?\d+)|[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
 _NUMBER = re.compile(
     rf"""
-    (?<![A-Za-z0-9_.\u00C0-\u024F\u0370-\u03FF\u0400-\u04FF])  # not inside a word or a number
+    (?<![A-Za-z0-9_.\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u024F\u0370-\u03FF\u0400-\u04FF])  # not inside a word or a number
     (?<![A-Za-z]-)(?<![A-Za-z)\]}}][\^_])(?<![A-Za-z)\]}}][\^_]\{{)  # GPT-4, x^2, a_{{1}}
     (?P<sign>[-+](?:\s*\()?\s*)?
     (?: (?P<whole>\d+)(?:\s+and)?\s+(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])
@@ -109,16 +124,29 @@ _NUMBER = re.compile(
         (?:\s?/\s?(?P<divisor>{_DIGITS}))?
     )
     (?P<magnitude>(?:\s?-?(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b|\s?[百千万萬亿億])*)
-    (?P<percent>\s?%)?
+    (?P<percent>\s*%)?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)(?:[a-z]*)\b\.?"
-_FUNCTION = r"\b(?:log|ln|sin|cos|tan|exp|sqrt|(?:square|cube)\s+root\s+of|(?:less|more|fewer|greater)\s+than)\s*\(?"
-_SHARE = r"\b(?:twice|thrice|double|triple|not|half(?:\s+of)?|(?:third|quarter|fourth|fifth|tenth)s?\s+of)\s"
-_TAINT_BEFORE = re.compile(
-    rf"(?:{_FUNCTION}|{_SHARE}|[<>≤≥≠±√∛∜^\\{{]|\\[A-Za-z]+|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+])\s*$"
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|(?:Nov|Dec)(?:ember)?)\b\.?"
 )
+_FUNCTION = (
+    r"(?:\b(?:log|ln|sin|cos|tan|exp|sqrt|root\s+of|(?:less|more|fewer|greater)\s+than|over|under|above|below)\s*\(?"
+    r"|\b(?:floor|ceil|ceiling|round|abs|max|min|gcd|lcm)\s?\()"
+)
+_SHARE = r"\b(?:twice|thrice|double|triple|not|half(?:\s+of)?|(?:third|quarter|fourth|fifth|tenth)s?\s+of)\s"
+_SPELLED_WORD = (
+    r"(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twenty"
+    r"|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|dozen)\b"
+)
+SPELLED_NUMBER = rf"\b(?<!\d[ -])(?<!per ){_SPELLED_WORD}(?:[- ](?:and )?(?:one\b|{_SPELLED_WORD}))*+(?!-?\w|\s?\(\d)"
+_TAINT_BEFORE = re.compile(
+    rf"(?:{_FUNCTION}|{_SHARE}|[<>≤≥≠±√∛∜⌊⌈^\\{{]|\\[A-Za-z]+\[?|\b{_MONTH}\s|[A-Za-z)\]]\s?[*/÷+]"
+    rf"|(?i:{SPELLED_NUMBER}(?:\s+and)?\s|\b(?:step|equation|eq\.|question|figure|option)\s*[#(]?))\s*$"
+)
+_SIGNED_TWICE = re.compile(r"(?:[-+]\s*\(?|\|)$")  # --5, -(-5), |-5|
 _THOUSANDS_AND_MORE = (  # words and signs that are not read, so that "5 Mrd" is not 5
     r"\s?(?:[만억조천]|(?i:(?:mil|mill|mille|mila|mln|mio|mld|mrd|bln|trn|tn|tausend|duizend|ribu|juta|nghìn|triệu|tỷ)\b"
     r"|milli(?:on|ard)\w+|miliard?\w*|mili[oó]n\w*|milh\w+|mill[oó]n\w*|milj(?:oen|ard)\w*|mily(?:on|ar)\w*|bilh\w+"
@@ -128,13 +156,20 @@ _SIGNED_BEFORE = re.compile(r"(?:^|[^\w)\]%\s])\s*$|\b(?:is|are|be|was|equals|to
 _TAINT_AFTER = re.compile(
     rf"""
     \s?[:^]\s?[\w{{(\\]  | \.+\d | \s[xyz](?!\w)
+    | \)+\s?[*/÷^⁰¹²³⁴-⁹⁻] | \)\(?\d | \s?[⁰¹²³⁴-⁹⁻↑]
+    | \.(?:\(\d+\)|\\[A-Za-z]) | \s\(?(?:repeating|recurring|periodic)\b
+    | —\d | \s?(?:-+>|[→⇒⟶])\s?[-\d] | \s?[rR]\s?\d | \s?[eE][-+]?\d | [oO]\d
+    | \s?/\s?(?:[/(\\√π]|[xyzn]\b)
+    | \s(?:more|less|fewer|greater)\sthan\s\d | (?<=\d\s\d{{3}})-[A-Za-z] | (?:st|nd|rd|th)\s(?:power|root)\b
     | {_THOUSANDS_AND_MORE} | \s?\+\s?/?- | \spi\b | [hH]\d | [\u0300-\u036f\u2080-\u2089\u20d0-\u20ff]
-    | [xyzniekKMBbπ√∞](?![A-Za-z]) | (?:bn|mn)\b | [({{\\_!]\S | \s?\\[A-Za-z]+ | ‰
+    | [xyzniekKMBbπ√∞](?![A-Za-z]) | \s?(?:bn|mn|doz|dz|grand|googol|[a-z]*illion)\b | [({{\\_!]\S
+    | \s?\\[A-Za-z]+ | [‰十]
     | \s?[√π∞±]  | \s?\*\s?\w
     | \s?(?:[ap]\.?m\b\.?|AM\b|PM\b|o'clock) | \s?(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:\s|$|[,.])
     | [\s-](?:and\sa\s)?(?:half|halves|(?:thir|four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|hundred|\w+[smr]and
-      |\w+illion)(?:ds|ths))\b
-    | \s(?:squared|cubed|factorial|score|gross|tens|twenties|myriads?|baker's|k)\b | \sto\sthe\s(?:\w+\s)?power\b
+      |\w+illion)(?:ds|ths|(?:d|th)(?!\s(?!of\b)[A-Za-z])))\b
+    | \s(?:squared|cubed|factorial|score|gross|tens|twenties|myriads?|baker's|k)\b
+    | \sto\sthe\s(?:(?:\w+\s)?power\b|-?\d|(?:four|fif|six|seven|eigh|nin|ten)th\b)
     | (?:\s\w+)?\sbelow\szero
     """,
     re.VERBOSE,
@@ -145,7 +180,7 @@ _GLUE = re.compile(
     [ \t]* (?: [-+*/÷^:,;&~'"%°]\s?  | [ ]:[ ] | \.\.+ | …
       | (?:to|or|and|by|x|vs\.?|versus|times|plus|minus|over|out[ ]of|of|through|until|per|in|divided[ ]by)[ ]
       | (?!(?:{_NO_UNIT})\b)[A-Za-z'"°%]+\.?[ ]?(?:and[ ]|or[ ]|to[ ]|,[ ]|[-+*/÷][ ]?)?
-      | (?:[ ]?[A-Za-z]+){{1,3}}[ ](?:and|or)[ ]
+      | (?:[ ]?[A-Za-z]+){{1,3}},?[ ](?:and|or)[ ] | ,?[ ][(]?or[ ]
     ) [ ]* [(]? | [ \t]*
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -153,6 +188,18 @@ _GLUE = re.compile(
 _EQUALS = re.compile(r"[=≡]")
 _ASIDE = re.compile(r"\s*(?:[,;(—]|\b(?:because|since|as|where)\b)", re.IGNORECASE)
 _EQUATIONS = re.compile(r"=[^=]*(?:[,;]|\b(?:and|or)\b)\s*[A-Za-z]\w*\s*=")
+_OR = re.compile(r"\bor\b")
+RETRACTING = (
+    r"[?.,;!…—-]\s*(?:no[,.]|(?:no\s+wait|wait|actually|sorry|correction|oops|hmm|I\s+mean|now|finally)\b)[^.]*"
+)
+_RETRACTED = re.compile(rf"\d.*?{RETRACTING}\d", re.IGNORECASE | re.DOTALL)
+NO_ANSWER = re.compile(
+    r"\bno\s+(?:(?:real|integer|valid|such)\s+)?(?:solutions?|answers?|numbers?)\b"
+    r"|\b(?:can\s?not|can['’]t|impossible\s+to)\s+(?:be\s+)?(?:determin|solv|find|found|answer|comput|calculat|know|say)"
+    r"|\b(?:not\s+enough|insufficient)\s+(?:information|data)\b|\b(?:don['’]t|do\s+not)\s+know\b"
+    r"|^\W*(?:unknown|undefined|indeterminate|none|nothing)\b|\bN/A\b|\bdo(?:es)?\s+not\s+exist\b|\bDNE\b|\b(?:is|remains)\s+(?:unknown|undefined|indeterminate)\b",
+    re.IGNORECASE,
+)
 _REMAINDER = re.compile(r"[\s.,;!*_\"'(){}\[\]°]*")
 
 
@@ -169,6 +216,14 @@ def read_number(text: str, *, last: bool = False) -> Number:
     plain = plain_text(text)
     if last:
         return number_of(plain, -1)
+    if _RETRACTED.search(plain):
+        raise UnreadableError("it takes back what it said first")
+    if NO_ANSWER.search(plain):
+        raise UnreadableError("it says that there is no answer")
+    return percent_if_said(_stated(plain), plain)
+
+
+def _stated(plain: str) -> Number:
     if _EQUATIONS.search(plain):
         raise UnreadableError("there is more than one equation")
     sides = _EQUALS.split(plain)
@@ -214,7 +269,7 @@ def _equal(first: Fraction, second: Fraction) -> bool:
 
 def plain_text(text: str) -> str:
     """The text with one spelling for digits, minus, spaces, LaTeX and currency."""
-    text = re.sub(r"[ \t]{3,}", "  ", text)
+    text = re.sub(r"[ \t]{3,}", "  ", html.unescape(text))
     text = _CURRENCY_MILLIONS.sub(r"\1M", text)
     text = "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
     text = text.translate(_SPELLED)
@@ -255,11 +310,23 @@ def number_of(text: str, index: int) -> Number:
     before = text[max(0, first.start() - _NEAR) : first.start()]
     shown = f"{before[-3:]}{text[first.start() : end + 8]}".strip()[:60]
     tainted = _TAINT_BEFORE.search(before) or _TAINT_AFTER.match(text, end)
-    dashed = first["sign"] is not None and _is_dash(first["sign"], before)
+    dashed = first["sign"] is not None and (_is_dash(first["sign"], before) or _SIGNED_TWICE.search(before))
     recurring = text.startswith(("...", "…"), end) and "." in cluster[-1].group()
-    if len(cluster) > 1 or tainted or dashed or recurring:
+    if tainted or dashed or recurring or (len(cluster) > 1 and not _is_said_twice(cluster, text)):
         raise UnreadableError(f"{shown!r} is not one number")
     return _value(first, shown)
+
+
+def _is_said_twice(cluster: list[re.Match[str]], text: str) -> bool:
+    """Whether the numbers are one value in several forms: "3/4, or 0.75"."""
+    between = [text[one.end() : other.start()] for one, other in pairwise(cluster)]
+    return all(_OR.search(words) for words in between) and len({_value(one, "").value for one in cluster}) == 1
+
+
+def percent_if_said(number: Number, text: str) -> Number:
+    """The number as the percentage that the plain text says too: of "0.51 (51%)" 51%, which is compared both ways."""
+    said = (_value(match, match[0]) for match in _NUMBER.finditer(text) if match["percent"])
+    return next((percent for percent in said if percent.value == number.value), number)
 
 
 def _is_dash(sign: str, before: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from laser.evaluation.numbers import MINUS_SIGNS
+from laser.evaluation.numbers import MINUS_SIGNS, RETRACTING
 from laser.evaluation.words import said_words
 
 _LEAD = re.compile(
@@ -20,18 +20,28 @@ _LEAD = re.compile(
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}|\\[()\[\]]|\*\*|__")
 _QUOTES = re.compile("[“”‘’$]")
 _WRAPPING = "*_`\"'“”‘’$ "
+_DENIED = (
+    r"\)?[.:]?\s*(?:[-–—(]\s*)?(?:(?:is|was)(?:\s+not|n['’]t)\s+(?:correct|right|true|the|an?)\b"
+    r"|(?:(?:is|was)\s+)?(?:wrong|incorrect|false)\b(?!\s\w))"
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|neither|nor|except|excluding|without|cannot|(?:all|anything|everything) but)|n't)"
+    r"(?: \S+){0,3} $"
+)
+_DENIED_AFTER = re.compile(r" (?:is|was)(?: not|n't| wrong| incorrect| false)\b")
 _PLAIN = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {ord("。"): "."}  # full-width forms
 _PLAIN |= dict.fromkeys(map(ord, MINUS_SIGNS), "-")
 
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """How answers write the labels of some options: alone, before a text, several, or before a reason."""
+    """How answers write the labels of some options: alone, before a text, several, before a reason, or denied."""
 
     alone: re.Pattern[str]
     before: re.Pattern[str]
     several: re.Pattern[str]
     starting: re.Pattern[str]
+    denied: re.Pattern[str]
 
 
 @lru_cache(maxsize=64)
@@ -45,9 +55,10 @@ def _labels(names: tuple[str, ...]) -> _Labels:
         re.compile(rf"[(\[]?({label})(?:[)\]]\s*[.:]?|[.:](?!\d))\s*(.*)", re.DOTALL | re.IGNORECASE),
         re.compile(rf"{one}(?:{between}\s*{one})+"),
         re.compile(
-            rf"\(?({label})\)?\s*(?:,(?!\d)|\(|[-–—]|(?:because|since|as)\b"
+            rf"\(?({label})\)?\s*(?:,(?!\d|\s*(?:or|and)\b)|\((?!or\b)|[-–—](?!>)|(?:because|since|as)\b"
             r"|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
         ),
+        re.compile(rf"\(?(?:{label}){_DENIED}|.*?(?:{label}).*?(?i:{RETRACTING})(?<!\w)(?:{label})(?!\w)", re.DOTALL),
     )
 
 
@@ -66,6 +77,8 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     forms = [text]
     while (bare := _LEAD.sub("", forms[-1], count=1).strip(_WRAPPING)) != forms[-1]:
         forms.append(bare)
+    if _labels(tuple(options)).denied.match(forms[-1]):
+        return None
     found = (letters for form in forms if form and (letters := _read(form, options)) is not None)
     return next(found, None) or _begun_with(forms[-1], options) or _only_mentioned(text, options)
 
@@ -154,11 +167,17 @@ def _same(first: str, second: str) -> bool:
 
 def _only_mentioned(text: str, options: Mapping[str, str]) -> str | None:
     """The only option whose words are in the text in a row; of options within each other the longest counts."""
-    found = {letter: option for letter, option in options.items() if _words(option) and _holds(text, option)}
+    found = {letter: option for letter, option in options.items() if _words(option) and _says(text, option)}
     if not found:
         return None
     letter = max(found, key=lambda name: len(_words(found[name])))
     return letter if all(_holds(found[letter], option) for option in found.values()) else None
+
+
+def _says(text: str, option: str) -> bool:
+    """Whether the text has the option's words and does not deny them."""
+    before, words, after = f" {' '.join(_words(text))} ".partition(f" {' '.join(_words(option))} ")
+    return bool(words) and not (_DENIED_BEFORE.search(f"{before} ") or _DENIED_AFTER.match(f" {after}"))
 
 
 def _holds(text: str, option: str) -> bool:

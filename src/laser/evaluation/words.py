@@ -30,7 +30,7 @@ def said_words(text: str) -> list[str]:
     words = [word for word in map(_trimmed, re.sub(r"(?:^|(?<=\s))-\s+(?=[\d.])", "-", text).split()) if word]
     if len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
-    return [word for word in words if word != "the"] or words
+    return [word for word in words if word != "the"] or words or text.split()
 
 
 def _trimmed(word: str) -> str:
