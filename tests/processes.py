@@ -21,14 +21,20 @@ FORKS.set_forkserver_preload(
 
 def fork(processes, work, *arguments):
     """Call a function in processes that find each other as those of torchrun do, without importing torch in each."""
+    ranks = begin(processes, work, *arguments)
+    for rank in ranks:
+        rank.join(240)
+    assert [rank.exitcode for rank in ranks] == [0] * processes
+
+
+def begin(processes, work, *arguments):
+    """The processes of `fork`, started."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     ranks = [FORKS.Process(target=_rank, args=(rank, processes, port, work, arguments)) for rank in range(processes)]
     for rank in ranks:
         rank.start()
-    for rank in ranks:
-        rank.join(240)
-    assert [rank.exitcode for rank in ranks] == [0] * processes
+    return ranks
 
 
 def _rank(rank, processes, port, work, arguments):

@@ -8,7 +8,10 @@ import time
 import pytest
 
 import laser
-from processes import ENVIRONMENT, finish, fork, launch, same, worker_of
+from disks import can_mount, small_disk
+from laser.core.errors import ConfigError, LaserError, LostProcessError
+from laser.parallel.passes import longest_wait
+from processes import ENVIRONMENT, begin, finish, fork, launch, same, worker_of
 from runs import make_table, steps
 from suites import write_toml
 
@@ -19,9 +22,9 @@ from suites import write_toml
     [
         {"training": {"loss": "nll+dpo", "sampling": "per_iteration"}},
         {"training": {"loss": "kto", "granularity": "per_prompt", "optimizer_steps": 2}},
-        {"selector": {"type": "online_ensemble"}},
+        {"selector": {"type": "online_ensemble"}, "training": {"batch_size": 2}},
     ],
-    ids=["per-iteration", "kto-per-prompt", "ensemble"],
+    ids=["per-iteration", "kto-per-prompt", "ensemble-with-fewer-prompts-than-processes"],
 )
 def test_two_and_three_processes_do_what_one_does(tmp_path, sections):
     sections = {**sections, "training": {"batch_size": 4, **sections.get("training", {})}}
@@ -56,6 +59,79 @@ def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tmp_path
         r["selection"]["arms"] for r in steps(tmp_path / "whole")
     ][: done - 1]
     assert len(steps(tmp_path / "run")) == len(steps(tmp_path / "whole")) == 36
+
+
+STOPS = """
+import os, signal
+calls = []
+
+def stops(prompts, responses):
+    calls.append(responses)
+    if os.environ.get("RANK") == "1" and len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return [len(text) for text in responses]
+"""
+
+
+def train_until_lost(table, out, wait):
+    os.environ["LASER_DDP_TIMEOUT"] = wait
+    try:
+        laser.train(table, out)
+    except LostProcessError as error:
+        (out / "said").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_run_with_a_sentence_and_it_resumes(tmp_path):
+    (tmp_path / "stops.py").write_text(STOPS)
+    table = make_table(tmp_path, training={"batch_size": 4}, checkpoint={"every": 1}, split={"dev": 0})
+    table["rewards"] = {"models": [{"type": "function", "name": "stops", "function": f"{tmp_path}/stops.py:stops"}]}
+    waiting, hanging = begin(2, train_until_lost, table, tmp_path / "run", "5")
+    try:
+        waiting.join(100)
+        assert hanging.is_alive()
+    finally:
+        hanging.kill()
+        waiting.kill()
+    said = (tmp_path / "run" / "said").read_text()
+    assert "another process of the run hangs or is slow: it did not answer for 5 seconds" in said
+    assert "resume the run, with more seconds in LASER_DDP_TIMEOUT" in said
+    assert len(steps(tmp_path / "run")) == 3
+    laser.resume(tmp_path / "run")
+    laser.train(table, tmp_path / "whole")
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("wait", ["", "soon", "0", "nan", "inf", "-1"])
+def test_a_wait_that_is_not_in_seconds_is_refused(monkeypatch, wait):
+    monkeypatch.setenv("LASER_DDP_TIMEOUT", wait)
+    with pytest.raises(ConfigError, match=r"LASER_DDP_TIMEOUT is .*; set it to"):
+        longest_wait()
+
+
+def train_on(table, out):
+    """The error of a process, next to the disk of its run."""
+    try:
+        laser.train(table, out)
+    except LaserError as error:
+        (out.parent.parent / f"said-{os.environ['RANK']}").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_main_process_ends_all_processes_and_the_run_resumes(tmp_path):
+    if not can_mount(tmp_path):
+        pytest.skip("only root may mount a small file system")
+    table = make_table(tmp_path, "vowels", training={"batch_size": 4}, checkpoint={"every": 1}, split={"dev": 0})
+    run = tmp_path / "disk" / "run"
+    with small_disk(tmp_path / "disk", 300 * 1024) as grow:
+        fork(2, train_on, table, run)
+        assert "No space left on device" in (tmp_path / "said-0").read_text()
+        assert "another process of the run is gone" in (tmp_path / "said-1").read_text()
+        assert steps(run)
+        grow(64 * 2**20)
+        laser.resume(run)
+        laser.train(table, tmp_path / "whole")
+        same(run, tmp_path / "whole")
 
 
 @pytest.mark.slow

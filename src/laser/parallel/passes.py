@@ -9,8 +9,10 @@ No process needs to know beforehand how many passes the others make.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from enum import IntEnum
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -18,12 +20,13 @@ from weakref import WeakValueDictionary
 import torch
 from torch import distributed
 
-from laser.core.errors import LostProcessError
+from laser.core.errors import ConfigError, LostProcessError
 from laser.parallel.memory import is_out_of_memory
 
 T = TypeVar("T")
 
 _NONE = 2**62  # requested by a process that needs no pass
+_TIMEOUT = "LASER_DDP_TIMEOUT"
 
 
 class Pass(IntEnum):
@@ -128,6 +131,22 @@ def collective(call: Callable[[], T]) -> T:
         raise lost(error) from error
 
 
+def longest_wait() -> timedelta:
+    """How long a process waits for the slowest one: LASER_DDP_TIMEOUT in seconds, else half an hour, as in torch.
+
+    Raises:
+        ConfigError: It is not a number of seconds.
+    """
+    text = os.environ.get(_TIMEOUT, "1800")
+    try:
+        wait = timedelta(seconds=float(text))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{_TIMEOUT} is {text!r}; set it to a number of seconds, such as 1800") from error
+    if wait < timedelta(seconds=1):
+        raise ConfigError(f"{_TIMEOUT} is {text!r}; set it to at least 1 second")
+    return wait
+
+
 def is_communication(error: RuntimeError) -> bool:
     """Whether a collective operation raised an error, inside other code."""
     return isinstance(error, distributed.DistError) or "gloo/transport" in str(error)
@@ -135,5 +154,10 @@ def is_communication(error: RuntimeError) -> bool:
 
 def lost(error: RuntimeError) -> LostProcessError:
     """What to raise for an error of a collective operation."""
+    if "timed out" in str(error).lower():
+        return LostProcessError(
+            f"another process of the run hangs or is slow: it did not answer for {longest_wait().total_seconds():g} "
+            f"seconds; end all processes and resume the run, with more seconds in {_TIMEOUT} if it was only slow"
+        )
     reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]  # no source line
     return LostProcessError(f"another process of the run is gone ({reason}); resume the run")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from laser.core.errors import LaserError, LostProcessError, TrainingError
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from laser.parallel.passes import Passes
 
 T = TypeVar("T")
-
-_TIMEOUT = timedelta(hours=2)  # longest wait of a process for the slowest one
 
 
 class Ranks(Protocol):
@@ -88,7 +85,7 @@ class ProcessGroup:
         from torch import distributed
 
         from laser.parallel import messages
-        from laser.parallel.passes import Passes, collective, is_communication, lost
+        from laser.parallel.passes import Passes, collective, is_communication, longest_wait, lost
 
         cuda = torch.cuda.is_available()
         if cuda:
@@ -99,7 +96,7 @@ class ProcessGroup:
                     "CUDA_VISIBLE_DEVICES to nothing and policy.device = 'cpu'"
                 )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=longest_wait())
         self._distributed = distributed
         self._messages = messages
         self._collective = collective
@@ -176,11 +173,11 @@ class SharedGroup(ProcessGroup):
         from torch import distributed
 
         from laser.parallel import messages
-        from laser.parallel.passes import collective, is_communication, lost
+        from laser.parallel.passes import collective, is_communication, longest_wait, lost
 
         self._distributed, self._messages, self._collective = distributed, messages, collective
         self._is_communication, self._lost = is_communication, lost
-        self._group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+        self._group = distributed.new_group(backend="gloo", timeout=longest_wait())
         self.passes = None
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
