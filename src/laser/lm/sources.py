@@ -9,7 +9,9 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -113,73 +115,89 @@ def adapter_of(source: str) -> Path | None:
     return find_adapter(Path(source))
 
 
-def load_causal_lm(
-    source: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    sharding: Sharding | None = None,
-) -> PreTrainedModel:
-    """Load a causal language model, frozen, in evaluation mode.
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads models of one kind.
 
-    Args:
-        source: Where the weights are, as for every loader here.
-        device: Where they go.
-        dtype: What they become.
-        revision: Hub revision.
-        trust_remote_code: Run model code from the hub.
-        sharding: How processes hold the weights between them; all of them load now. None: whole.
-
-    Raises:
-        ModelError: There is none at `source`, or its weights are not safetensors.
+    Attributes:
+        kind: One of transformers' Auto classes.
+        wanted: What error messages call such a model.
     """
-    return _load_model(
-        AutoModelForCausalLM,
-        source,
-        "a causal language model",
-        device,
-        dtype,
-        revision,
-        trust_remote_code,
-        sharding=sharding,
-    )
+
+    kind: Any
+    wanted: str
+
+    def __call__(
+        self,
+        source: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        renaming: Mapping[str, str] | None = None,
+        sharding: Sharding | None = None,
+    ) -> PreTrainedModel:
+        """Load a model, frozen, in evaluation mode.
+
+        Args:
+            source: Where the weights are; see `resolve`. An adapter is merged into its base.
+            device: Where they go.
+            dtype: What they become.
+            revision: Hub revision.
+            trust_remote_code: Run model code from the hub.
+            renaming: Regular expressions of weight names and what they become, for checkpoints that wrap the model.
+            sharding: How processes hold the weights between them; all of them load now. None: whole.
+
+        Raises:
+            ModelError: There is none at `source`, or its weights are not safetensors.
+        """
+        adapter = adapter_of(source)
+        load = partial(self.kind.from_pretrained, dtype=dtype, use_safetensors=True, output_loading_info=True)
+
+        def load_here() -> PreTrainedModel:
+            base, base_revision = (source, revision) if adapter is None else base_of(adapter)
+            if adapter is not None and adapter_of(base) is not None:  # trained on top of another adapter
+                model = self(
+                    base,
+                    device=torch.device("cpu"),
+                    dtype=dtype,
+                    revision=base_revision,
+                    trust_remote_code=trust_remote_code,
+                    renaming=renaming,
+                )
+            else:
+                options = {"trust_remote_code": trust_remote_code, "key_mapping": renaming, **self._head(adapter)}
+                model, info = _load(load, base, self.wanted, revision=base_revision, **options)
+                self._check_whole(source, adapter, info["missing_keys"])
+            if adapter is not None:
+                model = merge_adapter(model, adapter)
+                model.name_or_path = str(adapter.absolute())  # what an adapter trained on it names as its base
+            whole: PreTrainedModel = model.requires_grad_(False).eval()
+            return whole
+
+        if sharding is not None and sharding.ranks.size > 1:
+            return load_sharded(load_here, device, sharding)
+        return load_here().to(device)  # type: ignore[arg-type]  # transformers' stub
+
+    def _head(self, adapter: Path | None) -> Mapping[str, Any]:
+        return head_of(adapter) if adapter is not None and self.kind is AutoModelForSequenceClassification else {}
+
+    def _check_whole(self, source: str, adapter: Path | None, missing: Collection[str]) -> None:
+        """Refuse a model without weights that neither the adapter gives nor an encoder may lack: its pooler."""
+        lacking = sorted(set(missing) - (supplied_by(adapter) if adapter is not None else set()))
+        if self.kind is AutoModel:
+            lacking = [name for name in lacking if "pooler" not in name]
+        if lacking:
+            raise ModelError(
+                f"{source} is not {self.wanted}: it lacks the weights {lacking[0]}, which would be random; "
+                "choose another model"
+            )
 
 
-def load_classifier(
-    source: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> PreTrainedModel:
-    """Load a sequence classifier, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does."""
-    kind = AutoModelForSequenceClassification
-    return _load_model(kind, source, "a sequence classifier", device, dtype, revision, trust_remote_code)
-
-
-def load_encoder(
-    source: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    renaming: Mapping[str, str] | None = None,
-) -> PreTrainedModel:
-    """Load a model without its head, frozen, in evaluation mode. Raises ModelError as `load_causal_lm` does.
-
-    Args:
-        source: Where the weights are, as for every loader here.
-        device: Where they go.
-        dtype: What they become.
-        revision: Hub revision.
-        trust_remote_code: Run model code from the hub.
-        renaming: Regular expressions of weight names and what they become, for checkpoints that wrap the model.
-    """
-    return _load_model(AutoModel, source, "a text encoder", device, dtype, revision, trust_remote_code, renaming)
+load_causal_lm = Loader(AutoModelForCausalLM, "a causal language model")
+load_classifier = Loader(AutoModelForSequenceClassification, "a sequence classifier")
+load_encoder = Loader(AutoModel, "a text encoder")
 
 
 def load_model_config(
@@ -283,60 +301,6 @@ def fetch(source: str, revision: str | None = None) -> None:
                     pass
     except (ModelError, OSError, ValueError):
         return  # loading reports what is wrong
-
-
-def _load_model(
-    kind: Any,
-    source: str,
-    wanted: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    revision: str | None,
-    trust_remote_code: bool,
-    renaming: Mapping[str, str] | None = None,
-    sharding: Sharding | None = None,
-) -> PreTrainedModel:
-    def load(path: str, **options: Any) -> Any:
-        return kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
-
-    adapter = adapter_of(source)
-
-    def load_here() -> PreTrainedModel:
-        base, base_revision = (source, revision) if adapter is None else base_of(adapter)
-        if adapter is not None and adapter_of(base) is not None:  # trained on top of another adapter
-            on_cpu = torch.device("cpu")
-            model = _load_model(kind, base, wanted, on_cpu, dtype, base_revision, trust_remote_code, renaming)
-        else:
-            model = load_whole(base, base_revision)
-        if adapter is not None:
-            model = merge_adapter(model, adapter)
-            model.name_or_path = str(adapter.absolute())  # what an adapter trained on it names as its base
-        whole: PreTrainedModel = model.requires_grad_(False).eval()
-        return whole
-
-    def load_whole(base: str, base_revision: str | None) -> PreTrainedModel:
-        options: dict[str, Any] = {
-            "revision": base_revision,
-            "trust_remote_code": trust_remote_code,
-            "key_mapping": renaming,
-        }
-        if adapter is not None and kind is AutoModelForSequenceClassification:
-            options |= head_of(adapter)
-        model, info = _load(load, base, wanted, **options)
-        missing = sorted(set(info["missing_keys"]) - (supplied_by(adapter) if adapter is not None else set()))
-        if kind is AutoModel:  # encoders may do without their pooler
-            missing = [name for name in missing if "pooler" not in name]
-        if missing:
-            raise ModelError(
-                f"{source} is not {wanted}: it lacks the weights {missing[0]}, which would be random; "
-                "choose another model"
-            )
-        loaded: PreTrainedModel = model
-        return loaded
-
-    if sharding is not None and sharding.ranks.size > 1:
-        return load_sharded(load_here, device, sharding)
-    return load_here().to(device)  # type: ignore[arg-type]  # transformers' stub
 
 
 def _load(load: Callable[..., Any], source: str, wanted: str, *, needs_weights: bool = True, **options: Any) -> Any:

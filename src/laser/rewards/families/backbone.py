@@ -23,14 +23,7 @@ def load_backbone(checkpoint: Checkpoint, renaming: Mapping[str, str] | None = N
         ModelError: Its weights do not fit that class, or the class is unknown.
     """
     with _no_load_report():
-        return load_encoder(
-            checkpoint.source,
-            revision=checkpoint.revision,
-            trust_remote_code=checkpoint.trust_remote_code,
-            device=checkpoint.device,
-            dtype=checkpoint.dtype,
-            renaming=renaming,
-        )
+        return checkpoint.load(load_encoder, renaming)
 
 
 def head_tensors(checkpoint: Checkpoint, prefixes: Sequence[str]) -> dict[str, Tensor]:

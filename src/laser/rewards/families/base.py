@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.errors import RewardModelError
 from laser.lm.packing import pad_right
+from laser.lm.sources import Loader
 
 Outputs = Mapping[str, float]
 """Names of outputs and the weights with which they are added up."""
@@ -54,6 +55,17 @@ class Checkpoint:
     dtype: torch.dtype
     revision: str | None = None
     trust_remote_code: bool = False
+
+    def load(self, load: Loader, renaming: Mapping[str, str] | None = None) -> PreTrainedModel:
+        """Load it by one of the loaders of `laser.lm.sources`. Raises ModelError."""
+        return load(
+            self.source,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            renaming=renaming,
+        )
 
 
 class FamilyModel(Protocol):

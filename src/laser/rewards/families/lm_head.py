@@ -8,19 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laser.lm.packing import pad_right
-from laser.lm.sources import load_causal_lm
-from laser.rewards.families.base import Checkpoint, Row
-
-
-def load_lm(checkpoint: Checkpoint) -> PreTrainedModel:
-    """Load a causal LM. Raises ModelError."""
-    return load_causal_lm(
-        checkpoint.source,
-        revision=checkpoint.revision,
-        trust_remote_code=checkpoint.trust_remote_code,
-        device=checkpoint.device,
-        dtype=checkpoint.dtype,
-    )
+from laser.rewards.families.base import Row
 
 
 def next_logits(model: PreTrainedModel, rows: Sequence[Row], pad_id: int) -> Tensor:

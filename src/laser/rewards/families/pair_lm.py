@@ -15,8 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laser.core.errors import RewardModelError
 from laser.lm.chat import encode_prompt, has_chat_template
 from laser.lm.limits import window_of
+from laser.lm.sources import load_causal_lm
 from laser.rewards.families.base import Checkpoint, PairModel, Row, pad_of
-from laser.rewards.families.lm_head import load_lm, next_logits
+from laser.rewards.families.lm_head import next_logits
 from laser.rewards.families.tokens import token_of
 
 QUESTION = "[CONTEXT] \n\n<turn> user\n {prompt}\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
@@ -82,5 +83,5 @@ class PairLmModel:
 
 def load_pair_lm(checkpoint: Checkpoint, question: str, answers: tuple[str, str]) -> PairModel:
     """Load a causal LM as a judge of pairs. Raises ModelError or RewardModelError."""
-    model = load_lm(checkpoint)
+    model = checkpoint.load(load_causal_lm)
     return PairLmModel(model, checkpoint.tokenizer, question=question, answers=answers, pad_id=pad_of(checkpoint))

@@ -72,13 +72,7 @@ class StandardClassifier:
 def load_standard(checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
     """Load a sequence classifier. Raises ModelError or RewardModelError."""
     try:
-        model = load_classifier(
-            checkpoint.source,
-            revision=checkpoint.revision,
-            trust_remote_code=checkpoint.trust_remote_code,
-            device=checkpoint.device,
-            dtype=checkpoint.dtype,
-        )
+        model = checkpoint.load(load_classifier)
     except ModelError as error:
         raise ModelError(f"{error}; if its head is of another kind, set family (docs/reward-models.md)") from error
     return StandardClassifier(model, outputs)

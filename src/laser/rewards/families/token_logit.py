@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laser.core.errors import RewardModelError
 from laser.lm.limits import window_of
+from laser.lm.sources import load_causal_lm
 from laser.rewards.families.base import Checkpoint, FamilyModel, Outputs, Row, pad_of
-from laser.rewards.families.lm_head import load_lm, next_logits
+from laser.rewards.families.lm_head import next_logits
 from laser.rewards.families.tokens import token_of
 
 
@@ -56,4 +57,4 @@ class TokenLogitModel:
 
 def load_token_logit(checkpoint: Checkpoint, outputs: Outputs | None) -> FamilyModel:
     """Load a causal LM. Raises ModelError or RewardModelError."""
-    return TokenLogitModel(load_lm(checkpoint), checkpoint.tokenizer, outputs, pad_of(checkpoint))
+    return TokenLogitModel(checkpoint.load(load_causal_lm), checkpoint.tokenizer, outputs, pad_of(checkpoint))
