@@ -81,9 +81,6 @@ class Run:
 class RunReader:
     """Reads a run directory, whatever state it is in, and after the first time only what is new.
 
-    Args:
-        path: The run directory.
-
     Raises:
         RunDirectoryError: There is no run, or its configuration cannot be read.
     """

@@ -30,7 +30,6 @@ class Selector(Protocol):
     @property
     def num_arms(self) -> int:
         """K, the number of reward models."""
-        ...
 
     def select(self, contexts_MD: FloatArray, available_K: BoolArray | None = None) -> Selection:
         """Choose arms for M contexts.
@@ -45,7 +44,6 @@ class Selector(Protocol):
         Raises:
             ValueError: A context is not finite, has the wrong width, or no arm is available.
         """
-        ...
 
     def update(self, selection_id: int, bandit_rewards_E: FloatArray) -> None:
         """Learn the bandit rewards of a selection; selections may be closed late and in any order.
@@ -59,15 +57,12 @@ class Selector(Protocol):
             KeyError: The selection is not open.
             ValueError: Wrong shape, or an infinite reward.
         """
-        ...
 
     def expire(self, selection_id: int) -> None:
         """Close a selection that will never get a bandit reward. Raises KeyError if it is not open."""
-        ...
 
     def state_dict(self) -> StateDict:
         """Everything needed to continue identically, open selections and random state included."""
-        ...
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`.
@@ -75,7 +70,6 @@ class Selector(Protocol):
         Raises:
             ValueError: It belongs to a selector of another shape; `StateVersionError` where another version wrote it.
         """
-        ...
 
 
 class Feedback(Protocol):
@@ -91,12 +85,9 @@ class Feedback(Protocol):
         Returns:
             Bandit rewards in [0, 1], shape (E,).
         """
-        ...
 
     def state_dict(self) -> StateDict:
         """History needed to continue identically."""
-        ...
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
-        ...

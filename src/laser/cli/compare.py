@@ -66,13 +66,6 @@ def run_suite(
 ) -> None:
     """Run the unfinished cells of a suite, then print and write its tables.
 
-    Args:
-        suite: The suite.
-        out: Its directory.
-        only: See `select_cells`.
-        dry_run: List the cells instead.
-        tables: Only print and write the tables.
-
     Raises:
         LaserError: The suite cannot be used.
         typer.Exit: A cell failed or was refused (code 1), or the user interrupted (130).

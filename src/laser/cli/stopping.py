@@ -57,13 +57,7 @@ class Stopper:
 
 @contextmanager
 def resumable(stopper: Stopper, command: str, where: Path) -> Iterator[None]:
-    """Run the block so that a signal ends it with a saved run, a sentence that says how to continue, and an exit code.
-
-    Args:
-        stopper: Receives the signals, and is given to the loop.
-        command: Name of the command that continues the run.
-        where: The run directory.
-    """
+    """Run the block; a signal ends it with a saved run, a sentence that says how to continue, and an exit code."""
     from laser.parallel.ranks import is_main
 
     beginning = where.absolute() / "config.json"  # code of users may change the working directory

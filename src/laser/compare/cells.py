@@ -121,10 +121,6 @@ class Cell:
 def make_cells(suite: SuiteConfig, out: Path) -> list[Cell]:
     """Return all cells of a suite, seed by seed, so that tables fill evenly.
 
-    Args:
-        suite: The suite.
-        out: Its directory, for methods that use another cell's run.
-
     Raises:
         ConfigError: A cell's configuration is impossible, two methods are the same, or cells need each other.
     """

@@ -59,11 +59,6 @@ def best_reward_model(oracle: PairAccuracy) -> str:
 def read_choices(run: Path, names: Sequence[str], oracle: PairAccuracy) -> Choices | None:
     """Judge the choices of a finished run.
 
-    Args:
-        run: The run directory.
-        names: The reward models of its pool.
-        oracle: Pair accuracies of its task.
-
     Returns:
         The means; None where the oracle lacks a reward model or a category of the run, or nothing was chosen.
 

@@ -57,10 +57,6 @@ def estimate_best_of_n(config: RunConfig) -> Cost | None:
 def seconds_left(cells: Sequence[Cell], out: Path) -> dict[Key, float]:
     """Estimate the seconds that unfinished training runs still need, by the pace of finished ones.
 
-    Args:
-        cells: The cells.
-        out: The suite's directory.
-
     Returns:
         For each unfinished cell of whose method, or at least task, a run is finished: its batches times the mean
         seconds of one of theirs.

@@ -18,13 +18,6 @@ _BEFORE = "before"
 def measure(config: RunConfig, run: Path, label: str, measurement: Measurement, note: Note) -> dict[str, Any]:
     """Measure a finished run; an interrupted measurement continues from the responses and verdicts in its directory.
 
-    Args:
-        config: The configuration it was trained with.
-        run: Its directory.
-        label: Name of its policy in files.
-        measurement: What to measure.
-        note: Receives a line about each step.
-
     Returns:
         ``value`` in [0, 1]; ``before``, that of the untrained policy, or None; and the details.
 

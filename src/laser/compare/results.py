@@ -121,11 +121,6 @@ class Results:
 def collect(suite: SuiteConfig, cells: Sequence[Cell], out: Path) -> Results:
     """Read the numbers of finished cells and the state of all.
 
-    Args:
-        suite: The suite.
-        cells: All of its cells.
-        out: Its directory.
-
     Raises:
         ConfigError: The suite's oracle cannot be read.
     """

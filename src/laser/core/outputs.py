@@ -26,11 +26,7 @@ def default_out(name: str = "run") -> Path:
 
 
 def check_free(folder: Path, *, besides: Collection[str] = ()) -> None:
-    """Make sure that a folder is new or empty and can be written to; changes nothing.
-
-    Args:
-        folder: The folder.
-        besides: Names of files that do not count.
+    """Make sure that a folder is new, or empty besides such files, and can be written to; changes nothing.
 
     Raises:
         RunDirectoryError: A file or other files are there, or no folder can be made there.

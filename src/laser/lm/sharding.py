@@ -135,11 +135,6 @@ class ShardedLayers:
 
     FSDP gathers a layer and begins with the next one before the layer computes. It does so in a fixed order, so that
     a process that computes nothing can gather the same (`take_part`), and one that failed can gather the rest.
-
-    Args:
-        backbone: The module that all passes go through, FSDP's root.
-        layers: The layers, sharded.
-        passes: The passes of the processes.
     """
 
     def __init__(self, backbone: nn.Module, layers: Sequence[nn.Module], passes: Passes) -> None:

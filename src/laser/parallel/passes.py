@@ -42,15 +42,12 @@ class Sharded(Protocol):
 
     def take_part(self, kind: Pass) -> None:
         """Take part in gathering every layer for a pass of others."""
-        ...
 
     def finish(self) -> None:
         """Take part in what remains of the pass that this process was in, which failed or had fewer graphs."""
-        ...
 
     def release(self) -> None:
         """Forget the passes so far; nothing is gathered afterwards."""
-        ...
 
 
 class Passes:

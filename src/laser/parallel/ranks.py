@@ -47,15 +47,12 @@ class Ranks(Protocol):
         Raises:
             LaserError: The work of some process raised it; all processes raise it.
         """
-        ...
 
     def broadcast(self, value: T) -> T:
         """The main process's value."""
-        ...
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over processes, in place."""
-        ...
 
 
 class Alone:

@@ -54,7 +54,6 @@ class Generator(Protocol):
         Returns:
             B lists of n responses.
         """
-        ...
 
 
 @dataclass

@@ -10,13 +10,7 @@ from laser.policy.generation import Generator
 
 
 class ShardedGenerator:
-    """Each process samples for its share of the prompts; or the main process for all, if a server does the work.
-
-    Args:
-        generator: Samples in this process.
-        ranks: The processes.
-        only_main: Let the main process sample for all prompts.
-    """
+    """Each process samples for its share of the prompts; or the main process for all, if a server does the work."""
 
     def __init__(self, generator: Generator, ranks: Ranks, *, only_main: bool = False) -> None:
         self._generator = generator

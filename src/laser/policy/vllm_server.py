@@ -20,10 +20,6 @@ _LISTING = 30.0  # seconds for the list of models, after which a server counts a
 class AdapterServer:
     """A server that holds the base weights and swaps adapters.
 
-    Args:
-        endpoint: The server.
-        model: Name under which it has the base weights.
-
     Attributes:
         endpoint: As given; its address names the server.
         is_trusted: Whether its log-probs under the adapter that it holds have been checked.

@@ -75,19 +75,15 @@ class RewardModel(Protocol):
             B float64 arrays, one score per response. NaN marks a response that could not be scored; a failure is
             never turned into a number.
         """
-        ...
 
     def release(self) -> None:
         """Drop weights and caches; the object is not used afterwards."""
-        ...
 
     def park(self) -> None:
         """Move weights to CPU memory; `unpark` comes before the next `score`."""
-        ...
 
     def unpark(self) -> None:
         """Move weights back to their device."""
-        ...
 
 
 class NoWeights:

@@ -37,14 +37,7 @@ class Answer:
 
 
 class Chat:
-    """A chat model that is asked one question at a time.
-
-    Args:
-        endpoint: The server, with its cache.
-        model: Name of the served model.
-        fields: Further fields of the requests.
-        use_logprobs: Ask for the probabilities of tokens.
-    """
+    """A chat model that is asked one question at a time."""
 
     def __init__(
         self,

@@ -50,9 +50,6 @@ class Overlap:
 
     Source: arXiv 2410.01735, Fig. 3, which compares verdicts on labeled pairs. Here nothing says which response of a
     pair is right, so each pair counts in both orders; macro F1 is then the share of pairs ordered alike.
-
-    Args:
-        names: Names by arm.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

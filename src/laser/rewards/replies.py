@@ -107,12 +107,7 @@ def read_completion(reply: Any) -> Completion | None:
 
 
 def find_rating(text: str, scale: tuple[int, int]) -> Found | None:
-    """The rating in a reply; None if it has none on the scale.
-
-    Args:
-        text: The reply.
-        scale: Lowest and highest rating.
-    """
+    """The rating in a reply; None if it has none on the scale."""
     said, is_thinking = without_thoughts(text)
     if is_thinking:
         return None

@@ -18,11 +18,7 @@ OUT_OF_MEMORY = RewardModelError(
 
 
 class Weighted:
-    """What a reward model with weights in this process inherits.
-
-    Args:
-        models: Its modules, on their device.
-    """
+    """What a reward model with weights in this process inherits."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self._modules = list(models)

@@ -73,10 +73,6 @@ class Fleet:
     a minute, or as long as the failure says. Then it gets one request on trial; an answer brings it back. If all are
     left out, the one whose time ends first is tried all the same: so is a single server, whatever happened before.
 
-    Args:
-        replicas: The servers.
-        concurrency: Requests under way at once at each of them.
-
     Attributes:
         replicas: As given.
         concurrency: As given.

@@ -72,13 +72,6 @@ class Transport:
     def exchange(self, method: str, url: str, content: bytes | None, key: str | None, seconds: float) -> Answer:
         """Send a request and read the whole reply.
 
-        Args:
-            method: GET or POST.
-            url: Whole address.
-            content: JSON to send.
-            key: Sent in the Authorization header.
-            seconds: Time for all of it.
-
         Raises:
             LateError: It takes longer.
             BrokenError: The connection fails.

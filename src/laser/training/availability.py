@@ -10,10 +10,6 @@ from laser.rewards.pool import RewardPool
 def available(pool: RewardPool, cure: str) -> BoolArray:
     """False for reward models in quarantine, shape (K,).
 
-    Args:
-        pool: The reward models.
-        cure: How to continue, for the message.
-
     Raises:
         TrainingError: All of them are.
     """

@@ -32,11 +32,9 @@ class Stateful(Protocol):
 
     def state_dict(self) -> StateDict:
         """Everything needed to continue identically."""
-        ...
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,6 @@ class Cursor:
 
 def save_checkpoint(folder: Path, cursor: Cursor, parts: Mapping[str, Stateful], *, keep: int) -> Path:
     """Write one checkpoint and remove all but the newest.
-
-    Args:
-        folder: The run's ``checkpoints`` folder.
-        cursor: Where the run stands.
-        parts: Named objects whose state is saved.
-        keep: How many checkpoints to keep, at least 1.
 
     Returns:
         The folder of the new checkpoint.

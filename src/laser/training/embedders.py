@@ -17,20 +17,13 @@ class Embedder(Protocol):
     @property
     def context_dim(self) -> int:
         """D, the number of features."""
-        ...
 
     def embed(self, prompts: Sequence[Prompt]) -> FloatArray:
         """Features of B prompts, shape (B, D), float64."""
-        ...
 
 
 class SentenceEmbedder:
-    """The mean hidden state of a text encoder over the prompt's messages, of unit length.
-
-    Args:
-        encoder: Cuts what does not fit its window.
-        dim: Its width.
-    """
+    """The mean hidden state of a text encoder over the prompt's messages, of unit length."""
 
     def __init__(self, encoder: TextEncoder, dim: int) -> None:
         self._encoder = encoder
@@ -48,11 +41,7 @@ class SentenceEmbedder:
 
 
 class CategoryEmbedder:
-    """The category of a prompt, one-hot; categories that are not listed share the last feature.
-
-    Args:
-        categories: The categories.
-    """
+    """The category of a prompt, one-hot; categories that are not listed share the last feature."""
 
     def __init__(self, categories: Sequence[str]) -> None:
         self._column = {category: column for column, category in enumerate(categories)}

@@ -96,14 +96,7 @@ def train(
 
 
 def restore(run: RunDirectory, state: Mapping[str, Stateful], progress: Progress, batches: str = "steps") -> Cursor:
-    """Restore the newest checkpoint of a run and drop the records after it; returns where the run stands.
-
-    Args:
-        run: The run directory.
-        state: What the checkpoint holds.
-        progress: Receives notes on damaged checkpoints.
-        batches: Name of the file with a record a batch.
-    """
+    """Restore the newest checkpoint of a run and drop the records after it; returns where the run stands."""
     cursor = load_checkpoint(run.checkpoints, state, progress.note) or Cursor()
     run.truncate(batches, cursor.num_records, cursor.record_digests.get(batches))
     run.truncate("evaluations", cursor.num_evaluations, cursor.record_digests.get("evaluations"))

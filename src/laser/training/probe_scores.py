@@ -21,9 +21,6 @@ _FEWEST = 4  # prompts of a comparison
 class ProbeScores:
     """Scores by reward model, item and response.
 
-    Args:
-        pool: The reward models.
-
     Attributes:
         seconds_K: How long each reward model has scored, in this process.
     """

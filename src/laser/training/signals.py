@@ -34,7 +34,6 @@ class Signal(Protocol):
             selector: Chooses next.
             contexts: Computes the bandit contexts of prompts.
         """
-        ...
 
     def measure(self, batch: Batch, responses: Responses, charges: Sequence[Charge]) -> FloatArray:
         """Measure the signal of each charge after training on the batch.
@@ -47,15 +46,12 @@ class Signal(Protocol):
         Returns:
             One value in [0, 1] per charge, shape (E,); NaN where there is none.
         """
-        ...
 
     def state_dict(self) -> StateDict:
         """Everything needed to continue identically."""
-        ...
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
-        ...
 
 
 def mixed(bandit_rewards_E: FloatArray, signals_E: FloatArray, weight: float) -> FloatArray:

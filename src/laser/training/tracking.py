@@ -25,11 +25,9 @@ class Tracker(Protocol):
 
     def log(self, values: dict[str, float], step: int | None = None) -> None:
         """Report numbers at a step."""
-        ...
 
     def finish(self) -> None:
         """Send what is left and close."""
-        ...
 
 
 class Tracking(Progress):
@@ -121,12 +119,7 @@ def read_marks(path: Path) -> dict[str, Any]:
 
 
 def batch_numbers(record: Record, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Numbers of a batch by name; what is unknown or not finite is left out.
-
-    Args:
-        record: Its line of steps.jsonl.
-        names: The reward models.
-    """
+    """Numbers of a batch by name; what is unknown or not finite is left out."""
     selection = record["selection"]
     numbers: dict[str, Any] = {
         "train/loss": record["loss"],

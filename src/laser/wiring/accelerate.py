@@ -23,10 +23,6 @@ _REFUSED = {
 def as_launched(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
     """The configuration with what accelerate's own asks for.
 
-    Args:
-        config: The configuration of the run.
-        environment: Environment variables of this process.
-
     Raises:
         ConfigError: accelerate's configuration asks for something that laser does not do, or for something else than
             the configuration of the run.

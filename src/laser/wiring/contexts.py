@@ -25,10 +25,6 @@ def build_contexts(config: RunConfig | RouterConfig, *, dim: int) -> ContextPrep
 def build_embedder(section: schema.ContextConfig, policy: Embedder | None = None) -> Embedder:
     """Make what turns prompts into embeddings.
 
-    Args:
-        section: The configuration.
-        policy: The policy, for source = "policy".
-
     Raises:
         ConfigError: The source is the policy, and there is none.
         ModelError: The text encoder cannot be loaded.

@@ -82,12 +82,7 @@ def run_sources(config: RunConfig) -> dict[str, str | None]:
 
 
 def scored_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -> dict[str, Any]:
-    """Identities of what scored responses depend on and the configuration only names.
-
-    Args:
-        config: The configuration.
-        prompts: The prompts by split.
-    """
+    """Identities of what scored responses depend on and the configuration only names."""
     return {
         **policy_sources(config),
         **{f"{split} prompts": _prompts_digest(rows) for split, rows in prompts.items()},
@@ -118,11 +113,6 @@ def selector_source(config: RunConfig) -> str | None:
 
 def check_sources(kept: Mapping[str, Any], sources: Mapping[str, Any], since: str) -> None:
     """Make sure that kept results have the sources of the results to come.
-
-    Args:
-        kept: Identities of what the kept results depend on.
-        sources: The same of the results to come; see `scored_sources`.
-        since: What the kept results are, for the message.
 
     Raises:
         ConfigError: Some differ; the message names them.

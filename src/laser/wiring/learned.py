@@ -46,7 +46,6 @@ class BuildSelector(Protocol):
 
     def __call__(self, config: RunConfig | RouterConfig, contexts: ContextPreparer, *, costs: ScoringCosts) -> Selector:
         """Return the selector."""
-        ...
 
 
 class RouterRecord(TypedDict):
@@ -80,13 +79,7 @@ class FrozenFilter:
 
 
 def router_record(config: RunConfig | RouterConfig, *, dim: int, accuracy: float) -> RouterRecord:
-    """Describe a classifier trained with a configuration.
-
-    Args:
-        config: The configuration.
-        dim: Features of a prepared context.
-        accuracy: Its accuracy on held-out queries.
-    """
+    """Describe a classifier trained with a configuration."""
     return RouterRecord(
         version=ROUTER_VERSION,
         names=[model.name for model in config.rewards.models],
@@ -254,10 +247,6 @@ def frozen_filter(config: RunConfig, categories: Collection[str]) -> FrozenFilte
     """What leaves out the pairs that the run of a frozen selector would leave out, by its latest thresholds.
 
     `signal.drop_doubtful` of a probe in this configuration decides whether it does, else that of the run.
-
-    Args:
-        config: This configuration, with a frozen selector.
-        categories: Those of the prompts.
 
     Raises:
         LaserError: The run cannot be used.

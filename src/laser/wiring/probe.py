@@ -24,11 +24,6 @@ _USUAL = selection.ProbeSignal.model_fields["prompts_per_category"].default
 def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data) -> tuple[Splits, ProbeData]:
     """Read labeled pairs and set training prompts aside for a probe; nothing for other signals.
 
-    Args:
-        splits: The prompts.
-        section: The signal.
-        data: Names the category of a pair.
-
     Raises:
         DataError: There are too few prompts, they lack gold answers, or the pairs do not fit them.
         ConfigError: The policy gives one response to each prompt, and these have to be compared.
@@ -60,11 +55,6 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data)
 
 def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str, list[Candidates]]:
     """Read labeled pairs, by category; pairs without categories are of the only one that the prompts have.
-
-    Args:
-        path: The file; see `load_candidates`.
-        data: Names the field of the category.
-        categories: Those of the training prompts.
 
     Raises:
         DataError: A row cannot be used, or the categories are others than those of the training prompts.

@@ -129,11 +129,6 @@ def restore_spreads(pool: RewardPool, run: Path) -> None:
 def build_frozen(config: RunConfig, run: Path, dim: int) -> tuple[ContextPreparer, Selector]:
     """The trained selector of a run, which chooses without learning, and its context preparer.
 
-    Args:
-        config: The run's configuration.
-        run: The run directory.
-        dim: Features of an embedding.
-
     Raises:
         LaserError: The run has no checkpoint, or its selector does not fit.
     """

@@ -32,13 +32,7 @@ Graded = list[tuple[Prompt, list[str], list[str]]]
 
 
 def pool_config(lab: Path, pool: str, *, normalization: str = "none") -> RunConfig:
-    """Return a configuration with the laboratory's policy, training questions and one pool.
-
-    Args:
-        lab: The laboratory's folder.
-        pool: One of `laser.compare.lab.build.POOLS`.
-        normalization: Of contexts.
-    """
+    """Return a configuration with the laboratory's policy, training questions and one pool."""
     models = [
         {"type": "loglik", "name": name.removeprefix(f"{pool}-"), "model": str(lab / name)}
         for name in pool_members(pool)

@@ -26,11 +26,6 @@ _SHORTEST = 16  # characters of a token
 def read_token(host: str, variable: str | None, file: Path | None) -> str | None:
     """The token that requests must carry; None: none, on an address that only this machine reaches.
 
-    Args:
-        host: The address to listen on.
-        variable: Name of the environment variable that holds the token.
-        file: A file that holds it.
-
     Raises:
         ConfigError: There is none and the address needs one, or it cannot be one; the message does not show it.
     """

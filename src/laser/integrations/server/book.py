@@ -26,10 +26,6 @@ _PER_ROUND = 128  # groups without a step that share one
 class Book:
     """Open groups, and closed ones for as long as a retry of their samples may come.
 
-    Args:
-        router: The router.
-        max_groups: Most open groups.
-
     Attributes:
         router: As given.
         groups: The groups.

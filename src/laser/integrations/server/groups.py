@@ -115,11 +115,7 @@ class Group:
 
 
 class Groups:
-    """Open groups, and closed ones for as long as a retry of their samples may come.
-
-    Args:
-        max_open: Most groups that are open at once.
-    """
+    """Open groups, and closed ones for as long as a retry of their samples may come."""
 
     def __init__(self, max_open: int) -> None:
         self._max_open = max_open

@@ -40,12 +40,7 @@ def render(metrics: Iterable[Metric]) -> str:
 
 
 def metrics_of(worker: Worker, requests: Mapping[int, int]) -> list[Metric]:
-    """The metrics of a server.
-
-    Args:
-        worker: The worker.
-        requests: Answered requests by status.
-    """
+    """The metrics of a server."""
     ledger = worker.ledger
     counts: dict[str, dict[Labels, float]] = {}
     for (name, model), count in dict(ledger.counts).items():

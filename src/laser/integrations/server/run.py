@@ -38,12 +38,6 @@ class Http:
 def start_http(worker: Worker, app: App, host: str, port: int) -> Http:
     """Listen in a thread; the worker is stopped once the last request is answered.
 
-    Args:
-        worker: Answers the requests.
-        app: The application that asks it.
-        host: Address to listen on.
-        port: Port; 0 takes a free one.
-
     Raises:
         ServerError: The address cannot be used.
     """
@@ -72,13 +66,6 @@ def start_http(worker: Worker, app: App, host: str, port: int) -> Http:
 
 def serve(worker: Worker, app: App, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C: requests under way are answered, then the state is saved.
-
-    Args:
-        worker: Answers the requests.
-        app: The application that asks it.
-        host: Address to listen on.
-        port: Port; 0 takes a free one.
-        on_ready: Called with the server's address once it listens.
 
     Raises:
         ServerError: The address cannot be used.

@@ -81,7 +81,6 @@ class FamilyModel(Protocol):
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
         """Scores of rows of similar length, shape (R,); higher is better."""
-        ...
 
 
 class PairModel(Protocol):
@@ -97,15 +96,12 @@ class PairModel(Protocol):
 
     def encode(self, prompt: str, first: str, second: str) -> Row:
         """One comparison."""
-        ...
 
     def fits(self, prompt: str, text: str) -> bool:
         """Whether a response fits next to another of its length."""
-        ...
 
     def log_odds(self, rows: Sequence[Row]) -> Tensor:
         """Log-odds that the first response is the better one, shape (R,)."""
-        ...
 
 
 Load = Callable[[Checkpoint, Outputs | None], FamilyModel]

@@ -28,14 +28,8 @@ class PairRMModel:
 
     Each text is read at the token that introduces it. What is too long loses its end, as in the original.
 
-    Args:
-        backbone: Frozen DeBERTa.
-        head: From two hidden states to outputs.
-        tokenizer: With the tokens that introduce prompt and candidates.
-        pad_id: Token id to pad with.
-
     Raises:
-        RewardModelError: The tokenizer lacks one of those tokens.
+        RewardModelError: The tokenizer lacks a token that introduces a text.
     """
 
     cuts = True

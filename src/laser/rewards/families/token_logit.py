@@ -30,12 +30,6 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, outputs: Outputs | None) -> tu
 class TokenLogitModel:
     """The weighted sum of some tokens' logits behind the conversation.
 
-    Args:
-        model: A frozen causal LM.
-        tokenizer: Its tokenizer.
-        outputs: Tokens and weights.
-        pad_id: Token id to pad with.
-
     Raises:
         RewardModelError: See `tokens_of`.
     """

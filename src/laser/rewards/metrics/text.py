@@ -93,9 +93,6 @@ class DistinctNgrams:
 class Language:
     """log p(language | text) of py3langid, a naive Bayes classifier over bytes (Lui and Baldwin, ACL 2012).
 
-    Args:
-        language: ISO 639 code.
-
     Raises:
         RewardModelError: py3langid is not installed, or does not know the language.
     """
