@@ -197,6 +197,24 @@ def test_log_probs_are_the_policys_before_and_after_a_swap(base, server, tmp_pat
     assert len([name for name in held if name.startswith("laser-")]) == 1
 
 
+def test_a_policy_that_is_an_adapter_is_served_merged(base, tmp_path, monkeypatch):
+    """As `laser serve` starts the server; the log-probs are those of the base with the adapter on it, unmerged."""
+    monkeypatch.setenv("LASER_CACHE", str(tmp_path / "cache"))
+    trained, port = make_policy(base), free_port()
+    with torch.no_grad():
+        for parameter in trained.trainable_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    trained.save_adapter(tmp_path / "adapter")
+    arguments = server_arguments(parse_config(config(tmp_path / "adapter", port)), host="127.0.0.1", port=port)
+    with running([*arguments, "--enforce-eager"], port, tmp_path / "merged.log") as server:
+        _, sample = generate(make_policy(tmp_path / "adapter"), server, tmp_path / "fresh")
+        responses = sample()
+    served = np.concatenate([[sum(response.sampling_logps) for response in row] for row in responses])
+    ids, tokens = trained.encode(PROMPTS), [[response.token_ids for response in row] for row in responses]
+    assert np.allclose(torch.cat(trained.logps(ids, tokens, which="policy")).numpy(), served, atol=0.01)
+    assert not np.allclose(torch.cat(trained.logps(ids, tokens, which="base")).numpy(), served, atol=1)
+
+
 def test_the_same_seeds_give_the_same_responses(base, server, tmp_path):
     _, sample = generate(make_policy(base), server, tmp_path)
     assert sample() == sample()
