@@ -191,3 +191,30 @@ def test_no_text_breaks_the_reading(text, kind, whole):
 @pytest.mark.parametrize("text", ["\\", "{", r"\frac{1}{", "$$", "\\boxed{", "1/0", "^^^", "9^9^9^9^9"])
 def test_broken_mathematics_is_wrong_or_unread(text):
     assert not answer_check("final_answer")(prompt("math", "3"), f"Final answer: {text}")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "same"),
+    [
+        *(("5", text, False) for text in ("> 5", r"\geq 5", "5 or more", "at least 5", "5..6", r"5 \mod 7")),
+        *[
+            ("11", "1 1", False),
+            ("12", r"1\,2", False),
+            ("3/4", "3:4", False),
+            ("10_2", "10", False),
+            ("n", "n!", False),
+        ],
+        *[("5", "$x=5$ or $x=6$", False), ("12000", r"12\,000", True), ("5/2", "2 1/2", True), ("x<5", "5>x", True)],
+        *[
+            ("3:4", "3 : 4", True),
+            ("n!", "n!", True),
+            (r"x \in [1,2]", "[1,2]", True),
+            ("5 or more", "5 or more", True),
+        ],
+        *[("ln 2", r"\ln 2", True), ("5, 6", "$5$ and $6$", True)],
+    ],
+)
+def test_mathematics_is_compared_with_all_its_signs(gold, answer, same):
+    """math-verify alone passes over relations, ratios, bases, factorials and blanks between digits."""
+    asked = Prompt("p", ({"role": "user", "content": "?"},), answer=gold, metadata={"answer_type": "math"})
+    assert answer_check("auto")(asked, f"Answer: {answer}") is same

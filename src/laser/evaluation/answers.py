@@ -36,6 +36,7 @@ _TAKEN_BACK = re.compile(rf"{RETRACTING}\b(?:yes|true|no|false)\b", re.IGNORECAS
 _LETTER = re.compile(r"[A-J]")
 _UNIT = re.compile(r"\s+\([^\W\d_]{2}[^()\d=+*/^]*\)\s*$")  # "4 (pens)", as ASDiv writes its gold answers
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^\\$])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_LISTED = re.compile(r"\s*(?:,|;|,?\s*\b(?:or|and)\b)\s*(?:\$|\\[(\[])")
 _WORD = re.compile(r"(?<![\\\w])(?!(?:about|around|roughly|approximately|exactly|only)\b)[^\W\d_]{2,}", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}[\s,.:]+\S")
 _MISSING = {
@@ -261,7 +262,8 @@ def _formula(place: Place) -> str:
     formulas = list(_FORMULA.finditer(place.text))
     if place.origin == "last_line" and formulas:
         return formulas[-1].group()
-    if formulas and formulas[0].start() == 0 and len(place.text) > formulas[0].end() + 1:
+    is_list = formulas and _LISTED.match(place.text, formulas[0].end())
+    if formulas and not is_list and formulas[0].start() == 0 and len(place.text) > formulas[0].end() + 1:
         return formulas[0].group()
     if place.origin == "last_line" and _PROSE.search(place.text):
         return stated_number(place.text).text

@@ -21,6 +21,14 @@ _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\[!,;: ]|\\left|\\right|[\s$]|~")
 _DELIMITED = re.compile(r"\$.+\$|\\\(.+\\\)|\\\[.+\\\]|\\boxed", re.DOTALL)
 _NOT_EXPRESSIONS = re.compile(r"(?<![\w:])\d{1,2}:\d{2}(?![\w:])|\d+\.\d+\.\d|(?<!\d)\d{4}-\d\d?-\d\d?(?!\d)")
+_APART = re.compile(r"(?<=\d)(?:\s|\\[,;: ]|~)+(?=\d)(?!\d{3}(?!\d))")
+_PASSED_OVER = (  # signs that math-verify passes over: an answer with one is not a gold answer without it
+    re.compile(r"(?<=[\w)}])\s?!(?!\w)"),
+    re.compile(
+        r"^[\s$({\\]*(?:[<>≤≥≠]|(?:ge|le|ne|gt|lt)q?(?![a-z]))|\b(?:at\s+(?:least|most)|or\s+(?:more|less|fewer))\b"
+    ),
+    re.compile(r"\d\s*:\s*\d|\\?\bp?mod\b|\.\.|…|\\[lc]?dots|\d_\{?\d|\bor\b"),
+)
 _SUPERSCRIPTS = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _PLAIN_POWER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))")
@@ -49,7 +57,9 @@ def same_mathematics(answer: str, gold: str) -> bool:
     number, gold_number = whole_number_text(answer), whole_number_text(gold)
     if number is not None and gold_number is not None:  # most answers: no need to simplify
         return same_number(number, gold_number)
-    if len(answer) > _LONGEST:
+    if len(answer) > _LONGEST or any(bool(sign.search(answer)) != bool(sign.search(gold)) for sign in _PASSED_OVER):
+        return False
+    if _APART.search(re.sub(r"\d+\s*/\s*\d+", "", answer)) and not _APART.search(gold):
         return False
     return bool(_math_verify().verify(_parse(gold), _parse(answer), timeout_seconds=_seconds()))
 
@@ -71,8 +81,8 @@ def _in_latex(answer: str) -> str:
 
 def _plain(answer: str) -> str:
     text = _TEXT.sub(r"\1", answer)
-    text = _SPACING.sub("", text.replace("\\$", "").replace("dfrac", "frac").replace("tfrac", "frac"))
-    return text.removesuffix(".").casefold()
+    text = _SPACING.sub("", _APART.sub("␣", text).replace("\\$", "").replace("dfrac", "frac").replace("tfrac", "frac"))
+    return text.removesuffix(".").replace("\\", "").casefold()
 
 
 def _seconds() -> int | None:
