@@ -302,6 +302,25 @@ def test_resume_refuses_other_prompts_and_another_base_model(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_resume_refuses_other_rows_of_a_data_set(tmp_path, command):
+    """A folder that `datasets` reads stands for the hub; the rows are compared, whatever files they are in."""
+    start, resume = (laser.train, laser.resume) if command == "train" else (laser.sft, laser.resume_sft)
+    rows = [json.dumps({"prompt": f"what is {number}?", "answer": str(number)}) for number in range(6)]
+    folder = tmp_path / "data" / "inside"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    table = make_table(tmp_path, "vowels", training={"iterations": 1, "batches_per_iteration": 1}, split={"dev": 0})
+    table |= {"data": {"type": "hub", "name": str(tmp_path / "data")}, "split": {"train": 6, "dev": 0}}
+    table |= {"sft": {"batch_size": 4, "epochs": 1}}
+    start(table, tmp_path / "run")
+    resume(tmp_path / "run")
+    (folder / "train.jsonl").write_text("\n".join([*rows[:-1], rows[-1].replace('"5"', '"6"')]))
+    with pytest.raises(ConfigError, match=r"^train prompts changed since .*run was started; restore them"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_damaged_checkpoints_are_refused_with_a_sentence(tmp_path):
     table = make_table(tmp_path, "vowels", training={"iterations": 1}, split={"dev": 0})
     laser.train(table, tmp_path / "run")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.analysis.summary import summarize
-from laser.commands.starting import on_main, provenance_of, reopened, resolved
+from laser.commands.starting import check_run, on_main, provenance_of, reopened, resolved
 from laser.commands.train import RunResult
 from laser.config import RunConfig
 from laser.core.files import replacing_folder, writing
@@ -17,6 +17,7 @@ from laser.training.loop import Evaluate, Stop
 from laser.training.progress import Progress
 from laser.training.run_directory import RunDirectory, check_free
 from laser.training.sft import LOSSES, SftParts, train_on_targets
+from laser.wiring.identity import prompt_sources, run_sources
 from laser.wiring.sft import build_sft
 
 
@@ -53,7 +54,8 @@ def sft(
         parts, evaluate = build_sft(config, on_tokens=progress.tokens, ranks=ranks)
         _report_left_out(config, parts, progress)
         counts = {"train": len(parts.prompts), "without_answer": parts.num_without}
-        provenance = {**provenance_of(config, command="sft"), "prompts": counts}
+        sources = run_sources(config) | prompt_sources(config, {"train": parts.prompts})
+        provenance = {**provenance_of(config, command="sft", sources=sources), "prompts": counts}
         stored = config.model_dump(mode="json")
         run = on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
         return _finish(config, parts, evaluate, run or RunDirectory.follow(path), progress, stop)
@@ -79,12 +81,14 @@ def resume_sft(
     Raises:
         RunDirectoryError: There is no run of `laser sft`, another process works on it, or another user started it and
             neither `config` nor `trust` is given.
-        ConfigError: `config` differs from the run's.
+        ConfigError: `config` differs from the run's, or its data or base model has changed.
     """
     progress = progress or Progress()
     with joined() as ranks:
         with reopened(path, "sft", config, trust, ranks) as (run, stored):
+            check_run(run, run_sources(stored))
             parts, evaluate = build_sft(stored, on_tokens=progress.tokens, ranks=ranks)
+            check_run(run, prompt_sources(stored, {"train": parts.prompts}))
         return _finish(stored, parts, evaluate, run, progress, stop)
 
 

@@ -16,6 +16,7 @@ from laser.core.version import version
 from laser.parallel.ranks import Ranks
 from laser.training.run_directory import RunDirectory
 from laser.training.signature import is_ours, powers, sign
+from laser.wiring.identity import check_sources
 
 T = TypeVar("T")
 
@@ -78,6 +79,14 @@ def reopened(
     except BaseException:
         run.close()
         raise
+
+
+def check_run(run: RunDirectory, sources: Mapping[str, Any]) -> None:
+    """Make sure that a run finds what it was started with; raises ConfigError with the names of what has changed."""
+    kept = run.provenance.get("sources")
+    if isinstance(kept, dict):
+        known = {name: identity for name, identity in sources.items() if name in kept}  # all, but for older runs
+        check_sources(kept, known, f"{run.path} was started")
 
 
 def _reopen(path: str | Path, command: str) -> RunDirectory:

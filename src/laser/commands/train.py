@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.analysis.summary import RunSummary, summarize
-from laser.commands.starting import on_main, provenance_of, reopened, resolved
+from laser.commands.starting import check_run, on_main, provenance_of, reopened, resolved
 from laser.config import RunConfig
 from laser.core.errors import RunDirectoryError
 from laser.core.files import replacing_folder, to_json, writing
@@ -22,7 +22,7 @@ from laser.training.run_directory import RunDirectory, check_free
 from laser.training.signature import is_ours, sign
 from laser.wiring import Built, build, build_tracking, reward_fingerprints
 from laser.wiring.checks import check_used, nothing_to_choose
-from laser.wiring.identity import check_sources, run_sources
+from laser.wiring.identity import prompt_sources, run_sources
 from laser.wiring.rewards import changed_names
 
 
@@ -74,7 +74,8 @@ def train(
         path = ranks.broadcast(Path(out) if out is not None else default_out())
         on_main(ranks, lambda: check_free(path))  # before minutes of loading; `create` checks again
         built = build(config, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
-        made_of = {"reward_models": reward_fingerprints(config), "sources": run_sources(config)}
+        sources = run_sources(config) | prompt_sources(config, built.loaded.by_name())
+        made_of = {"reward_models": reward_fingerprints(config), "sources": sources}
         provenance = {**provenance_of(config, **made_of), "prompts": built.num_prompts}
         stored = config.model_dump(mode="json")
         run = on_main(ranks, lambda: RunDirectory.create(path, config=stored, provenance=provenance))
@@ -109,8 +110,7 @@ def resume(
     progress = progress or Progress()
     with joined() as ranks:
         with reopened(path, "train", config, trust, ranks) as (run, stored):
-            if isinstance(kept := run.provenance.get("sources"), dict):
-                check_sources(kept, run_sources(stored), f"{run.path} was started")
+            check_run(run, run_sources(stored))
             changed = _changed_rewards(run, stored)
             if changed and not changed_rewards:
                 raise RunDirectoryError(
@@ -120,6 +120,7 @@ def resume(
                 )
             on_main(ranks, lambda: _accept_rewards(run, stored, changed))
             built = build(stored, on_tokens=progress.tokens, on_probe=progress.probe, ranks=ranks)
+            check_run(run, prompt_sources(stored, built.loaded.by_name()))
         return _finish(stored, built, run, progress, stop)
 
 

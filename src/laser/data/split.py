@@ -22,6 +22,10 @@ class Splits:
     dev: Sequence[Prompt]
     test: Sequence[Prompt]
 
+    def by_name(self) -> dict[str, Sequence[Prompt]]:
+        """The splits by their names."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
 
 def split(
     prompts: Sequence[Prompt], *, train: int | None, dev: int, test: int, seed: int, shrink: bool = False

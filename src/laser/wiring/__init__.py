@@ -69,12 +69,14 @@ class Built:
     Attributes:
         parts: The objects of Algorithm 1.
         splits: Training, development and test prompts.
+        loaded: The prompts as they were read, before some were left out or went to the probe.
         evaluate: Measures the dev metric; None where there is none to measure.
         num_prompts: Counts of prompts by split, for run.json.
     """
 
     parts: Parts
     splits: Splits
+    loaded: Splits
     evaluate: Evaluate | None
     num_prompts: dict[str, int]
 
@@ -103,7 +105,7 @@ def build(
     if ranks.size > 1:
         config = as_launched(config, os.environ)
     check_tracking(config)
-    splits = build_splits(config)
+    loaded = splits = build_splits(config)
     check_dev(splits.dev)
     check_answers(config.signal, splits)
     splits, probe = split_off_probe(splits, config.signal, config.data)
@@ -145,7 +147,7 @@ def build(
         ranks=ranks,
         filter_pairs=signal.drop_doubtful if isinstance(signal, Probe) else all_pairs,
     )
-    return Built(parts, splits, evaluate, room.as_record())
+    return Built(parts, splits, loaded, evaluate, room.as_record())
 
 
 def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy:

@@ -32,7 +32,7 @@ class Room:
 
     def as_record(self) -> dict[str, int]:
         """JSON-able counts for run.json."""
-        splits = {"train": self.splits.train, "dev": self.splits.dev, "test": self.splits.test}
+        splits = self.splits.by_name()
         counts = {name: len(prompts) for name, prompts in splits.items()}
         probed = sum(len(rows) for of in (self.probe.prompts, self.probe.pairs) for rows in of.values())
         return {**counts, "probe": probed, "cut_in_the_middle": self.num_cut, "tokens_cut": self.num_tokens_cut}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from laser.config import RunConfig, selection
-from laser.config.data import JsonlData
+from laser.config.data import EmbeddedData, JsonlData
 from laser.core.errors import ConfigError
 from laser.core.files import file_digest
 from laser.core.types import Prompt, StateDict
@@ -72,13 +72,23 @@ def policy_sources(config: RunConfig) -> dict[str, str | None]:
 
 def run_sources(config: RunConfig) -> dict[str, str | None]:
     """Identities of the files that a run's result depends on, reward models aside: policy, generator and data."""
-    data = config.data
-    named = (
-        {"data.train": data.train, "data.dev": data.dev, "data.test": data.test} if isinstance(data, JsonlData) else {}
-    )
-    paths = {name: Path(path).resolve() for name, path in named.items() if path is not None and Path(path).exists()}
+    paths = {name: path.resolve() for name, path in _data_paths(config).items() if path.exists()}
     files = {name: fingerprint(str(path)) if path.is_dir() else file_digest(path) for name, path in paths.items()}
     return {**policy_sources(config), **files}
+
+
+def prompt_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -> dict[str, str]:
+    """Identities of the prompts by split, where they come from the hub or a folder; files are in `run_sources`."""
+    paths = _data_paths(config).values()
+    if isinstance(config.data, EmbeddedData) or (paths and all(path.is_file() for path in paths)):
+        return {}
+    return {f"{split} prompts": _prompts_digest(rows) for split, rows in prompts.items()}
+
+
+def _data_paths(config: RunConfig) -> dict[str, Path]:
+    data = config.data
+    named = (("train", data.train), ("dev", data.dev), ("test", data.test)) if isinstance(data, JsonlData) else ()
+    return {f"data.{name}": Path(path) for name, path in named if path is not None}
 
 
 def scored_sources(config: RunConfig, prompts: Mapping[str, Iterable[Prompt]]) -> dict[str, Any]:
