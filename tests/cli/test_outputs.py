@@ -1,12 +1,21 @@
 """Outputs that cannot take what is printed: full, closed, or without the characters. One sentence, no traceback."""
 
+import io
+import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from laser.analysis.summary import summarize
 from laser.cli import main
+from laser.cli.progress import LiveProgress, PlainProgress
+from laser.cli.result import print_fine_tuned
+from laser.cli.terminal import SafeConsole
+from laser.commands.train import RunResult
+from laser.evaluation.unreadable import collect_unreadable
 
 
 def laser(*arguments, **options):
@@ -66,3 +75,39 @@ def test_errors_of_the_system_are_a_sentence(monkeypatch, capsys, work, words):
     monkeypatch.setattr(main, "app", work)
     assert main._run() == 2
     assert words in capsys.readouterr().err
+
+
+def check_of(num_unread, batches):
+    """The record of a dev check of ten answers, the first of which cannot be read."""
+    problems = [(f"q{i}", "there is no number" if i < num_unread else "", f"about [b]{i}") for i in range(10)]
+    counts = {"accuracy": 0.5, "by_category": {"all": 0.5}, "num_prompts": 10, "batches": batches}
+    return {**counts, **collect_unreadable(problems).as_record()}
+
+
+@pytest.mark.parametrize("display", [PlainProgress, LiveProgress])
+def test_a_check_before_training_shows_three_unreadable_answers_and_what_to_set(display):
+    console = SafeConsole(file=io.StringIO(), force_terminal=display is LiveProgress, width=400)
+    progress = display(console)
+    progress.evaluation(check_of(4, batches=0))
+    if display is LiveProgress:
+        progress.close()
+    shown = re.sub(r"\x1b\[[\d;?]*\w", "", console.file.getvalue())  # without colors
+    assert "4 of 10 answers cannot be read and count as wrong:" in shown
+    assert [f"q{i}: there is no number; the response ends: 'about [b]{i}'" in shown for i in range(4)] == [
+        *(True, True, True, False),
+    ]
+    assert "set evaluation.answer to where answers are" in shown
+    assert "data.answer_type" in shown
+    assert "evaluation.max_new_tokens" in shown
+
+
+def test_the_end_of_training_shows_the_unreadable_answers_of_its_last_check(tmp_path):
+    console = SafeConsole(file=io.StringIO(), force_terminal=False, width=400)
+    (tmp_path / "config.json").write_text(json.dumps({"evaluation": {"temperature": 0}}))
+    summary = summarize([], [check_of(4, batches=0), check_of(2, batches=3)], ())
+    print_fine_tuned(RunResult(tmp_path, summary), console)
+    shown = console.file.getvalue()
+    assert "answers that could not be read, counted as wrong: 4 before, 2 after" in shown
+    assert "2 of 10 answers cannot be read and count as wrong:" in shown
+    assert shown.count("there is no number; the response ends: 'about [b]") == 2
+    assert "set evaluation.answer" not in shown  # not more than a fifth

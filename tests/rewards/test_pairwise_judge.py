@@ -4,11 +4,13 @@ import math
 
 import pytest
 
+from laser.config.judge import load_judge
 from laser.core.errors import RewardModelError
 from laser.rewards.pairwise_judge import PairwiseJudge, Question, transcript
 from laser.rewards.replies import expected_verdict, find_verdict
 from laser.serving.cache import CachedEndpoint
 from laser.serving.endpoint import Endpoint
+from laser.wiring.judge import build_pairwise_judge
 from servers import serving
 from tiny import make_prompt
 
@@ -46,6 +48,29 @@ def ask(answer, questions, path=None, **options):
 
 def questions(num=1):
     return [Question(make_prompt(f"what is {i}?", id=str(i)), f"first {i}", f"second {i}") for i in range(num)]
+
+
+def test_the_fields_of_the_requests_are_the_users(tmp_path):
+    """`max_completion_tokens` replaces `max_tokens`, "none" sends no temperature, and extra fields arrive whole."""
+    extra = "[extra_body]\nseed = 7\nchat_template_kwargs = {enable_thinking = false}\n"
+    with serving(lambda *_: reply("B")) as server:
+        for name, text in (
+            ("plain", 'model = "j"\n'),
+            (
+                "own",
+                f'model = "j"\nmax_completion_tokens = 99\ntemperature = "none"\nreasoning_effort = "low"\n{extra}',
+            ),
+        ):
+            path = tmp_path / f"{name}.toml"
+            path.write_text(f'url = "{server.url}"\n{text}')
+            judge = build_pairwise_judge(load_judge(path), None)
+            assert judge.compare(questions())[0].first == 0.0
+            judge.close()
+    (_, plain), (_, own) = server.asked
+    assert (plain["temperature"], "max_tokens" in plain, "reasoning_effort" in plain) == (0, True, False)
+    assert (own["max_completion_tokens"], own["reasoning_effort"], own["seed"]) == (99, "low", 7)
+    assert own["chat_template_kwargs"] == {"enable_thinking": False}
+    assert not {"max_tokens", "temperature"} & own.keys()
 
 
 @pytest.mark.slow

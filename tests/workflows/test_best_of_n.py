@@ -298,6 +298,16 @@ def test_accuracy_has_wilson_intervals_and_unreadable_answers_are_shown(table, t
 
 
 @pytest.mark.slow
+def test_the_command_shows_three_unreadable_answers_and_what_to_set(table, tmp_path, capsys):
+    table["evaluation"] = {"metric": "accuracy", "answer": "final_answer"}
+    cli.best_of_n(write_toml(tmp_path / "run.toml", table), [], tmp_path / "out", ["random"])
+    shown = capsys.readouterr().out
+    assert "72 of 72 answers cannot be read and count as wrong:" in shown
+    assert shown.count(": there is no 'Final answer:'; the response ends: ") == 3
+    assert "set evaluation.answer to where answers are" in shown
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name"),
     [("judges.py", "reward models"), ("prompts.jsonl", "test prompts"), ("base/config.json", "policy")],
