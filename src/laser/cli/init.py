@@ -12,6 +12,7 @@ import typer
 
 from laser.cli.terminal import say
 from laser.core.errors import RunDirectoryError
+from laser.core.files import in_words
 
 _NUM_PROMPTS = 288
 _DATA = """# Yours: one JSON object a line with a prompt, and an answer and a category where you have them.
@@ -41,7 +42,7 @@ def init(
     """
     from laser.config import demo_config_path
 
-    try:
+    with in_words("write to", folder, "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise RunDirectoryError(f"{folder} is not empty; choose another folder")
@@ -53,8 +54,6 @@ def init(
         (folder / "prompts.jsonl").write_text(_prompt_lines(), encoding="utf-8")
         config = demo.read_text(encoding="utf-8").replace('[data]\ntype = "embedded"\n', _DATA)
         (folder / "run.toml").write_text(config, encoding="utf-8")
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {folder} ({error.strerror}); choose another folder") from error
     say(f"wrote {folder}/prompts.jsonl, {folder}/rewards.py and {folder}/run.toml")
     say(f"next: laser train {folder}/run.toml")
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from laser.config import RunConfig, load_config
 from laser.config.load import Overrides, with_overrides
-from laser.core.errors import ConfigError, DataError, LaserError, RunDirectoryError
-from laser.core.files import atomic_write, open_regular, read_bytes
+from laser.core.errors import ConfigError, DataError, LaserError
+from laser.core.files import atomic_write, in_words, open_regular, read_bytes
 from laser.core.outputs import JUDGED, MEASURED, results_file, write_results
 from laser.core.seeding import stream_seed
 from laser.core.statistics import PairedChange
@@ -342,9 +342,7 @@ def _is_half_written(whole: bytes, tail: bytes) -> bool:
 
 
 def _append(path: Path, answered: Sequence[Answered]) -> None:
-    try:
+    with in_words("write to", path, "choose another --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_regular(path, "ab") as file:
             file.write("".join(response_row(one) for one in answered).encode())
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out") from error

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from safetensors import SafetensorError
 
-from laser.core.errors import RunDirectoryError
+from laser.core.errors import LaserError, RunDirectoryError
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -201,6 +201,19 @@ def atomic_write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def in_words(action: str, path: str | Path, cure: str, raised: type[LaserError] = RunDirectoryError) -> Iterator[None]:
+    """Turn an error of the system into a sentence: what cannot be done with which file, why, and the cure.
+
+    Raises:
+        LaserError: Of the type `raised`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise raised(f"cannot {action} {path} ({error.strerror or error}); {cure}") from error
 
 
 @contextmanager

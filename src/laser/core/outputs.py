@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import is_leftover, read_bytes, read_json, write_json
+from laser.core.files import in_words, is_leftover, read_bytes, read_json, write_json
 
 Kind = frozenset[str]
 """Top-level keys by which the results of a command are known."""
 
 MEASURED = frozenset({"metric", "policies"})
 JUDGED = frozenset({"baseline", "judged"})
+
+_CURE = "choose another --out"
 
 
 def default_out(name: str = "run") -> Path:
@@ -31,14 +33,12 @@ def check_free(folder: Path, *, besides: Collection[str] = ()) -> None:
     Raises:
         RunDirectoryError: A file or other files are there, or no folder can be made there.
     """
-    try:
+    with in_words("use", folder, _CURE):  # too long a name, or under a folder that may not be entered
         if folder.exists() and not folder.is_dir():
             raise RunDirectoryError(f"{folder} is a file; choose a folder for --out")
         if folder.is_dir() and _others(folder, besides):
             raise RunDirectoryError(f"{folder} is not empty; choose another --out")
         _check_writable(folder)
-    except OSError as error:  # too long a name, or under a folder that may not be entered
-        raise RunDirectoryError(f"cannot use {folder} ({error.strerror}); choose another --out") from error
 
 
 def claimed_by(folder: Path, record: str, *, besides: Collection[str] = ()) -> Mapping[str, Any] | None:
@@ -52,11 +52,9 @@ def claimed_by(folder: Path, record: str, *, besides: Collection[str] = ()) -> M
     Raises:
         RunDirectoryError: The folder is a file, holds files of something else, or cannot be used.
     """
-    try:
+    with in_words("use", folder, _CURE):
         if folder.is_dir() and _others(folder, besides) and (folder / record).is_file():
             return read_json(folder / record)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot use {folder} ({error.strerror}); choose another --out") from error
     check_free(folder, besides=besides)
     return None
 
@@ -67,11 +65,9 @@ def claim(folder: Path, record: str, content: Mapping[str, Any]) -> None:
     Raises:
         RunDirectoryError: It cannot be written.
     """
-    try:
+    with in_words("write to", folder, _CURE):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / record, content)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def output_file(
@@ -94,7 +90,7 @@ def output_file(
         RunDirectoryError: It cannot be written.
     """
     path = Path(out).absolute()  # a reward function may change the working directory
-    try:
+    with in_words("write to", path, _CURE):
         if path.is_dir():
             raise ConfigError(f"{out} is a folder; name a {suffix or 'new'} file in it")
         if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs if one is not None):
@@ -108,8 +104,6 @@ def output_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             return path
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def results_file(
@@ -125,10 +119,8 @@ def write_results(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         RunDirectoryError: They cannot be written.
     """
-    try:
+    with in_words("write to", path, _CURE):
         write_json(path, record)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 def _others(folder: Path, besides: Collection[str]) -> bool:
@@ -153,7 +145,3 @@ def _keys(path: Path) -> Kind:
     except (OSError, ValueError, RecursionError):
         return frozenset()
     return frozenset(content) if isinstance(content, dict) else frozenset()
-
-
-def _unwritable(path: Path, error: OSError) -> RunDirectoryError:
-    return RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laser.core.errors import DataError
-from laser.core.files import replacing
+from laser.core.files import in_words, replacing
 from laser.core.outputs import output_file
 from laser.core.types import Prompt
 from laser.data.preferences import Preference
@@ -65,8 +65,9 @@ def _row(prompt: Prompt, pair: Mapping[str, str]) -> dict[str, Any]:
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a file that is whole or absent."""
     output_file(path)
-    try:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    except OSError as error:
-        raise DataError(f"cannot write {path} ({error.strerror}); choose another --out") from error
+    with (
+        in_words("write", path, "choose another --out", DataError),
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laser.core.errors import ModelError
+from laser.core.files import in_words
 
 LOADING = threading.RLock()
 """Held while transformers builds a model: from_pretrained patches torch for the whole process."""
@@ -44,13 +45,9 @@ def in_cache(name: str, make: Callable[[Path], None]) -> Path:
     whole = target / "config.json"
     if whole.is_file():
         return target
-    try:
+    with in_words("write to the cache", target.parent, "set LASER_CACHE to a folder", ModelError):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-    except OSError as error:
-        raise ModelError(
-            f"cannot write to the cache {target.parent} ({error.strerror}); set LASER_CACHE to a folder"
-        ) from error
     try:
         with LOADING:
             if not whole.is_file():  # another thread may have made it while this one waited

@@ -12,7 +12,7 @@ import numpy as np
 
 from laser.config import RouterConfig, RunConfig, load_router_config, parse_router_config
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import replacing_folder
+from laser.core.files import in_words, replacing_folder
 from laser.core.state import load_state, save_state
 from laser.core.types import StateDict
 from laser.wiring.rewards import changed_names, reward_fingerprints
@@ -40,15 +40,10 @@ def read_state(folder: str | Path) -> StateDict:
 def write_state(folder: str | Path, state: StateDict) -> None:
     """Write a state into a folder, whole or not at all; raises RunDirectoryError if that is not possible."""
     folder = Path(folder).absolute()
-    try:
+    with in_words("write the router's state to", folder, "free space or fix the permissions"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing_folder(folder) as temporary:
             save_state(temporary / _STATE, state)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"cannot write the router's state to {folder} ({error.strerror or error}); free space or fix the "
-            "permissions"
-        ) from error
 
 
 def state_digest(state: StateDict) -> str:

@@ -19,6 +19,7 @@ from laser.core import outputs
 from laser.core.errors import RunDirectoryError
 from laser.core.files import (
     atomic_write,
+    in_words,
     is_leftover,
     open_regular,
     read_bytes,
@@ -65,13 +66,11 @@ class RunDirectory:
         """
         path = Path(path)
         check_free(path)
-        try:
+        with in_words("write to", path, "choose another --out"):
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path, _lock(path))
             write_json(path / "run.json", provenance)
             write_json(path / "config.json", config)  # last: a folder with config.json is a complete new run
-        except OSError as error:
-            raise RunDirectoryError(f"cannot write to {path} ({error.strerror}); choose another --out") from error
         return run
 
     @classmethod
@@ -82,12 +81,8 @@ class RunDirectory:
             RunDirectoryError: There is no run, or another process works on it.
         """
         path = Path(path)
-        try:
+        with in_words("read", path, "check the path given to --resume"):
             there = (path / "config.json").is_file()
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot read {path} ({error.strerror}); check the path given to --resume"
-            ) from error
         if not there:
             raise RunDirectoryError(f"{path} holds no run (config.json is missing); check the path given to --resume")
         try:
@@ -220,10 +215,8 @@ def check_free(path: Path) -> None:
     Raises:
         RunDirectoryError: A file, a run or other files are there, or no folder can be made there.
     """
-    try:
+    with in_words("use", path, "choose another --out"):  # too long a name, or in a folder that may not be entered
         begun = (path / "config.json").exists()
-    except OSError as error:  # too long a name, or under a folder that may not be entered
-        raise RunDirectoryError(f"cannot use {path} ({error.strerror}); choose another --out") from error
     if begun:
         raise RunDirectoryError(
             f"{path} already holds a run; continue it with --resume {path}, or choose another --out"

@@ -10,7 +10,7 @@ from laser.bandits.base import Selector
 from laser.bandits.context import ContextPreparer
 from laser.config import RunConfig, parse_config
 from laser.core.errors import ModelError, RunDirectoryError
-from laser.core.files import check_inside, file_digest, read_json
+from laser.core.files import check_inside, file_digest, in_words, read_json
 from laser.core.state import load_state
 from laser.policy.generation import Generator, TransformersGenerator
 from laser.policy.policy import Policy
@@ -48,10 +48,8 @@ def find_weights(run: Path) -> Path:
         RunDirectoryError: The run has neither yet.
     """
     adapter = run / "adapter"
-    try:
+    with in_words("read", adapter, "restore it or remove it"):
         check_inside(run, adapter)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {adapter} ({error.strerror}); restore it or remove it") from error
     if (adapter / "adapter_model.safetensors").is_file():
         return adapter
     checkpoint = newest_checkpoint(run / "checkpoints", ("policy",))
@@ -63,10 +61,8 @@ def find_weights(run: Path) -> Path:
 def weights_digest(folder: Path) -> str:
     """Identity of the weights in a folder that `find_weights` gave: 16 hexadecimal digits of their SHA-256."""
     name = "adapter_model.safetensors" if folder.name == "adapter" else "policy.safetensors"
-    try:
+    with in_words("read", folder / name, "restore it"):
         return file_digest(folder / name)[:16]
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {folder / name} ({error.strerror}); restore it") from error
 
 
 def build_trained_policy(config: RunConfig, run: Path | None) -> Policy:
