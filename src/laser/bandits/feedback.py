@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -36,8 +38,7 @@ class QuantileFeedback:
         if window is not None and window < 2:
             raise ValueError(f"a window of {window} entries has no quantiles; need at least 2")
         self._quantiles = (low, high)
-        self._window = window
-        self._history: list[float] = []
+        self._history: deque[float] = deque(maxlen=window)
 
     def scale(self, losses_E: FloatArray, arms_E: IntArray) -> FloatArray:
         """Scale E losses against the history before them; see `Feedback.scale`. The arms play no part.
@@ -45,13 +46,9 @@ class QuantileFeedback:
         Raises:
             ValueError: A loss is infinite; it would leave the quantiles without a value.
         """
-        gains_E = -np.asarray(losses_E, dtype=np.float64)
-        if np.isinf(gains_E).any():
-            raise ValueError("losses must be finite, or NaN where a row made no pair")
+        gains_E = _gains(losses_E)
         rewards_E = np.array([0.0 if np.isnan(gain) else self._scaled(gain) for gain in gains_E])
-        self._history.extend(float(gain) for gain in gains_E if not np.isnan(gain))
-        if self._window is not None:
-            del self._history[: -self._window]
+        self._history.extend(gains_E[~np.isnan(gains_E)].tolist())
         return rewards_E
 
     def _scaled(self, gain: float) -> float:
@@ -70,7 +67,7 @@ class QuantileFeedback:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
-        self._history = [float(gain) for gain in state["history"]]
+        self._history = deque(map(float, state["history"]), self._history.maxlen)
 
 
 class ZScoreFeedback:
@@ -93,7 +90,7 @@ class ZScoreFeedback:
         if window is not None and window < 2:
             raise ValueError(f"a window of {window} entries has no deviation; need at least 2")
         self._window = window
-        self._history: dict[int, list[float]] = {}
+        self._history: dict[int, deque[float]] = {}
 
     def scale(self, losses_E: FloatArray, arms_E: IntArray) -> FloatArray:
         """Scale E losses; see `Feedback.scale`. A row without a pair gets 0 and leaves no entry.
@@ -101,22 +98,15 @@ class ZScoreFeedback:
         Raises:
             ValueError: A loss is infinite.
         """
-        gains_E = -np.asarray(losses_E, dtype=np.float64)
-        if np.isinf(gains_E).any():
-            raise ValueError("losses must be finite, or NaN where a row made no pair")
-        rewards_E = np.array(
-            [0.0 if np.isnan(gain) else self._scaled(gain, int(arm)) for gain, arm in zip(gains_E, arms_E, strict=True)]
-        )
-        for gain, arm in zip(gains_E, arms_E, strict=True):
+        rows = list(zip(_gains(losses_E).tolist(), arms_E.tolist(), strict=True))
+        rewards_E = np.array([0.0 if np.isnan(gain) else self._scaled(gain, arm) for gain, arm in rows])
+        for gain, arm in rows:
             if not np.isnan(gain):
-                history = self._history.setdefault(int(arm), [])
-                history.append(float(gain))
-                if self._window is not None:
-                    del history[: -self._window]
+                self._history.setdefault(arm, deque(maxlen=self._window)).append(gain)
         return rewards_E
 
     def _scaled(self, gain: float, arm: int) -> float:
-        history = self._history.get(arm, [])
+        history = self._history.get(arm, ())
         deviation = float(np.std(history, ddof=1)) if len(history) > 1 else 0.0
         return float(ndtr((gain - np.mean(history)) / deviation)) if deviation > 0 else 0.5
 
@@ -126,4 +116,11 @@ class ZScoreFeedback:
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore `state_dict`."""
-        self._history = {int(arm): [float(gain) for gain in history] for arm, history in state.items()}
+        self._history = {int(arm): deque(map(float, history), self._window) for arm, history in state.items()}
+
+
+def _gains(losses_E: FloatArray) -> FloatArray:
+    gains_E = -np.asarray(losses_E, dtype=np.float64)
+    if np.isinf(gains_E).any():
+        raise ValueError("losses must be finite, or NaN where a row made no pair")
+    return gains_E
