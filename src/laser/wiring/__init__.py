@@ -114,9 +114,7 @@ def build(
     policy = build_policy(config, ranks)
     room = make_room(config, policy, splits, probe)
     splits = room.splits
-    generator: Generator = build_generator(config.generation, policy, on_tokens)
-    if ranks.size > 1:
-        generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
+    generator = build_generator(config.generation, policy, on_tokens, ranks)
     embedder = build_embedder(config.context, policy)
     contexts = build_contexts(config, dim=embedder.context_dim)
     evaluate = build_evaluation(config, generator, splits.dev)
@@ -181,22 +179,31 @@ def build_tokenizer(section: schema.PolicyConfig) -> PreTrainedTokenizerBase:
 
 
 def build_generator(
-    section: schema.GenerationConfig, policy: Policy, on_tokens: Callable[[int], None] | None = None
+    section: schema.GenerationConfig,
+    policy: Policy,
+    on_tokens: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> Generator:
-    """Make the generator of `generation.engine`."""
-    if section.engine == "transformers":
-        return TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
-    if section.engine == "python":
-        return custom_generator(section.factory or "", policy)
-    server = section.server
-    return VllmGenerator(
-        policy,
-        build_endpoint(server),
-        model=server.model,
-        adapter_folder=Path(server.adapter_folder) if server.adapter_folder else None,
-        tolerance=server.logp_tolerance,
-        on_tokens=on_tokens,
-    )
+    """Make the generator of `generation.engine`, which samples for all processes of the run."""
+    generator: Generator
+    match section.engine:
+        case "transformers":
+            generator = TransformersGenerator(policy, max_batch_tokens=section.max_batch_tokens, on_tokens=on_tokens)
+        case "python":
+            generator = custom_generator(section.factory or "", policy)
+        case "vllm":
+            server = section.server
+            generator = VllmGenerator(
+                policy,
+                build_endpoint(server),
+                model=server.model,
+                adapter_folder=Path(server.adapter_folder) if server.adapter_folder else None,
+                tolerance=server.logp_tolerance,
+                on_tokens=on_tokens,
+            )
+    if ranks is None or ranks.size == 1:
+        return generator
+    return ShardedGenerator(generator, ranks, only_main=section.engine == "vllm")
 
 
 def build_learner(section: schema.TrainingConfig, policy: Policy, ranks: Ranks | None = None) -> Learner:

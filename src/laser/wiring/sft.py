@@ -7,8 +7,6 @@ from collections.abc import Callable
 from laser.config import schema
 from laser.core.errors import DataError
 from laser.parallel.ranks import Ranks
-from laser.policy.generation import Generator
-from laser.policy.sharded_generation import ShardedGenerator
 from laser.training.loop import Evaluate
 from laser.training.sft import SftParts, make_targets
 from laser.wiring import build_evaluation, build_generator, build_learner, build_policy, build_splits, check_dev
@@ -37,9 +35,7 @@ def build_sft(
         whole=config.evaluation.answer == "whole",
         cut=config.policy.overlong == "cut_middle",
     )
-    generator: Generator = build_generator(config.generation, policy, on_tokens)
-    if ranks.size > 1:
-        generator = ShardedGenerator(generator, ranks, only_main=config.generation.engine == "vllm")
+    generator = build_generator(config.generation, policy, on_tokens, ranks)
     longest = config.evaluation.max_new_tokens or config.generation.max_new_tokens
     dev = fit_prompts(config, policy, splits.dev, longest).prompts
     training = config.training.model_copy(

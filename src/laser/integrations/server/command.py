@@ -45,19 +45,7 @@ def serve_rewards(
     limits: Limits | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until SIGTERM.
-
-    Args:
-        config: TOML configuration.
-        overrides: Fields to override, KEY=VALUE.
-        host: Address to listen on.
-        port: Port; 0 takes a free one.
-        state: Folder of the state.
-        token_env: Environment variable with the token.
-        token_file: File with the token.
-        changed_rewards: Accept reward models with other weights or code than when the state was written.
-        limits: Grouping and bounds.
-        on_ready: Called with the address once the server listens.
+    """Serve until SIGTERM, with the options of the command; `on_ready` gets the address once the server listens.
 
     Raises:
         LaserError: The configuration, the state, the token or the address cannot be used.
