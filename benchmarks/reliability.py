@@ -346,7 +346,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name, value in (("OMP_NUM_THREADS", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_OFFLINE", "1")):
         os.environ.setdefault(name, value)
-    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()
+    keys = tempfile.TemporaryDirectory(prefix="laser-state-")  # removed when this function returns
+    os.environ["XDG_STATE_HOME"] = keys.name
     sys.path.insert(0, str(ROOT / "tests"))
     KEPT.mkdir(parents=True, exist_ok=True)
     for name in arguments.only or PARTS:
