@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laser.core.errors import DataError
-from laser.core.files import in_words
 from laser.core.types import IntArray, Prompt
 
 Digests = NDArray[np.bytes_]  # 16 bytes each
@@ -41,9 +40,13 @@ class StoredPrompts(Sequence[Prompt]):
         Raises:
             DataError: The disk for temporary files is full or cannot be written.
         """
-        cure = "free space, or set TMPDIR to a folder with free space"
-        with in_words("write prompts to", tempfile.gettempdir(), cure, DataError):
+        try:
             store = _Store(prompts)
+        except OSError as error:
+            raise DataError(
+                f"cannot write prompts to {tempfile.gettempdir()} ({error.strerror or error}); free space, or set "
+                "TMPDIR to a folder with free space"
+            ) from error
         return cls(store, np.arange(len(store)))
 
     def __len__(self) -> int:
