@@ -366,3 +366,45 @@ def test_a_field_that_a_model_refuses_is_named_with_the_cure(fields, complaint, 
             judge.score([make_prompt("q")], [["a"]])
         assert {name: server.asked[0][1][name] for name in fields} == fields
         judge.release()
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        *(
+            ("[[A]], not [[B]]", "A"),
+            ("[[B]] rather than [[A]]", "B"),
+            ("Not [[A]] but [[B]]", "B"),
+            ("not [[A]]", None),
+        ),
+        *(("<answer>A</answer>, not <answer>B</answer>", "A"), ("[[A]]. Wait, [[B]]", "B"), ("A, B is worse", "A")),
+        *((text, None) for text in ("A/B", "Winner: A/B", "A~B", "A, B", "A, then B", "Verdict: A B", "C++ is better")),
+        *((text, None) for text in ("A. No, B.", "A is better. No wait, B is better.", "B is better? No, A.")),
+        *(
+            (text, None)
+            for text in ("A is better in style, B is better in content", "The correct answer is B, so both err")
+        ),
+        *((text, None) for text in ('{"winner": "not A"}', '{"loser": "B"}', '{"worse": "A"}', '{"rejected": "A"}')),
+    ],
+)
+def test_a_verdict_that_is_denied_taken_back_or_shared_is_none(text, letter):
+    found = find_verdict(text)
+    assert (found and found.letter) == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Rating: 4. Wait, no, 3.",
+            "Rating: 4. Actually, 3",
+            "I rate it 4, no, 3.",
+            "Score: 4 | Score: 2",
+            "Rating: 4:5",
+        ),
+        *("It deserves no more than 2.", "If it were shorter I would rate it 4.", "It gets at least 3."),
+        *("It deserves a 4 for clarity and a 2 for accuracy.", '{"max_score": 5}', '{"confidence": 4}'),
+    ],
+)
+def test_a_rating_that_is_taken_back_bounded_or_of_a_part_is_none(text):
+    assert find_rating(text, (1, 5)) is None

@@ -24,7 +24,7 @@ _OF = r"(?:\s*\(?\s*(?:/|out\s+of|of)\s*(?P<of>\d+(?:\.\d+)?)(?![\w%]|[.,]\d))?"
 _SINGLE = r"(?!\s*\(?\s*(?:[-=]>|[-–—~/→]|to|or|and|bis|out\s+of|of)\s*[-+]?\d)(?:\s*(?:stars?|points?))?"  # not "6-7"
 _NUMBER = rf"(?P<value>{_DIGITS}){_OF}{_SINGLE}"
 _ANY_NUMBER = rf"(?P<value>{_DIGITS}|(?<!\w)(?:{'|'.join(_WORDS)})(?!\w)){_OF}{_SINGLE}"
-_AFTER = r"""(?=\s*(?:$|[\n.,;:!)\]}"'<(–—-]|(?:because|since|as|for|on)\b|(?-i:[A-Z])))"""
+_AFTER = r"""(?=\s*(?:$|[\n.,;!|)\]}"'<(–—-]|:(?!\s*\d)|(?:because|since|as|for|on)\b|(?-i:[A-Z])))"""
 _RATED = (
     "rating score grade mark points overall verdict judgment judgement answer scale bewertung note nota puntuación "
     "calificación évaluation оценка 评分 得分 分数 評価 スコア"
@@ -34,7 +34,13 @@ _LABEL = (
 )
 _IS = r"""\s*(?:is|was|would\s+be|=|:|->|→|,|[-–—](?=\s))?\s*(?:an?\s)?\s*["'(\[{]*"""
 _EITHER = re.compile(r"(?i)\W*(?:or|and|vs\.?|/)\W*")
-_NOT = re.compile(r"(?i)\b(?:not|never|neither|cannot|\w+n't)\b[^.\n]*$")
+_NOT = re.compile(r"(?i)\b(?:not|never|neither|cannot|\w+n't|if|unless|than|at\s+(?:most|least)|up\s+to)\b[^.\n]*$")
+_NOT_THIS = re.compile(r"(?i)\b(?:not|than|over|instead\s+of)\W*\Z")  # "[[B]], not [[A]]"
+_TAKEN_BACK = re.compile(
+    r"(?i)[?.,;!…—-]\s*(?:no[,.]|(?:no\s+wait|wait|actually|sorry|correction|oops|hmm|I\s+mean)\b)[^.\n]*?"
+    r"(?<!\w)(?:\d|(?-i:[ABC])(?!\w))"
+)
+_CONTRARY = re.compile(r"los|worse|worst|reject|inferior|max|confiden|deduct|errors?$")  # names that give no verdict
 
 _EXAMPLE = re.compile(
     r"(?i)\b(?:examples?|e\.g\.|for\s+instance|such\s+as|sample|format|template)"
@@ -50,7 +56,8 @@ _ANNOUNCING = re.compile(
 )
 
 _TIE = r"(?i:ties?|tied|draw|equal|equally\s+good|same|both|neither)"
-_VERDICT = rf"(?P<value>[AB]\s*(?:=+|≈|>+|<+|≫|≪)\s*[AB](?!\w)|[ABC](?![\w'])|{_TIE}(?!\w))"
+_ALSO = r"\s*(?:[/~]|,(?:\s*then)?)\s*[ABC]\b(?!\s+\w)"  # "A/B", "A, B"; not "A, B is worse"
+_VERDICT = rf"(?P<value>[AB]\s*(?:=+|≈|>+|<+|≫|≪)\s*[AB](?!\w)|[ABC](?![\w'+]|{_ALSO})|{_TIE}(?!\w))"
 _END = r"(?=\W*$|[^\w\s]|\s*\n)"  # a letter that begins a sentence ("A good answer ...") is not a verdict
 _RESPONSE = r"(?i:(?:response|answer|assistant|option|model)\s+)"
 
@@ -115,7 +122,7 @@ def find_rating(text: str, scale: tuple[int, int]) -> Found | None:
     said = re.sub(rf"(?<![\d.]){low}\s*(?:-|–|—|~|\.\.|to|through)\s*{high}(?![\d.]*\d)", _blank, said)
     matches = _rating_matches(said, scale)
     values = {_number(match, scale) for match in matches}
-    if len(values) != 1 or not low <= min(values) <= high:
+    if len(values) != 1 or not low <= min(values) <= high or _TAKEN_BACK.search(said, matches[-1].end("value")):
         return None
     return Found(values.pop(), matches[-1].start("value"), _is_last(matches[-1], said))
 
@@ -127,7 +134,7 @@ def find_verdict(text: str) -> Found | None:
         return None
     matches = _verdict_matches(said)
     letters = {_letter_of(match["value"]) for match in matches}
-    if len(letters) != 1:
+    if len(letters) != 1 or _TAKEN_BACK.search(said, matches[-1].end("value")):
         return None
     letter = letters.pop()
     return Found(_WORTH[letter], matches[-1].start("value"), _is_last(matches[-1], said), letter)
@@ -243,9 +250,14 @@ def _rating_matches(said: str, scale: tuple[int, int]) -> _Matches:
         )
         or _chief(labeled, text)
         or list(lines)
-        or [match for match in sentences if not _NOT.search(text[: match.start("value")])]
+        or [one for one in sentences if not _NOT.search(text[: one.start("value")]) and not _is_part(one)]
         or _leading(text)
     )
+
+
+def _is_part(match: re.Match[str]) -> bool:
+    """Whether a rating is of one side of a response: "a 4 for clarity and a 2 for accuracy"."""
+    return re.match(r"(?i)\s*(?:for|on)\b[^.\n]*\d", match.string[match.end() :]) is not None
 
 
 def _chief(labeled: _Matches, text: str) -> _Matches:
@@ -280,16 +292,17 @@ _JUDGED = (
 
 def _verdict_matches(said: str) -> _Matches:
     """The verdicts of the first form in which the reply has any."""
-    if (entries := _in_json(said, _JUDGED, rf"(?:\w+[ _-])?{_VERDICT}")) is not None:
+    if (entries := _in_json(said, _JUDGED, rf"(?:(?!not?\b)\w+[ _-])?{_VERDICT}")) is not None:
         return entries
     text = said.translate(_PLAIN)
     labeled = re.finditer(
-        r"(?:(?i:verdict|answer|winner|judge?ment|preference|choice|better|best|preferred)|(?i:better|best|preferred)\s+(?i:response|answer|one|option))"
-        rf"(?i:\s+is\s*:?|\s*[:=])\W*(?i:it'?s?\s+(?:is\s+)?)?(?i:an?\s+)?{_RESPONSE}?{_VERDICT}{_END}",
+        r"(?<!correct )(?<!right )(?i:verdict|winner|judge?ment|preference|choice"
+        r"|(?:better|best|preferred)(?:\s+(?:response|answer|one|option))?|answer)"
+        rf"(?i:\s+is\s*:?|\s*[:=])\W*(?i:it'?s?\s+(?:is\s+)?)?(?:an?\s+|A\s+(?=[a-z]))?{_RESPONSE}?{_VERDICT}{_END}",
         text,
     )
     wins = re.finditer(
-        rf"(?:^\W*|{_RESPONSE})(?P<value>[AB])\s+(?:is\s+(?:clearly\s+|slightly\s+|much\s+|the\s+)?(?:better|best|winner)|wins)\b",
+        rf"(?:^\W*|[.,;]\s|\b(?:but|and|while|whereas)\s|{_RESPONSE})(?P<value>[AB])\s+(?:is\s+(?:clearly\s+|slightly\s+|much\s+|the\s+)?(?:better|best|winner)|wins)\b",
         text,
     )
     prefers = re.finditer(rf"(?i:\b(?:prefer|choose|pick|select)\s+){_RESPONSE}?(?P<value>[AB])(?!\w){_END}", text)
@@ -323,8 +336,9 @@ def _letter(token: str) -> str:
 
 
 def _judged(matches: Iterable[re.Match[str]]) -> _Matches:
-    """The values that judge: neither an example ("Example output: [[A]]") nor the rubric ("[[A]] if A is better")."""
-    return [m for m in matches if not _EXAMPLE.search(m.string, 0, m.start()) and not _RUBRIC.match(m.string, m.end())]
+    """The values that judge: no example ("Example output: [[A]]"), rubric ("[[A]] if A is better") or "not [[A]]"."""
+    said = (m for m in matches if not _NOT_THIS.search(m.string, 0, m.start()))
+    return [m for m in said if not _EXAMPLE.search(m.string, 0, m.start()) and not _RUBRIC.match(m.string, m.end())]
 
 
 def _announced(matches: Iterable[re.Match[str]]) -> _Matches:
@@ -370,4 +384,4 @@ def _in_json(said: str, names: Sequence[str], value: str) -> _Matches | None:
         ]
         if named:
             return named
-    return entries if len(entries) == 1 else []
+    return entries if len(entries) == 1 and not _CONTRARY.search(keys[0]) else []
