@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
 def main() -> None:
     """Print a line for each pool, and one for each sign."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="what laser compare wrote")
+    out: Path = parser.parse_args().out
     by_pool: dict[str, list[list[dict]]] = {}
-    for path in sorted(Path(sys.argv[1]).rglob("summary.json")):
+    for path in sorted(out.rglob("summary.json")):
         config = json.loads((path.parent / "config.json").read_text())
         pool = ", ".join(Path(model.get("model") or model["name"]).name for model in config["rewards"]["models"])
         by_pool.setdefault(pool, []).append(json.loads(path.read_text())["probe"]["over_optimised"])
