@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from laser.analysis.records import read_run
-from laser.analysis.report.words import lead, p_value
+from laser.analysis.report.words import fall_in_words, lead, p_value
 from laser.analysis.summary import summarize
 from laser.analysis.usefulness import (
     MIXED,
@@ -228,6 +228,15 @@ def test_words_tell_of_trouble(tmp_path):
     said = " ".join(lead(run, by_category(run)))
     assert "bad was put in quarantine 2 times, last in batch 10; it has not scored since." in said
     assert "1 line of the run's records could not be read and is left out" in said
+
+
+@pytest.mark.parametrize(("right", "is_said"), [(12, True), (27, False), (36, False)])
+def test_a_dev_accuracy_that_training_lowered_is_over_optimised(tmp_path, right, is_said):
+    checks = [evaluation(0, 30, correct=set(range(30))), evaluation(4, right, correct=set(range(right)))]
+    said = words(tmp_path, typical(12), checks)
+    assert ("over-optimised: training lowered the dev accuracy, and good was chosen most; read" in said) is is_said
+    summary = summarize(typical(12), checks, NAMES)
+    assert (fall_in_words(summary.metric_change, summary.utilization) is not None) is is_said
 
 
 def test_small_p_values_are_not_zero():

@@ -87,7 +87,7 @@ def summarize(steps: Sequence[Record], evaluations: Sequence[Record], names: Seq
         num_answers=last.get("num_answers", last.get("num_prompts", 0)),
         num_unparseable=(first.get("num_unparseable", 0), last.get("num_unparseable", 0)),
         unparseable=tuple(last.get("unparseable", ())),
-        utilization=_utilization(steps, names),
+        utilization=utilization(steps, names),
         bandit_rewards=_mean_rewards(steps),
         scored=_totals(step["scored"] for step in steps),
         cost=_totals(step.get("cost", {}) for step in steps),
@@ -105,7 +105,8 @@ def metric_change(evaluations: Sequence[Record]) -> PairedChange | None:
     return paired_change(evaluations[0].get("correct", {}), evaluations[-1].get("correct", {}))
 
 
-def _utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, float]]:
+def utilization(steps: Sequence[Record], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For each category, how many of its prompts each reward model was chosen for; see `RunSummary`."""
     counts: dict[str, dict[str, float]] = {}
     for step in steps:
         selection = step["selection"]

@@ -68,12 +68,14 @@ def _print_metric(summary: RunSummary, temperature: float, console: Console) -> 
 
 def _print_change(summary: RunSummary, console: Console) -> None:
     """Print in words how the dev metric changed."""
-    from laser.analysis.report.words import change_in_words
+    from laser.analysis.report.words import change_in_words, fall_in_words
 
     if summary.metric_change is None:
         return
     before, after = f"{summary.metric_before:.1%}", f"{summary.metric_after:.1%}"
     console.print(f"dev accuracy: {before} -> {after}, {change_in_words(summary.metric_change)}", soft_wrap=True)
+    if fall := fall_in_words(summary.metric_change, summary.utilization):
+        console.print(escape(fall), style="red", soft_wrap=True)
 
 
 def _next_step(run: Path, config: Mapping[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from laser.analysis.records import Run
 from laser.analysis.shown import one_line
-from laser.analysis.summary import metric_change
+from laser.analysis.summary import metric_change, utilization
 from laser.analysis.usefulness import MIXED, Category, spells, unpaired_change
 from laser.core.statistics import PairedChange
 
@@ -53,6 +54,25 @@ def change_in_words(paired: PairedChange) -> str:
     """How a metric changed on the same prompts, in a clause with its interval and a verdict."""
     how = f"paired, {paired.num_prompts} prompts: {paired.num_gained} gained, {paired.num_lost} lost"
     return _change(paired.value, (paired.low, paired.high), how)
+
+
+def fall_in_words(change: PairedChange | None, utilization: Mapping[str, Mapping[str, float]]) -> str | None:
+    """That training has lowered the dev metric, and what to do; None where its interval does not say so.
+
+    Args:
+        change: Of the dev metric.
+        utilization: By category, how many prompts each reward model was chosen for.
+    """
+    if change is None or change.high >= 0:
+        return None
+    chosen: Counter[str] = Counter()
+    for of_category in utilization.values():
+        chosen.update(of_category)
+    most = max(chosen, key=lambda name: chosen[name], default="nothing")
+    return (
+        f"over-optimised: training lowered the dev accuracy, and {_name(most)} was chosen most; read some answers "
+        "(laser chat RUN --before-after 3), then stop earlier, or bound or replace that reward model"
+    )
 
 
 def usefulness(run: Run, categories: Sequence[Category]) -> str:
@@ -108,6 +128,8 @@ def trouble(run: Run) -> str:
         sentences.append(f"{_name(name)} was put in quarantine{times} in batch {of_name[-1].batch}; {state}.")
     if run.probe is not None:
         sentences += [f"{sign['message']}." for sign in run.probe.get("over_optimised", [])]
+    if fall := fall_in_words(metric_change(run.evaluations), utilization(run.steps, run.names)):
+        sentences.append(f"{fall}.")
     if run.damage:
         lines = "1 line" if len(run.damage) == 1 else f"{len(run.damage)} lines"
         sentences.append(f"{lines} of the run's records could not be read and {_are(run)} left out of everything here.")
