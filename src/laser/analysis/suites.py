@@ -116,6 +116,10 @@ class Suite:
         """A method's name in tables."""
         return self.results["methods"].get(method, method)
 
+    def task(self, name: str) -> str:
+        """A task's name in tables."""
+        return self.results["tasks"].get(name, name)
+
 
 def is_suite(path: Path) -> bool:
     """Whether there are runs of a suite below the folder."""

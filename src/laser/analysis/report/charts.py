@@ -12,7 +12,7 @@ from scipy import stats
 
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
-from laser.analysis.report.figure import label, legend, look, outline
+from laser.analysis.report.figure import dots_and_lines, label, legend, look, outline
 from laser.analysis.shown import duration, percent
 from laser.analysis.usefulness import Category, charged_rewards, seconds_until
 from laser.core.statistics import estimate
@@ -213,7 +213,6 @@ def rewards(run: Run) -> Picture:
     def draw(figure: Any) -> None:
         axis, handles = figure.subplots(), []
         for place, name in enumerate(shown):
-            style = look(run.names.index(name))
             shift = 0.5 * width * ((place + 0.5) / len(shown) - 0.5)  # side by side, not on top of each other
             points = [
                 (part.middle + shift, np.mean(some), np.std(some))
@@ -222,20 +221,7 @@ def rewards(run: Run) -> Picture:
             ]
             where, means, spread = np.array(points).T
             below_above = np.minimum(spread, np.stack([means, 1 - means]))  # a bandit reward is in [0, 1]
-            handles.append(
-                axis.errorbar(
-                    where,
-                    means,
-                    yerr=below_above,
-                    color=style.color,
-                    marker=style.marker,
-                    markersize=5,
-                    markeredgecolor=outline(),
-                    markeredgewidth=0.5,
-                    linestyle=style.dashes,
-                    capsize=2,
-                )
-            )
+            handles.append(axis.errorbar(where, means, yerr=below_above, **dots_and_lines(run.names.index(name))))
         axis.set(xlabel="batch", ylabel="bandit reward", ylim=(-0.03, 1.03))
         axis.grid(axis="y")
         legend(axis, shown, handles)

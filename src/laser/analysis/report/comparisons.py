@@ -22,6 +22,12 @@ _BINS = 24
 _ENDS = (0.01, 0.99)  # quantiles between which a distribution is drawn; the rest goes into the outer bars
 
 
+def agreement_in_runs(names: Sequence[str], totals: Mapping[Couple, tuple[int, int]], text: str) -> Picture:
+    """Heat map of pairs ordered alike among pairs that both order, from `usefulness.total_agreement`."""
+    values = {couple: alike / judged for couple, (alike, judged) in totals.items()}
+    return agreement(names, values, {couple: judged for couple, (_, judged) in totals.items()}, text)
+
+
 def agreement(names: Sequence[str], values: Mapping[Couple, float], counts: Mapping[Couple, int], text: str) -> Picture:
     """Heat map of how often two reward models agree (Fig. 3).
 
@@ -135,11 +141,6 @@ def bench(record: Mapping[str, Any]) -> Picture:
         table("Accuracy on labeled pairs, by category (pairs)", head, rows),
         height=1.1 + 0.32 * len(names),
     )
-
-
-def renamed(picture: Picture, name: str) -> Picture:
-    """The same picture under another file name."""
-    return dataclasses.replace(picture, name=name)
 
 
 def of_task(picture: Picture, task: str, name: str) -> Picture:

@@ -11,7 +11,7 @@ import numpy as np
 from laser.analysis.records import Run
 from laser.analysis.report.blocks import Cell, Picture, table
 from laser.analysis.report.charts import time_unit
-from laser.analysis.report.figure import file_name, label, legend, look, outline
+from laser.analysis.report.figure import dots_and_lines, file_name, label, legend, look, outline
 from laser.analysis.shown import percent
 from laser.analysis.suites import RowRecord, Suite
 from laser.analysis.usefulness import seconds_until
@@ -40,7 +40,7 @@ def results(suite: Suite, task: str, rows: Sequence[RowRecord]) -> Picture:
         _widened(axis.get_xlim, axis.set_xlim)
         axis.grid(axis="x")
 
-    name = suite.results["tasks"].get(task, task)
+    name = suite.task(task)
     head = ("method", "mean", "95% interval", "seeds", "difference", "its interval", "p (Holm)")
     cells = [result_cells(suite, row) for row in reversed(ranked)]
     text = (
@@ -73,7 +73,7 @@ def against_time(suite: Suite, task: str, methods: Sequence[str]) -> Picture | N
     shown = [name for name in methods if curves[name]][:_CURVES]
     if not shown:
         return None
-    name = suite.results["tasks"].get(task, task)
+    name = suite.task(task)
     return _lines(
         f"accuracy-against-time-{file_name(task)}",
         f"Accuracy against time: {name}",
@@ -165,21 +165,14 @@ def _lines(name: str, title: str, text: str, curves: dict[str, list[Point]], xla
     def draw(figure: Any) -> None:
         axis, handles = figure.subplots(), []
         for index, points in enumerate(curves.values()):
-            style = look(index)
             halves = [0.0 if np.isnan(one.value.half) else 100 * one.value.half for one in points]
             handles.append(
                 axis.errorbar(
                     [one.at for one in points],
                     [100 * one.value.mean for one in points],
                     yerr=halves,
-                    color=style.color,
-                    marker=style.marker,
-                    linestyle=style.dashes,
-                    markeredgecolor=outline(),
-                    markeredgewidth=0.5,
-                    markersize=5,
-                    capsize=2,
                     elinewidth=0.8,
+                    **dots_and_lines(index),
                 )
             )
         axis.set(xlabel=xlabel, ylabel="metric (%)")

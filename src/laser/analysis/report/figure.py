@@ -64,6 +64,20 @@ def look(index: int) -> Look:
     )
 
 
+def dots_and_lines(index: int) -> dict[str, Any]:
+    """The look of one of several lines with error bars, as options of matplotlib's `errorbar`."""
+    style = look(index)
+    edge = {"markeredgecolor": outline(), "markeredgewidth": 0.5}
+    return {
+        "color": style.color,
+        "linestyle": style.dashes,
+        "capsize": 2,
+        "marker": style.marker,
+        "markersize": 5,
+        **edge,
+    }
+
+
 def label(name: str) -> str:
     """A name short enough for a picture; matplotlib hides labels that begin with an underscore."""
     short = one_line(name, _LABEL)

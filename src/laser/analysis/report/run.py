@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from laser.analysis.records import Run
+from laser.analysis.records import Damage, Run
 from laser.analysis.report import charts, comparisons
 from laser.analysis.report.blocks import Block, Cell, Code, Example, Examples, Page, Response, Section, table, words
 from laser.analysis.report.words import lead, p_value
@@ -122,8 +123,7 @@ def agreement(run: Run, bench: Mapping[str, Any] | None) -> tuple[Block, ...]:
             "Share of the pairs of responses that two reward models order alike, over the responses that both scored "
             "in this run and both order; 0.5 is chance, ? was not measured."
         )
-        values = {couple: alike / judged for couple, (alike, judged) in totals.items()}
-        found.append(comparisons.agreement(run.names, values, {key: counts[1] for key, counts in totals.items()}, text))
+        found.append(comparisons.agreement_in_runs(run.names, totals, text))
     elif len(run.names) > 1:
         found.append(words(_NO_AGREEMENT))
     else:
@@ -146,7 +146,7 @@ def bench_blocks(record: Mapping[str, Any]) -> tuple[Block, ...]:
     )
     heat = comparisons.agreement(names, values, {}, text)
     failed = [f"{name} could not be used: {why}" for name, why in record.get("failed", {}).items()]
-    return comparisons.bench(record), comparisons.renamed(heat, "agreement-rewardbench"), words(*failed)
+    return comparisons.bench(record), replace(heat, name="agreement-rewardbench"), words(*failed)
 
 
 def scores(run: Run) -> tuple[Block, ...]:
@@ -231,10 +231,15 @@ def left_out(run: Run) -> tuple[Block, ...]:
     else:
         found.append(words("No reward model was put in quarantine."))
     if run.damage:
-        damaged = [(f"{one.file} line {one.line}", one.why) for one in run.damage[:_SHOWN_DAMAGE]]
-        count = f"{len(run.damage)} damaged lines, left out" if len(run.damage) > 1 else "1 damaged line, left out"
-        found.append(table(count, ("line", "what is wrong"), damaged))
+        found.append(damaged(run.damage))
     return tuple(found)
+
+
+def damaged(lines: Sequence[Damage]) -> Block:
+    """Lines of the records that could not be read."""
+    rows = [(f"{one.file} line {one.line}", one.why) for one in lines[:_SHOWN_DAMAGE]]
+    count = f"{len(lines)} damaged lines, left out" if len(lines) > 1 else "1 damaged line, left out"
+    return table(count, ("line", "what is wrong"), rows)
 
 
 def time(run: Run) -> tuple[Block, ...]:

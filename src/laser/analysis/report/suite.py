@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from laser.analysis.records import Run
 from laser.analysis.report import charts, comparisons, curves
 from laser.analysis.report.blocks import Block, Cell, Page, Section, table, words
 from laser.analysis.report.curves import between, result_cells
-from laser.analysis.report.run import bench_blocks, configuration, examples
+from laser.analysis.report.run import bench_blocks, configuration, damaged, examples
 from laser.analysis.report.words import listed, p_value
 from laser.analysis.shown import duration, percent
 from laser.analysis.suites import RowRecord, Suite, together
@@ -18,7 +18,6 @@ from laser.analysis.usefulness import LEVEL, by_category, spells, total_agreemen
 from laser.core.statistics import Estimate, estimate, holm, paired
 
 _TASKS = 4  # tasks that have pictures and sentences; all are in the table
-_SHOWN_DAMAGE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,7 @@ def preferences(suite: Suite, method: str) -> list[Preference]:
                     Preference(task, category, name, estimate(shares), estimate(rewards), even, _t_test(shares, even))
                 )
     corrected = holm({index: one.p for index, one in enumerate(found)})
-    return [
-        Preference(one.task, one.category, one.name, one.share, one.reward, one.even, corrected[index])
-        for index, one in enumerate(found)
-    ]
+    return [replace(one, p=corrected[index]) for index, one in enumerate(found)]
 
 
 def within(share: Estimate) -> str | None:
@@ -153,7 +149,7 @@ def _usefulness(suite: Suite, preferred: Sequence[Preference]) -> str:
     several = len({one.task for one in preferred}) > 1
 
     def where(one: Preference) -> str:
-        return f" in {suite.results['tasks'].get(one.task, one.task)}" if several else ""
+        return f" in {suite.task(one.task)}" if several else ""
 
     told = [one for one in preferred if one.p is not None and one.p <= LEVEL and one.share.mean > one.even]
     told.sort(key=lambda one: one.p or 0.0)
@@ -172,8 +168,7 @@ def _usefulness(suite: Suite, preferred: Sequence[Preference]) -> str:
 def _table(suite: Suite) -> Block:
     """Every method on every task."""
     rows: list[tuple[Cell, ...]] = [
-        (suite.results["tasks"].get(row["task"], row["task"]), *result_cells(suite, row))
-        for row in suite.results["rows"]
+        (suite.task(row["task"]), *result_cells(suite, row)) for row in suite.results["rows"]
     ]
     against = suite.label(suite.results["reference"])
     head = ("task", "method", "mean", "95% interval", "seeds", f"minus {against}", "its interval", "p (Holm)")
@@ -187,7 +182,7 @@ def _results(suite: Suite, task: str) -> Block:
 def _costs(suite: Suite) -> Block:
     rows: list[tuple[Cell, ...]] = [
         (
-            suite.results["tasks"].get(row["task"], row["task"]),
+            suite.task(row["task"]),
             suite.label(row["method"]),
             duration(row["seconds"]) if row["seconds"] is not None else None,
             f"{row['rm_calls']:.0f}" if row["rm_calls"] is not None else None,
@@ -208,7 +203,7 @@ def _over_time(suite: Suite, tasks: Sequence[str]) -> list[Block]:
 def _useful(suite: Suite, preferred: Sequence[Preference]) -> tuple[Block, ...]:
     rows: list[tuple[Cell, ...]] = [
         (
-            suite.results["tasks"].get(one.task, one.task),
+            suite.task(one.task),
             one.category,
             one.name,
             percent(one.share.mean),
@@ -241,7 +236,7 @@ def _of_reference(suite: Suite, reference: str) -> tuple[Block, ...]:
     for task in dict.fromkeys(cell.task for cell in suite.cells):
         runs = suite.of(task, reference)
         if runs and len(found) < 3 * _TASKS:
-            run, name = together(runs), suite.results["tasks"].get(task, task)
+            run, name = together(runs), suite.task(task)
             found += [
                 comparisons.of_task(picture, task, name)
                 for picture in (
@@ -263,13 +258,11 @@ def _agreement(suite: Suite, bench: Mapping[str, Any] | None) -> tuple[Block, ..
     found: list[Block] = []
     if totals:
         names = list(dict.fromkeys(name for couple in totals for name in couple))
-        values = {couple: alike / judged for couple, (alike, judged) in totals.items()}
-        counts = {couple: judged for couple, (_, judged) in totals.items()}
         text = (
             "Share of the pairs of responses that two reward models order alike, over all runs of the suite in which "
             "both scored them; 0.5 is chance, ? was not measured."
         )
-        found.append(comparisons.agreement(names, values, counts, text))
+        found.append(comparisons.agreement_in_runs(names, totals, text))
     return (*found, *bench_blocks(bench)) if bench is not None else tuple(found)
 
 
@@ -298,8 +291,7 @@ def _missing(suite: Suite) -> tuple[Block, ...]:
         head = ("run", "reward model", "out in batch", "reason", "scored again in batch")
         found.append(table("Quarantines", head, spelled))
     if suite.damage:
-        rows = [(f"{one.file} line {one.line}", one.why) for one in suite.damage[:_SHOWN_DAMAGE]]
-        found.append(table(f"Damaged lines, left out: {len(suite.damage)}", ("line", "what is wrong"), rows))
+        found.append(damaged(suite.damage))
     return tuple(found) or (words("Every cell is finished, and no reward model was put in quarantine."),)
 
 
