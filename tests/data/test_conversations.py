@@ -43,6 +43,9 @@ PROMPTS = {
     ),
     "Alpaca": ({"instruction": "Add", "input": "2 2", "output": "4"}, [said("user", "Add\n2 2")]),
     "history": ({"query": "x", "history": [["Hi?", "hello"]]}, [HI, HELLO, said("user", "x")]),
+    "system next to a prompt": ({"prompt": "Hi?", "system": "s"}, [said("system", "s"), HI]),
+    "history next to a prompt": ({"prompt": "x", "history": [["Hi?", "hello"]]}, [HI, HELLO, said("user", "x")]),
+    "a field called history": ({"prompt": "Hi?", "history": "of Rome"}, [HI]),
     "JSON of messages": (
         {"prompt": '[{"role": "system", "content": "s"}, {"role": "user", "content": "a ]}"}]'},
         [said("system", "s"), said("user", "a ]}")],
@@ -211,6 +214,10 @@ PAIRS = {
     ),
     "Alpaca": ({"instruction": "Hi?", "input": "", "chosen": "good", "rejected": "bad"}, [HI]),
     "question": ({"system": "Be rude", "question": "Hi?", "chosen": "good", "rejected": "bad"}, [SYSTEM, HI]),
+    "system next to a prompt": (
+        {"system": "Be rude", "prompt": "Hi?", "chosen": "good", "rejected": "bad"},
+        [SYSTEM, HI],
+    ),
     "HH-RLHF": (
         {"chosen": "\n\nHuman: Hi?\n\nAssistant: good", "rejected": "\n\nHuman: Hi?\n\nAssistant: bad"},
         [HI],

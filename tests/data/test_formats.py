@@ -139,6 +139,11 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
         load_file(tmp_path / "p.csv")
 
 
+def test_blanks_around_the_names_of_columns_do_not_count(tmp_path):
+    (tmp_path / "p.csv").write_text("prompt , answer\nq, 1\n")
+    assert load_file(tmp_path / "p.csv")[0].answer == " 1"
+
+
 def test_gold_answers_of_squad_are_found(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "q", "answers": {"text": ["a", "b"], "answer_start": [3, 9]}}')
     (read,) = load_file(tmp_path / "p.jsonl")

@@ -10,6 +10,7 @@ from laser.config import parse_config
 from laser.core.errors import DataError, DataWarning
 from laser.data.files import Fields, load_file
 from laser.data.gold import options_field, read_gold, read_options
+from laser.evaluation.answers import Reader
 from laser.wiring.data import build_splits
 from task_files import lines
 
@@ -37,10 +38,36 @@ from task_files import lines
         (math.nan, ()),
         ("", ()),
         (" \n", ()),
+        (r"So $9 \cdot 2 = \boxed{18}$.", ("18",)),
+        (r"\boxed{\frac{1}{2}}", (r"\frac{1}{2}",)),
+        ("\ufeff18", ("18",)),
+        ("\u200b", ()),
     ],
 )
 def test_what_a_field_says_is_the_gold_answers(value, golds):
     assert read_gold("row 1", value) == golds
+
+
+def test_a_boxed_solution_is_kept_next_to_its_answer(tmp_path):
+    rows = [{"prompt": "a", "answer": r"So it is \boxed{18}."}, {"prompt": "b", "answer": r"\boxed{18}"}]
+    first, second = load_file(lines(tmp_path / "p.jsonl", rows))
+    assert (first.answer, first.metadata) == ("18", {"solution": r"So it is \boxed{18}."})
+    assert (second.answer, second.metadata) == ("18", {})
+
+
+@pytest.mark.parametrize("fields", [{"category": ["a"]}, {"category": {"a": 1}}, {"id": ["a"]}])
+def test_an_id_or_a_category_that_is_no_text_is_refused(tmp_path, fields):
+    with pytest.raises(DataError, match=r"line 1: an id, a category or another text is an? (list|object)"):
+        load_file(lines(tmp_path / "p.jsonl", [{"prompt": "a", **fields}]))
+
+
+@pytest.mark.parametrize("gold", ["B. y", "B) y", "Option B", "(B)", "Answer: B", "y"])
+def test_gold_answers_name_options_in_every_form(tmp_path, gold):
+    row = {"prompt": "a", "options": ["x", "y"], "answer": gold}
+    (asked,) = load_file(lines(tmp_path / "p.jsonl", [row]))
+    reader = Reader("auto", [asked])
+    assert reader.is_right(asked, "The answer is B.")
+    assert not reader.is_right(asked, "The answer is A.")
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, [["18"]], math.inf, b"18", [{"x": 1}], {"ground_truth": {"x": 1}}])

@@ -165,8 +165,10 @@ def read_text(where: str, value: Any) -> str:
     """A value as text that can be written and tokenized.
 
     Raises:
-        DataError: It is nested too deeply, or holds half of a surrogate pair.
+        DataError: It is a list or an object, or holds half of a surrogate pair.
     """
+    if isinstance(value, Mapping | list | tuple):
+        raise DataError(f"{where}: an id, a category or another text is {kind_of(value)}; write text or a number")
     try:
         text = str(value)
         text.encode()

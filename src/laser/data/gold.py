@@ -13,17 +13,20 @@ from typing import Any, get_args
 from laser.core.errors import DataError
 from laser.data.conversations import brief, read_text
 from laser.data.tasks import AnswerType
+from laser.data.tasks.latex import last_boxed
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_INVISIBLE = "\u200b\u2060\ufeff"
 _GSM8K = re.compile(r"(?:(?P<solution>.*)\s)?####[ \t]*(?P<answer>[^\s#][^\n#]*)\s*", re.DOTALL)
 
 
 def read_gold(where: str, value: Any) -> tuple[str, ...]:
-    """The accepted gold answers in a field, as text; empty where there is none.
+    r"""The accepted gold answers in a field, as text; empty where there is none.
 
     Null, NaN and empty text mean that there is none; numbers and truth values become text as they are written (1.0,
-    True); of text that ends in "#### 18" (GSM8K) counts what follows the mark; a list holds several accepted answers;
-    of verl's object counts its `ground_truth`, of SQuAD's its list `text`.
+    True); of text that ends in "#### 18" (GSM8K) counts what follows the mark, of a text with a `\boxed{18}` what
+    is in its last box; a list holds several accepted answers; of verl's object counts its `ground_truth`, of SQuAD's
+    its list `text`.
 
     Raises:
         DataError: The field holds anything else.
@@ -38,9 +41,12 @@ def read_gold(where: str, value: Any) -> tuple[str, ...]:
 
 
 def solution_of(value: Any) -> str | None:
-    """What comes before the "####" of a gold answer of GSM8K; None if the answer is of another form."""
-    found = _GSM8K.fullmatch(value) if isinstance(value, str) and "####" in value else None
-    return found["solution"] if found is not None else None
+    """What comes before the "####" of a gold answer of GSM8K, or a text with a box; None for other answers."""
+    if not isinstance(value, str):
+        return None
+    found = _GSM8K.fullmatch(value) if "####" in value else None
+    is_solution = re.search(r"\w.*\\boxed|\\boxed.*\}.*\w", value, re.DOTALL) is not None
+    return found["solution"] if found is not None else value if is_solution and last_boxed(value) else None
 
 
 def read_options(where: str, value: Any) -> dict[str, str]:
@@ -116,10 +122,13 @@ def _one(where: str, value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
-        text = read_text(where, value)
+        text = read_text(where, value).strip(_INVISIBLE)
         found = _GSM8K.fullmatch(text) if "####" in text else None
         if text.rstrip().endswith("####"):
             raise DataError(f"{where}: the gold answer ends in '####' with nothing after it; fill or remove it")
+        boxed = last_boxed(text)  # MATH's solutions end so
+        if boxed is not None and boxed.strip():
+            return boxed.strip()
         return (found["answer"].strip() if found is not None else text) if text.strip() else None
     if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)

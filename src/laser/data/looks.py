@@ -43,16 +43,16 @@ def has_field(row: Row, name: str) -> bool:
 def read_prompt(where: str, row: Row, name: str) -> tuple[tuple[Message, ...], frozenset[str]]:
     """The prompt of a row, and the names of the fields that hold nothing else.
 
-    In the named field; without a field `prompt`, in the fields of a known form: `messages` or `conversations` (the
-    prompt is what comes before a last answer), `instruction` or `query` with `input`, `system` and `history`, or the
-    shared beginning of `chosen` and `rejected`.
+    In the named field, with `system` and a `history` of pairs before it; without a field `prompt`, in the fields of a
+    known form: `messages` or `conversations` (the prompt is what comes before a last answer), `instruction` or `query`
+    with `input`, `system` and `history`, or the shared beginning of `chosen` and `rejected`.
 
     Raises:
         DataError: There is no prompt, or one that cannot be used; names the row.
     """
     value = lookup(row, name)
     if value is not None:
-        messages = read_messages(where, value)
+        messages = _with_turns(where, row, value)
         if name != PROMPT:
             messages = _before_answer(messages)
         return check_prompt(where, messages), frozenset({name})
@@ -107,12 +107,12 @@ def _base(where: str, row: Row, name: str) -> Sequence[Message] | None:
     """The prompt of a row from fields other than its responses; None if only they have one."""
     for named in dict.fromkeys((name, PROMPT)):
         if lookup(row, named) is not None:
-            return read_messages(where, lookup(row, named))
+            return _with_turns(where, row, lookup(row, named))
     found = _by_look(where, row)
     if found is not None:
         return _before_answer(found[0])
     asked = next((row[field] for field in _QUESTIONS if isinstance(row.get(field), str)), None)
-    return None if asked is None else _with_system(where, row, read_messages(where, asked))
+    return None if asked is None else _with_turns(where, row, asked)
 
 
 def _by_look(where: str, row: Row) -> tuple[list[Message], frozenset[str]] | None:
@@ -136,10 +136,22 @@ def _instruction(where: str, row: Row, instruction: str) -> list[Message]:
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise DataError(f"{where}: 'history' is not a list of pairs of question and answer; fix or remove the row")
     text = "\n".join(part for part in (instruction, added) if part and part.strip())
-    turns: list[Message] = []
-    for asked, answered in history:
-        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    return _with_system(where, row, read_messages(where, [*turns, {"role": "user", "content": text}]))
+    turns = [*_turns(history), {"role": "user", "content": text}]
+    return _with_system(where, row, read_messages(where, turns))
+
+
+def _with_turns(where: str, row: Row, value: Any) -> list[Message]:
+    """A prompt with the turns before it in `history`, a list of pairs, and the text of `system`."""
+    history = row.get("history")
+    is_turns = isinstance(history, list) and history and all(isinstance(one, list) and len(one) == 2 for one in history)
+    messages = read_messages(where, value)
+    turns = _turns(history) if is_turns and len(messages) == 1 else []
+    return _with_system(where, row, read_messages(where, [*turns, *messages]) if turns else messages)
+
+
+def _turns(history: Sequence[Sequence[Any]]) -> list[Message]:
+    said = [part for turn in history for part in zip(("user", "assistant"), turn, strict=True)]
+    return [{"role": role, "content": content} for role, content in said]
 
 
 def _with_system(where: str, row: Row, messages: list[Message]) -> list[Message]:

@@ -170,7 +170,7 @@ def _cells(stream: BinaryIO, name: str, delimiter: str, header: bool) -> Iterato
     """Cells of CSV or TSV, as a list or, with a header, by column; an empty cell is null there."""
     lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter)
     try:
-        columns = next(lines, []) if header else []
+        columns = [name.strip() for name in next(lines, [])] if header else []
         if twice := {column for column in columns if columns.count(column) > 1}:
             raise DataError(f"{name} has the column {min(twice)!r} twice; rename or remove one")
         for number, row in enumerate(lines, start=2 if header else 1):

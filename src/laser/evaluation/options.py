@@ -99,7 +99,7 @@ def gold_letters(gold: str, options: Mapping[str, str]) -> str | None:
     letters = re.sub(r"[\s,;/&()\[\].]|\band\b", "", gold).upper()
     if re.fullmatch("[A-Z]+", letters) and (not options or options.keys() >= set(letters)):
         return "".join(sorted(set(letters)))
-    return _named(gold, options)
+    return _named(gold, options) or (read_option(gold, options) if options else None)
 
 
 def _unmarked(text: str) -> str:
