@@ -142,11 +142,11 @@ def _instruction(where: str, row: Row, instruction: str) -> list[Message]:
 
 def _with_turns(where: str, row: Row, value: Any) -> list[Message]:
     """A prompt with the turns before it in `history`, a list of pairs, and the text of `system`."""
-    history = row.get("history")
-    is_turns = isinstance(history, list) and history and all(isinstance(one, list) and len(one) == 2 for one in history)
-    messages = read_messages(where, value)
-    turns = _turns(history) if is_turns and len(messages) == 1 else []
-    return _with_system(where, row, read_messages(where, [*turns, *messages]) if turns else messages)
+    history, messages = row.get("history") or [], read_messages(where, value)
+    are_turns = isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in history)
+    if are_turns and history and len(messages) == 1:
+        messages = read_messages(where, [*_turns(history), *messages])
+    return _with_system(where, row, messages)
 
 
 def _turns(history: Sequence[Sequence[Any]]) -> list[Message]:
