@@ -143,6 +143,9 @@ def test_first_difference_names_the_field(minimal):
         ("rewards.models.third.name=x", ["no entry 'third'", "first, second"]),
         ("rewards.models.first=x", ["ends at a list"]),
         ("seed.x=1", ["seed"]),
+        ("seed=true", ["seed is true; write a number"]),
+        ("training.learning_rate=true", ["training: learning_rate is true; write a number"]),
+        ("split.train=false", ["split: train is false; write a number"]),
         ("evaluation.dev_samples=2", ["greedy decoding gives the same answer", "evaluation.temperature"]),
     ],
 )

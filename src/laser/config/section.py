@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from laser.core.addresses import check_address, check_path
 
@@ -20,16 +21,28 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none_where_it_is_a_choice(cls, data: Any) -> Any:
-        """The data, with "none" where the command line's ``none`` (no value) means one of a field's choices."""
+    def _as_meant(cls, data: Any) -> Any:
+        """The data, with "none" where the command line's ``none`` (no value) means one of a field's choices.
+
+        Truth values that pydantic alone would read as the numbers 1 and 0 are refused.
+        """
         if not isinstance(data, dict):
             return data
+        for name, field in cls.model_fields.items():
+            kinds = _kinds(field.annotation) if isinstance(data.get(name), bool) else set()
+            if kinds & {int, float} and bool not in kinds:
+                raise PydanticCustomError(IN_SECTION, f"{name} is {str(data[name]).lower()}; write a number")
         chosen = {
             name: "none"
             for name, field in cls.model_fields.items()
             if name in data and data[name] is None and _has_none(field.annotation)
         }
         return {**data, **chosen} if chosen else data
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types of a union, or the one type."""
+    return set().union(*map(_kinds, get_args(annotation))) if get_args(annotation) else {annotation}
 
 
 def _has_none(annotation: Any) -> bool:
