@@ -145,6 +145,7 @@ UNREAD = [
     ),
     *("5, no, 6", "5? Wait, 6.", "5, now 6", "5, or 6", "90 minutes, or 1.5 hours", "50% or 0.51", "half a dozen"),
     *("no solution (1 equation)", "cannot be determined from 3 values", "N/A (see 3)", "unknown, as 3 is", "none of 3"),
+    *("1" * 4301, "1" * 4999, "-0." + "3" * 4500, "15^4000", "10^4000" + " trillion" * 30),
     *("fifty", "", "half", "2 and a half", "1/0", "9^9^9", "10^99999999", "1e999999", "1 2", "1,2,3", "5(3)"),
 ]
 

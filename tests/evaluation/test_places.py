@@ -1,5 +1,7 @@
 """Where models write their answers: the habits of data sets and model families, read with the defaults."""
 
+import time
+
 import pytest
 
 from laser.core.errors import DataError
@@ -199,6 +201,14 @@ def test_yes_and_no_are_what_is_said_and_not_denied(text, truth, kind):
     read = Reader("auto").read(prompt("yes", answer_type=kind), f"Answer: {text}")
     assert read.is_right == (truth == "yes")
     assert read.answer == truth
+
+
+@pytest.mark.parametrize("part", ["A, ", "A. ", "1 no, ", "(", "-", "<sup>", "5?", "1 or "])
+def test_a_response_that_repeats_itself_takes_no_time(part):
+    begun, text = time.perf_counter(), f"Answer: {part * 1000}5"
+    for asked in (prompt("51"), prompt("yes"), prompt("A", options=OPTIONS)):
+        Reader("auto").read(asked, text)
+    assert time.perf_counter() - begun < 2
 
 
 @pytest.mark.parametrize("kind", ["text", "auto"])

@@ -28,7 +28,7 @@ _TRUTH_FIRST = re.compile(  # not "no idea", "no doubt", "No. 5", "yes/no"
     r"|\s*(?:/|,?\s?\b(?:and|or)\b)\s*(?:yes|true|no|false)\b)",
     re.IGNORECASE,
 )
-_TRUTH_ASKED = re.compile(r"\W*(?:yes|true)(?:/|\sor\s)(?:no|false)\s*[:?]", re.IGNORECASE)
+_TRUTH_ASKED = re.compile(r"\A\W*(?:yes|true)(?:/|\sor\s)(?:no|false)\s*[:?]", re.IGNORECASE)
 _DENIED = re.compile(
     r"(?:\b(?:not|never|hardly|barely|neither|cannot|without|far\s+from|unlikely)\b|n['’]t\b)[^,.;:]*", re.IGNORECASE
 )

@@ -58,7 +58,7 @@ def _labels(names: tuple[str, ...]) -> _Labels:
             rf"\(?({label})\)?\s*(?:,(?!\d|\s*(?:or|and)\b)|\((?!or\b)|[-–—](?!>)|(?:because|since|as)\b"
             r"|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)"
         ),
-        re.compile(rf"\(?(?:{label}){_DENIED}|.*?(?:{label}).*?(?i:{RETRACTING})(?<!\w)(?:{label})(?!\w)", re.DOTALL),
+        re.compile(rf"\A\(?(?:{label}){_DENIED}|(?<=\w)\W{{0,3}}(?i:{RETRACTING})(?<!\w)(?:{label})(?!\w)"),
     )
 
 
@@ -77,7 +77,7 @@ def read_option(answer: str, options: Mapping[str, str]) -> str | None:
     forms = [text]
     while (bare := _LEAD.sub("", forms[-1], count=1).strip(_WRAPPING)) != forms[-1]:
         forms.append(bare)
-    if _labels(tuple(options)).denied.match(forms[-1]):
+    if _labels(tuple(options)).denied.search(forms[-1]):
         return None
     found = (letters for form in forms if form and (letters := _read(form, options)) is not None)
     return next(found, None) or _begun_with(forms[-1], options) or _only_mentioned(text, options)

@@ -37,7 +37,7 @@ _EITHER = re.compile(r"(?i)\W*(?:or|and|vs\.?|/)\W*")
 _NOT = re.compile(r"(?i)\b(?:not|never|neither|cannot|\w+n't|if|unless|than|at\s+(?:most|least)|up\s+to)\b[^.\n]*$")
 _NOT_THIS = re.compile(r"(?i)\b(?:not|than|over|instead\s+of)\W*\Z")  # "[[B]], not [[A]]"
 _TAKEN_BACK = re.compile(
-    r"(?i)[?.,;!…—-]\s*(?:no[,.]|(?:no\s+wait|wait|actually|sorry|correction|oops|hmm|I\s+mean)\b)[^.\n]*?"
+    r"(?i)[?.,;!…—-]\s*(?:no[,.]|(?:no\s+wait|wait|actually|sorry|correction|oops|hmm|I\s+mean)\b)[^.\n]{0,100}?"
     r"(?<!\w)(?:\d|(?-i:[ABC])(?!\w))"
 )
 _CONTRARY = re.compile(r"los|worse|worst|reject|inferior|max|confiden|deduct|errors?$")  # names that give no verdict

@@ -31,7 +31,7 @@ def as_list(returned: Any, subject: str) -> list[Any]:
         )
     if isinstance(returned, torch.Tensor | np.ndarray):
         return list(returned.tolist())
-    if isinstance(returned, str | bytes | Mapping | Set) or not isinstance(returned, Iterable):
+    if isinstance(returned, str | bytes | bytearray | memoryview | Mapping | Set) or not isinstance(returned, Iterable):
         raise RewardModelError(f"{subject} returned {reprlib.repr(returned)}; return one score per response")
     return list(returned)
 
