@@ -11,7 +11,6 @@ one is than that of the best one, both by gold answers on all prompts; 0 means t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from laser.training.consensus import (
     gold_gaps,
     num_agreeing,
     share_agreeing,
+    untied,
 )
 from laser.wiring import build_policy, build_pool
 
@@ -160,17 +160,19 @@ def lost(rows: Sequence[Graded], order: Order) -> float:
             gaps = [consensus_gaps(row, values_N) for row in one.answers.scores_KN]
             agreed.setdefault(one.answers.category, []).append(gaps)
         for name, of in agreed.items():
-            shares = [share_agreeing(np.concatenate(column)) for column in zip(*of, strict=True)]
+            shares = [share_agreeing(np.concatenate(untied(column))) for column in zip(*of, strict=True)]
             losses.append(best[name].max() - best[name][int(np.nanargmax(shares))])
     return float(np.mean(losses))
 
 
 def main() -> None:
     """Print the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lab", type=Path, help="folder of the laboratory")
+    lab: Path = parser.parse_args().lab
     table = []
     print(f"{'case':26}" + "".join(f"{name:>12}" for name in METHODS))
-    for pool, (rows, names) in collect(Path(sys.argv[1]).resolve()).items():
+    for pool, (rows, names) in collect(lab.resolve()).items():
         for case, change in cases(names).items():
             rng = np.random.default_rng(0)
             changed = [replace(one, answers=replace(one.answers, scores_KN=change(one.answers, rng))) for one in rows]

@@ -27,6 +27,24 @@ def prompt(kind, gold, **metadata):
 
 
 @pytest.mark.parametrize(
+    ("answer_format", "kind", "text", "said"),
+    [
+        ("final_answer", "auto", "It is red.\nFinal answer: red", "red"),
+        ("final_answer", "auto", "It is red.", None),
+        ("auto", "auto", "So red.\nAnswer: red", "red"),
+        ("auto", "auto", "A poem.\nI hope this helps!", "A poem.\nI hope this helps!"),
+        ("auto", "auto", "  ", None),
+        ("auto", "number", "3 + 4 = 7", "7"),
+        ("auto", "number", "I cannot say.", None),
+        ("auto", "option", "(B)", "B"),
+        ("whole", "auto", "red\n", "red"),
+    ],
+)
+def test_what_a_response_says_is_its_answer_only_where_one_is_marked_or_expected(answer_format, kind, text, said):
+    assert Reader(answer_format).said(prompt(kind, None), text) == said
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "gold", "read", "right"),
     [
         ("number", "18 eggs", "18", "18", True),

@@ -221,6 +221,27 @@ class TestLearning:
         untaught = laser.Router({**table, "signal": {"type": "none"}})
         assert len(set(untaught.score(prompts, responses, 0, gold).arms[4:])) == 3
 
+    def test_a_consensus_knows_that_a_response_without_an_answer_is_wrong(self, tmp_path):
+        """ "length" prefers the long refusal, "right" has no opinion on two wrong answers."""
+        signal = {"type": "probe", "labels": "consensus"}
+        table = router_table(tmp_path, "right", "length", signal=signal, evaluation={"answer": "final_answer"})
+        router = laser.Router(table)
+        said = [
+            "Final answer: 7",
+            "7.\nFinal answer: 7",
+            "Final answer: 8",
+            "I would rather talk about the weather today",
+        ]
+        scored = router.score(["3 + 4?"] * 4, said, 0, columns={"gold": ["7"] * 4})
+        assert {router.names[arm] for arm in scored.arms} == {"right"}
+        router.learn(0)
+        only = laser.Router(table)
+        only.score(["3 + 4?"] * 2, ["no", "who knows"], 0, columns={"gold": ["7"] * 2})
+        assert only.learn(0)["bandit/learned"] == 0
+        assert {name: usage["responses"] for name, usage in only.usage().items()}["right"] in (0, 2), (
+            "nothing to compare"
+        )
+
     def test_the_metric_of_the_trainer_is_credited_to_the_groups_since_the_last_one(self, tmp_path):
         router = laser.Router(router_table(tmp_path, "length", signal={"type": "dev_gain", "span": 0.2}))
         router.score(["q"], ["a"], 0)

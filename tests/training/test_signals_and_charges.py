@@ -21,7 +21,15 @@ from laser.rewards.function import FunctionRM
 from laser.rewards.pool import Arm, RewardPool
 from laser.rewards.quarantine import Quarantine
 from laser.training.charges import Charge, make_charges
-from laser.training.consensus import Answers, consensus, consensus_gaps, consensus_orders, voting_spreads
+from laser.training.consensus import (
+    Answers,
+    answer_counts,
+    consensus,
+    consensus_gaps,
+    consensus_orders,
+    untied,
+    voting_spreads,
+)
 from laser.training.pairs import Candidates, orient_by_agreement
 from laser.training.probe import Probe
 from laser.training.probe_items import ProbeData
@@ -77,10 +85,10 @@ class Replies:
         return [REPLIES[0] for _ in prompts]
 
 
-def make_probe(pool, generator, data=None, **changes):
+def make_probe(pool, generator, data=None, said=lambda prompt, text: text, **changes):
     section = ProbeSignal(**{"labels": "gold", "warm_start": False, "num_responses": 3, "refresh": 0} | changes)
     data = data or ProbeData({"even": PROMPTS[::2], "odd": PROMPTS[1::2]})
-    return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, data, IS_RIGHT, seed=0)
+    return Probe(section, GenerationConfig(max_new_tokens=4), pool, generator, data, IS_RIGHT, said=said, seed=0)
 
 
 def contexts(prompts):
@@ -183,12 +191,36 @@ def accuracies(probe, num_arms, prompts=((0,), (1,))):
 def test_consensus_is_the_order_of_the_scaled_scores_without_the_effect_of_length():
     """Lengths 3, 2, 9: "long" and "short" are nothing but length, so what "knows_even" says decides.
 
-    Of "no" and "maybe not", which it scores alike, the one is on top that is better than its length says: with even
-    prompts the long one, because the shorter "yes" is best; with odd ones the short one.
+    It scores "no" and "maybe not" alike, so it has no opinion on that pair, and is right in the two others.
     """
     probe, pool = consensus_probe({"long": long, "short": short, "knows_even": knows_even})
-    np.testing.assert_allclose(accuracies(probe, 3), [2 / 3, 1 / 3, 2.5 / 3, 1 / 3, 2 / 3, 2.5 / 3])
+    np.testing.assert_allclose(accuracies(probe, 3), [2 / 3, 1 / 3, 1, 1 / 3, 2 / 3, 1])
     assert pool.num_scored() == {"long": 12, "short": 12, "knows_even": 12}, "all categories at once"
+
+
+def test_a_response_that_answers_nothing_is_worse_than_all_others_whatever_reward_models_say():
+    """All three prefer "maybe not", which is longest; the policy says nothing else twice."""
+    functions = {"long": long, "longer": lambda prompts, responses: [2.0 * len(text) for text in responses]}
+    assert accuracies(consensus_probe(functions)[0], 2).tolist() == [1.0] * 4
+    said = {"yes": "yes", "no": "no", "maybe not": None}
+    probe, _ = consensus_probe(functions, said=lambda prompt, text: said[text])
+    assert accuracies(probe, 2).tolist() == pytest.approx([1 / 3] * 4)
+    unread, _ = consensus_probe(functions, said=lambda prompt, text: None)
+    assert np.isnan(accuracies(unread, 2)).all(), "nothing to compare"
+    assert "all equal or all right" in " ".join(unread.findings().problems())
+
+
+def test_what_the_policy_says_in_other_words_counts_together():
+    """Of four responses two say 7: together they outweigh one that came as often as each of them."""
+    values = answer_counts({"7": 1, "it is 7": 2, "8": 2, "?": 1}, {"7": "7", "it is 7": "7", "8": "8", "?": None})
+    assert values == {"7": 3, "it is 7": 3, "8": 2, "?": 0}
+
+
+def test_ties_of_a_consensus_are_no_opinion_unless_there_is_nothing_else():
+    gaps = [np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0]), np.array([-1.0, 0.0])]
+    assert [row.tolist() for row in untied(gaps)] == [[1.0], [], [-1.0]]
+    constant = [np.zeros(2), np.zeros(1)]
+    assert [row.tolist() for row in untied(constant)] == [[0.0, 0.0], [0.0]]
 
 
 def literal_orders(answers):

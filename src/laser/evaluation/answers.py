@@ -18,6 +18,7 @@ from laser.evaluation.sentences import stated_number
 from laser.evaluation.words import said_words
 
 IsRight = Callable[[Prompt, str], bool]
+Said = Callable[[Prompt, str], str | None]
 
 _INFERRED: tuple[AnswerType, ...] = ("option", "number", "yes_no")  # where several fit, the first
 
@@ -101,6 +102,23 @@ class Reader:
     def is_right(self, prompt: Prompt, text: str) -> bool:
         """Whether a response has the gold answer of its prompt, or one of several."""
         return self.read(prompt, text).is_right
+
+    def said(self, prompt: Prompt, text: str) -> str | None:
+        """What a response answers, to count how often the policy says the same.
+
+        Returns:
+            The answer, or None without one, where the format or a mark in the response says where it is, or the answers
+            are known to be of one kind. Otherwise the whole response: two do not say the same because they end alike.
+        """
+        kind = self.type_of(prompt)
+        if kind in ("auto", "text") and self._format == "auto":
+            try:
+                place = next(places(text, self._format), None)
+            except UnreadableError:
+                return None
+            if place is None or place.origin not in ("line", "mark"):
+                return text.strip() or None
+        return self._read(prompt, text, kind).answer
 
     def _read(self, prompt: Prompt, text: str, kind: AnswerType) -> Reading:
         problem = ""

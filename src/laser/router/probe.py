@@ -10,7 +10,7 @@ found to be worth in their category.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,10 @@ from laser.core.types import FloatArray, StateDict
 from laser.data.preferences import Candidates
 from laser.data.store import digest
 from laser.router.rows import Responses
-from laser.training.consensus import Answers, consensus_gaps, consensus_orders, gold_gaps, share_agreeing
+from laser.training.consensus import Answers, answer_counts, consensus_orders, labeled_gaps, share_agreeing
 from laser.wiring.probe import no_pairs
+
+_NONE: FloatArray = np.empty(0)  # consensus values where none is needed
 
 
 @dataclass(slots=True)
@@ -35,7 +37,8 @@ class Item:
         embedding_D: The prompt's features.
         scores_KN: Scores of its distinct responses by reward model, the right ones first.
         num_right: Number of right ones; None for consensus labels.
-        counts_N: How many of the responses were each text.
+        counts_N: How many of the responses were each text, or with a consensus, say the same; 0 for one that answers
+            nothing.
         lengths_N: Lengths of the texts, in characters.
         taught: Whether the selector has learned of it.
     """
@@ -99,8 +102,9 @@ class RolloutProbe:
             return None
         counts = Counter(text for text in texts if text.strip())
         if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):
-            distinct = tuple(sorted(counts))
-            return Question(distinct, None, tuple(counts[text] for text in distinct)) if len(distinct) > 1 else None
+            same = answer_counts(counts, dict(zip(texts, group.answers, strict=True)))
+            distinct = tuple(sorted(same)) if any(same.values()) else ()
+            return Question(distinct, None, tuple(same[text] for text in distinct)) if len(distinct) > 1 else None
         is_right = {text: value for text, value in zip(texts, right, strict=True) if text in counts}
         distinct = tuple(sorted(counts, key=lambda text: (not is_right[text], text)))
         num_right = sum(is_right[text] is True for text in distinct)
@@ -121,17 +125,27 @@ class RolloutProbe:
             item.taught = True
         if not self._section.warm_start:
             return []
-        orders = self._orders()
-        return [(item.embedding_D, _accuracies(item, orders)) for item in fresh]
+        accuracies = self._accuracies({item.category for item in fresh})
+        return [(item.embedding_D, accuracies[id(item)]) for item in fresh]
 
     def accuracy(self, arm: int, category: str) -> float:
         """Mean accuracy of a reward model in a category; NaN if it is unknown."""
-        items = [item for item in self._items if item.category == category]
-        if not items:
-            return float("nan")
-        orders = self._orders()
-        values = np.array([_accuracies(item, orders)[arm] for item in items])
+        values = np.array([accuracies_K[arm] for accuracies_K in self._accuracies({category}).values()])
         return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else float("nan")
+
+    def _accuracies(self, categories: Collection[str]) -> dict[int, FloatArray]:
+        """Accuracy of each reward model on the pairs of each item, (K,), by the item's identity; NaN where unknown."""
+        orders = self._orders()
+        found: dict[int, FloatArray] = {}
+        for category in categories:
+            items = [item for item in self._items if item.category == category]
+            right, values = [item.num_right for item in items], [orders.get(id(item), _NONE) for item in items]
+            by_arm = [
+                [share_agreeing(gaps) for gaps in labeled_gaps(scores, right, values)]
+                for scores in zip(*(item.scores_KN for item in items), strict=True)
+            ]
+            found |= {id(item): np.array(row) for item, row in zip(items, zip(*by_arm, strict=True), strict=True)}
+        return found
 
     def _orders(self) -> dict[int, FloatArray]:
         """Consensus values of the responses of each item that needs them, by the item's identity."""
@@ -167,13 +181,6 @@ class RolloutProbe:
         self._items = [
             _item(record, embedding_D) for record, embedding_D in zip(state["items"], state["embeddings"], strict=True)
         ]
-
-
-def _accuracies(item: Item, orders: Mapping[int, FloatArray]) -> FloatArray:
-    """Share of the labeled pairs that each reward model orders as the labels do, shape (K,)."""
-    if item.num_right is not None:
-        return np.array([share_agreeing(gold_gaps(row, item.num_right)) for row in item.scores_KN])
-    return np.array([share_agreeing(consensus_gaps(row, orders[id(item)])) for row in item.scores_KN])
 
 
 def _item(record: list[Any], embedding_D: FloatArray) -> Item:

@@ -4,8 +4,8 @@ The trainer samples and learns; the router chooses a reward model for each promp
 it, and learns how good the choice was from gold answers, a probe, the trainer's metric, or bandit rewards from outside.
 
 A choice is a function of what was learned so far, the step and the prompt: neither the order nor the number of calls
-changes it, so several processes with the same state choose alike, and so does a resumed one. Groups that a probe scores
-with all reward models are chosen for after it, with what it found.
+changes it, so several processes with the same state choose alike, and so does a resumed one. For groups of a probe it
+chooses after all reward models have scored them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from laser.config import RouterConfig, RunConfig
 from laser.core.errors import DataError, RunDirectoryError
 from laser.core.files import is_folder
 from laser.core.types import FloatArray, Prompt, StateDict
-from laser.evaluation.answers import answer_check
+from laser.evaluation.answers import Reader
 from laser.parallel.ranks import Ranks
 from laser.rewards.pool import RewardPool
 from laser.rewards.spreads import deviations_by_arm
@@ -33,7 +33,7 @@ from laser.router.choosing import Choice, Chooser
 from laser.router.groups import Group, Groups
 from laser.router.identity import VERSION, check_state, identity_of, read_state, resolved, write_state
 from laser.router.lessons import Lessons, metrics_of
-from laser.router.rows import Given, Members, Responses, Row, by_prompt, read_prompt, read_rows
+from laser.router.rows import Given, Members, Responses, Row, by_prompt, read_prompt, read_rows, responses_of
 from laser.router.scoring import Scored, collect, score_by_all, score_groups
 from laser.training.checkpoint import Stateful
 from laser.wiring import build_pool
@@ -68,7 +68,7 @@ class Router:
         self._pool = build_pool(self.config, ranks)
         self._chooser = Chooser(self.config, self._pool)
         self._lessons = Lessons(self.config, self._chooser)
-        self._is_right = answer_check(self.config.evaluation.answer)
+        self._reader = Reader(self.config.evaluation.answer)
         self._groups = Groups()
         self._step = -1  # the newest step that was scored
         self._lock = threading.RLock()  # choices and what is learned; never held while a reward model scores
@@ -155,7 +155,9 @@ class Router:
                 self.enter(step)
             new = [key for key in members if learn and self._groups.get(step, key) is None]
             groups = self._groups_of(rows, members, step, keep=learn)
-            answers = {key: self._responses([rows[index] for index in members[key]]) for key in members if learn}
+            answers = {
+                key: responses_of([rows[index] for index in members[key]], self._reader) for key in members if learn
+            }
             self._probe({key: groups[key] for key in new}, answers, step)
             given, failed = score_groups(self._pool, rows, members, groups, partial(self._choose_again, step))
             for key in answers:
@@ -243,7 +245,7 @@ class Router:
             with self._lock:
                 group = self._groups.known(step, read.id)
                 group.arm, group.probability, group.scores, group.right = arm, probability, [], []
-            given = self._responses([Row(read, text) for text in responses])
+            given = responses_of([Row(read, text) for text in responses], self._reader)
             self._keep(group, np.array(scores), given)
             asked = self._lessons.ask(self._pool, [group], [given], probed)
             with self._lock:
@@ -393,8 +395,3 @@ class Router:
         scores_KN = np.full((len(self.names), len(scores_N)), np.nan)
         scores_KN[group.arm] = scores_N
         self._pool.spreads.add(deviations_by_arm([scores_KN]))
-
-    def _responses(self, rows: Sequence[Row]) -> Responses:
-        """The responses to a prompt, and whether each has its gold answer, if there is one."""
-        right = [None if row.prompt.answer is None else self._is_right(row.prompt, row.text) for row in rows]
-        return Responses(rows[0].prompt, [row.text for row in rows], right)

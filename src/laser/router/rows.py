@@ -13,6 +13,7 @@ from laser.core.errors import DataError
 from laser.core.types import Message, Prompt
 from laser.data.conversations import check_prompt, kind_of, read_messages
 from laser.data.gold import read_gold
+from laser.evaluation.answers import Reader
 
 Given = str | Sequence[Message] | Prompt
 """A prompt: text, chat messages, or a `Prompt`."""
@@ -36,11 +37,27 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """Responses to a prompt, and whether each has the gold answer (None without one)."""
+    """Responses to a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        texts: The responses.
+        right: Whether each has the gold answer; None without one.
+        answers: What each answers; None for nothing.
+    """
 
     prompt: Prompt
     texts: Sequence[str]
     right: Sequence[bool | None]
+    answers: Sequence[str | None]
+
+
+def responses_of(rows: Sequence[Row], reader: Reader) -> Responses:
+    """What the rows of a prompt say, and which have its gold answer, if there is one."""
+    right = [None if row.prompt.answer is None else reader.is_right(row.prompt, row.text) for row in rows]
+    return Responses(
+        rows[0].prompt, [row.text for row in rows], right, [reader.said(row.prompt, row.text) for row in rows]
+    )
 
 
 def by_prompt(rows: Sequence[Row]) -> Members:

@@ -7,7 +7,7 @@ categories keeps that and removes the unit; dividing by the spread within a prom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,8 @@ class Answers:
     Attributes:
         category: Category of the prompt.
         scores_KN: Scores of K reward models; NaN where there is none.
-        counts_N: How many of the policy's samples were each answer.
+        counts_N: How many of the policy's samples say the same as each; 0 for one that answers nothing, as long as
+            another one does.
         lengths_N: Their lengths, in characters.
     """
 
@@ -41,12 +42,13 @@ class Answers:
 def consensus_orders(answers: Sequence[Answers]) -> list[FloatArray]:
     """Consensus value of each answer to each prompt: higher is better, and it has no unit.
 
-    As `consensus`, with three changes, each of which needs many prompts:
+    As `consensus`, with four changes, of which the first three need many prompts:
 
     * A reward model that contradicts the others has no say; see `voting_spreads`.
     * A vote counts by how strong the reward model's votes are in the category, compared with its votes everywhere.
     * What the length of an answer explains of a reward model's votes in a category does not count, so that neither a
       preference for long answers nor one for short ones decides.
+    * A response that answers nothing is worse than all others, and what reward models say of it does not count.
 
     Args:
         answers: Answers to prompts of all categories.
@@ -55,8 +57,10 @@ def consensus_orders(answers: Sequence[Answers]) -> list[FloatArray]:
         For each prompt, shape (N,).
     """
     counts = [one.counts_N for one in answers]
-    spreads_K = voting_spreads([one.scores_KN for one in answers], counts)
-    votes = [_votes(one.scores_KN, spreads_K) for one in answers]
+    answering = [one.counts_N > 0 if one.counts_N.any() else np.ones(len(one.counts_N), dtype=bool) for one in answers]
+    scores = [np.where(is_answer_N, one.scores_KN, np.nan) for one, is_answer_N in zip(answers, answering, strict=True)]
+    spreads_K = voting_spreads(scores, counts)
+    votes = [_votes(scores_KN, spreads_K) for scores_KN in scores]
     lengths = [one.lengths_N - one.lengths_N.mean() for one in answers]
     everywhere_K = _strength(votes)
     totals: dict[int, FloatArray] = {}
@@ -66,7 +70,10 @@ def consensus_orders(answers: Sequence[Answers]) -> list[FloatArray]:
         slopes_K = _slopes([votes[row] for row in rows], [lengths[row] for row in rows])
         for row in rows:
             totals[row] = weights_K @ (votes[row] - np.outer(slopes_K, lengths[row])) + _consistency(counts[row])
-    return [totals[row] for row in range(len(answers))]
+    return [
+        np.where(is_answer_N, totals[row], totals[row][is_answer_N].min() - 1)
+        for row, is_answer_N in enumerate(answering)
+    ]
 
 
 def consensus(scores_KN: FloatArray, spreads_K: FloatArray, counts_N: FloatArray) -> FloatArray:
@@ -157,6 +164,42 @@ def consensus_gaps(scores_N: FloatArray, consensus_N: FloatArray) -> FloatArray:
     lead = consensus_N[first] - consensus_N[second]
     gaps = (scores_N[first] - scores_N[second]) * np.sign(lead)
     return gaps[(np.abs(lead) > _TIE) & np.isfinite(gaps)]
+
+
+def labeled_gaps(
+    scores: Sequence[FloatArray], num_right: Sequence[int | None], values: Sequence[FloatArray]
+) -> list[FloatArray]:
+    """Gaps of a reward model on the labeled pairs of several prompts, above 0 where it orders them as the labels do.
+
+    Args:
+        scores: Its scores of each prompt's responses.
+        num_right: How many of these are right, which come first; None or 0 where a consensus orders them.
+        values: The consensus values of these.
+    """
+    rows = list(zip(scores, num_right, values, strict=True))
+    agreed = iter(untied([consensus_gaps(scores_N, values_N) for scores_N, num, values_N in rows if not num]))
+    return [gold_gaps(scores_N, num) if num else next(agreed) for scores_N, num, _ in rows]
+
+
+def untied(gaps: Sequence[FloatArray]) -> list[FloatArray]:
+    """The gaps of several prompts without ties, of which training makes no pair; all of them where there are only ties.
+
+    A consensus also orders two wrong answers. A verifier that says right or wrong has no opinion on these.
+    """
+    return [of_prompt[of_prompt != 0] for of_prompt in gaps] if any(map(np.any, gaps)) else list(gaps)
+
+
+def answer_counts(counts: Mapping[str, int], answers: Mapping[str, str | None]) -> dict[str, int]:
+    """How many samples say the same as each response; 0 for one that answers nothing.
+
+    Args:
+        counts: How many samples were each response.
+        answers: What each response answers (`laser.evaluation.answers.Reader.said`).
+    """
+    totals: dict[str | None, int] = {}
+    for text, count in counts.items():
+        totals[answers[text]] = totals.get(answers[text], 0) + count
+    return {text: 0 if answers[text] is None else totals[answers[text]] for text in counts}
 
 
 def num_agreeing(gaps: FloatArray) -> float:

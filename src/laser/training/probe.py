@@ -32,11 +32,11 @@ from laser.config.selection import ProbeSignal
 from laser.core.files import to_json
 from laser.core.seeding import stream_seed
 from laser.core.types import Batch, FloatArray, Prompt, Responses, Selection, StateDict
-from laser.evaluation.answers import IsRight
+from laser.evaluation.answers import IsRight, Said
 from laser.policy.generation import Generator
 from laser.rewards.pool import RewardPool
 from laser.training.charges import Charge
-from laser.training.consensus import consensus_gaps, consensus_orders, gold_gaps, num_agreeing, share_agreeing
+from laser.training.consensus import consensus_orders, labeled_gaps, num_agreeing, share_agreeing
 from laser.training.findings import Finding, Findings
 from laser.training.over_optimization import Look, Sign, find_signs, make_look
 from laser.training.pairs import OrientedPairs
@@ -64,6 +64,7 @@ class Probe:
         generator: Samples the answers; None where there is no prompt to answer.
         data: Probe prompts and labeled pairs.
         is_right: Whether a response answers a prompt correctly.
+        said: What a response answers, None for nothing; for a consensus.
         gold_format: A right response made from a gold answer, for prompts that the policy always gets wrong.
         report: Receives the findings of the first test, and after each refresh the signs of over-optimization.
         seed: The run's seed.
@@ -81,12 +82,13 @@ class Probe:
         data: ProbeData,
         is_right: IsRight,
         *,
+        said: Said = lambda prompt, text: text,
         gold_format: str = "{answer}",
         report: Callable[[Findings], None] = lambda findings: None,
         seed: int,
     ) -> None:
         self._section, self._sampling, self._gold_format, self._seed = section, sampling, gold_format, seed
-        self._pool, self._generator, self._is_right, self._report = pool, generator, is_right, report
+        self._pool, self._generator, self._is_right, self._said, self._report = pool, generator, is_right, said, report
         self._scores = ProbeScores(pool)
         self.seconds_K = self._scores.seconds_K
         self._prompts = data.prompts
@@ -282,11 +284,8 @@ class Probe:
     def _gaps(self, arm: int, category: str) -> list[FloatArray]:
         """Score gaps of each item's labeled pairs, above 0 where a reward model orders a pair as the labels do."""
         tested = self._tested(arm, category)
-        rows = self._scores.rows(arm, tested)
-        return [
-            gold_gaps(row, item.num_right) if item.num_right else consensus_gaps(row, values)
-            for row, item, values in zip(rows, tested, self._values(category), strict=False)
-        ]
+        values = self._values(category)[: len(tested)]
+        return labeled_gaps(self._scores.rows(arm, tested), [item.num_right for item in tested], values)
 
     def _values(self, category: str) -> Sequence[FloatArray]:
         """Consensus value of each item's responses; empty ones where nothing needs a consensus."""
@@ -340,7 +339,7 @@ class Probe:
 
     def _item(self, prompt: Prompt, samples: list[str]) -> Item:
         is_right = self._is_right if self._section.labels != "consensus" and prompt.answer is not None else None
-        item = answered_item(prompt, samples, is_right, self._gold_format)
+        item = answered_item(prompt, samples, is_right, self._said, self._gold_format)
         self._samples[prompt.category][item.key] = samples
         if is_right is not None:
             self._right[prompt.category][item.key] = sum(item.counts[: item.num_right]) / len(samples)

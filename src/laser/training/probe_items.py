@@ -13,8 +13,8 @@ import numpy as np
 from laser.core.types import FloatArray, Prompt
 from laser.data.preferences import Candidates
 from laser.data.store import digest
-from laser.evaluation.answers import IsRight
-from laser.training.consensus import Answers
+from laser.evaluation.answers import IsRight, Said
+from laser.training.consensus import Answers, answer_counts
 from laser.training.findings import Labels
 
 
@@ -41,7 +41,8 @@ class Item:
         labels: Where the labels of its pairs come from.
         responses: Its distinct responses, the right or better ones first.
         num_right: Number of those; 0 with consensus labels.
-        counts: How many of the policy's samples were each response; 0 for one that it did not sample.
+        counts: How many of the policy's samples were each response; 0 for one that it did not sample. With consensus
+            labels how many say the same, 0 for one that answers nothing.
     """
 
     key: str
@@ -72,23 +73,28 @@ class Item:
         return [self.prompt.id, self.labels, list(self.responses), self.num_right, list(self.counts)]
 
 
-def answered_item(prompt: Prompt, samples: Sequence[str], is_right: IsRight | None, gold_format: str) -> Item:
+def answered_item(
+    prompt: Prompt, samples: Sequence[str], is_right: IsRight | None, said: Said, gold_format: str
+) -> Item:
     """The item of a prompt that the policy answered.
 
     Args:
         prompt: The prompt.
         samples: The policy's answers; empty ones are left out.
         is_right: Tells right from wrong; None leaves that to a consensus.
+        said: What a response answers, for a consensus.
         gold_format: Makes a right response of the gold answer where the policy gave none.
     """
     counts = Counter(text for text in samples if text.strip())
-    right = [] if is_right is None else [text for text in sorted(counts) if is_right(prompt, text)]
+    if is_right is None:
+        same = answer_counts(counts, {text: said(prompt, text) for text in counts})
+        texts = tuple(sorted(same)) if any(same.values()) else ()
+        return Item(_key(prompt.id), prompt, "consensus", texts, 0, tuple(same[text] for text in texts))
+    right = [text for text in sorted(counts) if is_right(prompt, text)]
     wrong = [text for text in sorted(counts) if text not in right]
-    if is_right is not None and not right:
-        right = [gold_format.format(answer=prompt.answer)]
-    texts = (*right, *wrong)
-    labels: Labels = "consensus" if is_right is None else "gold"
-    return Item(_key(prompt.id), prompt, labels, texts, len(right), tuple(counts[text] for text in texts))
+    texts = (*(right or [gold_format.format(answer=prompt.answer)]), *wrong)
+    num_right = len(texts) - len(wrong)
+    return Item(_key(prompt.id), prompt, "gold", texts, num_right, tuple(counts[text] for text in texts))
 
 
 def _key(prompt_id: str) -> str:

@@ -21,7 +21,7 @@ from laser.config import RouterConfig, RunConfig, selection
 from laser.config.rewards import RewardsConfig
 from laser.core.errors import ConfigError, DataError
 from laser.core.types import Prompt
-from laser.evaluation.answers import answer_check
+from laser.evaluation.answers import Reader, answer_check
 from laser.policy.generation import Generator
 from laser.rewards.costs import ScoringCosts
 from laser.rewards.pool import RewardPool
@@ -196,13 +196,15 @@ def build_probe(
 ) -> Probe:
     """Make a probe of the pool; `generator` may be None where `data` has no prompt to answer."""
     gold = [prompt for prompts in data.prompts.values() for prompt in prompts if prompt.answer is not None]
+    reader = Reader(config.evaluation.answer, gold)
     return Probe(
         section,
         config.generation,
         pool,
         generator,
         data,
-        answer_check(config.evaluation.answer, gold),
+        reader.is_right,
+        said=reader.said,
         gold_format="{answer}" if config.evaluation.answer == "whole" else "Final answer: {answer}",
         report=on_probe,
         seed=config.seed,
