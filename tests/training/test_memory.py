@@ -14,6 +14,7 @@ from laser.parallel.memory import is_out_of_memory
 from laser.parallel.passes import collective
 from laser.policy.generation import TransformersGenerator
 from laser.policy.policy import Policy
+from laser.rewards.base import Counts
 from laser.rewards.classifier import ClassifierRM
 from laser.rewards.families.base import Row
 from laser.rewards.loglik import LogLikelihoodRM
@@ -170,6 +171,7 @@ class Head:
     def __init__(self):
         self.module = Called()
         self.modules = [self.module]
+        self.counts = Counts()
 
     def encode(self, prompt, first, second):
         return Row([ord(letter) % 99 for letter in prompt + first + second])

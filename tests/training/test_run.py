@@ -59,6 +59,7 @@ def test_what_the_probe_found_is_shown_before_training_and_in_the_summary(tmp_pa
         signal["pairs"] = str(tmp_path / "pairs.jsonl")
     training = {"iterations": 1, "batches_per_iteration": 1}
     table = make_table(tmp_path, "vowels", "short", signal=signal, training=training, split={"train": 32, "dev": 0})
+    table["evaluation"] = {"answer": "whole"}  # the tiny model writes no "Final answer:"
     laser.train(table, tmp_path / "run", progress=PlainProgress(SafeConsole(file=written, width=300)))
     lines = written.getvalue().splitlines()
     probe = json.loads((tmp_path / "run" / "summary.json").read_text())["probe"]

@@ -109,8 +109,9 @@ class Findings:
         """A sentence with the cure on each thing that kept the probe from measuring."""
         if self.num_prompts and self.num_prompts == self.num_unusable:
             yield (
-                f"probe: the responses to each of the {self.num_prompts} prompts are all equal or all right, so there "
-                "is nothing to compare; raise generation.temperature or signal.num_responses"
+                f"probe: the responses to each of the {self.num_prompts} prompts are all equal or all right, or answer "
+                "nothing, so there is nothing to compare; raise generation.temperature or signal.num_responses, or say "
+                "with evaluation.answer where an answer is"
             )
         names = dict.fromkeys(one.reward_model for one in self.found)
         pairs = {name: sum(one.num_pairs for one in self.found if one.reward_model == name) for name in names}
