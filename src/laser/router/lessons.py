@@ -16,6 +16,7 @@ from laser.core.errors import DataError
 from laser.core.types import FloatArray, StateDict
 from laser.data.files import Fields
 from laser.data.preferences import Candidates
+from laser.evaluation.answers import Reader, Said
 from laser.rewards.pool import RewardPool
 from laser.router.choosing import Chooser
 from laser.router.groups import Group
@@ -58,7 +59,8 @@ class Lessons:
     def __init__(self, config: RouterConfig, chooser: Chooser) -> None:
         self._chooser, signal = chooser, config.signal
         self._is_learning = config.selector.type not in UNLEARNING
-        self.probe = _probe(signal) if isinstance(signal, ProbeSignal) else None
+        said = Reader(config.evaluation.answer).said
+        self.probe = _probe(signal, said) if isinstance(signal, ProbeSignal) else None
         self._by_metric_alone = isinstance(signal, DevGainSignal)
         self._span = signal.span if isinstance(signal, DevGainSignal) else _SPAN
         self._metric: float | None = None
@@ -205,8 +207,8 @@ class Lessons:
             self.probe.load_state_dict(section(state, "probe."))
 
 
-def _probe(section: ProbeSignal) -> RolloutProbe:
-    return RolloutProbe(section, () if section.pairs is None else read_pairs(section.pairs, Fields()))
+def _probe(section: ProbeSignal, said: Said) -> RolloutProbe:
+    return RolloutProbe(section, said, () if section.pairs is None else read_pairs(section.pairs, Fields()))
 
 
 def metrics_of(waiting: Sequence[Group], known: Sequence[tuple[Group, float]], pool: RewardPool) -> dict[str, float]:

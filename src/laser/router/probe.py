@@ -21,6 +21,7 @@ from laser.core.files import to_json
 from laser.core.types import FloatArray, StateDict
 from laser.data.preferences import Candidates
 from laser.data.store import digest
+from laser.evaluation.answers import Said
 from laser.router.rows import Responses
 from laser.training.consensus import Answers, answer_counts, consensus_orders, labeled_gaps, share_agreeing
 from laser.wiring.probe import no_pairs
@@ -66,11 +67,12 @@ class RolloutProbe:
 
     Args:
         section: How it is done.
+        said: What a response answers, None for nothing; for a consensus.
         pairs: Labeled responses.
     """
 
-    def __init__(self, section: ProbeSignal, pairs: Sequence[Candidates] = ()) -> None:
-        self._section, self._pairs = section, pairs
+    def __init__(self, section: ProbeSignal, said: Said, pairs: Sequence[Candidates] = ()) -> None:
+        self._section, self._said, self._pairs = section, said, pairs
         self._items: list[Item] = []  # those of the labeled pairs come first, once they are tested
         self._categories = {pair.prompt.category for pair in pairs}
         self._identity = digest([[pair.prompt.messages, pair.correct, pair.incorrect] for pair in pairs]).hex()
@@ -102,7 +104,7 @@ class RolloutProbe:
             return None
         counts = Counter(text for text in texts if text.strip())
         if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):
-            same = answer_counts(counts, dict(zip(texts, group.answers, strict=True)))
+            same = answer_counts(counts, {text: self._said(group.prompt, text) for text in counts})
             distinct = tuple(sorted(same)) if any(same.values()) else ()
             return Question(distinct, None, tuple(same[text] for text in distinct)) if len(distinct) > 1 else None
         is_right = {text: value for text, value in zip(texts, right, strict=True) if text in counts}

@@ -37,27 +37,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """Responses to a prompt.
-
-    Attributes:
-        prompt: The prompt.
-        texts: The responses.
-        right: Whether each has the gold answer; None without one.
-        answers: What each answers; None for nothing.
-    """
+    """Responses to a prompt, and whether each has the gold answer (None without one)."""
 
     prompt: Prompt
     texts: Sequence[str]
     right: Sequence[bool | None]
-    answers: Sequence[str | None]
 
 
 def responses_of(rows: Sequence[Row], reader: Reader) -> Responses:
-    """What the rows of a prompt say, and which have its gold answer, if there is one."""
+    """The responses to a prompt."""
     right = [None if row.prompt.answer is None else reader.is_right(row.prompt, row.text) for row in rows]
-    return Responses(
-        rows[0].prompt, [row.text for row in rows], right, [reader.said(row.prompt, row.text) for row in rows]
-    )
+    return Responses(rows[0].prompt, [row.text for row in rows], right)
 
 
 def by_prompt(rows: Sequence[Row]) -> Members:
