@@ -214,6 +214,7 @@ def test_what_the_policy_says_in_other_words_counts_together():
     """Of four responses two say 7: together they outweigh one that came as often as each of them."""
     values = answer_counts({"7": 1, "it is 7": 2, "8": 2, "?": 1}, {"7": "7", "it is 7": "7", "8": "8", "?": None})
     assert values == {"7": 3, "it is 7": 3, "8": 2, "?": 0}
+    assert answer_counts({"?": 2, "!": 1}, {"?": None, "!": None}) == {}
 
 
 def test_ties_of_a_consensus_are_no_opinion_unless_there_is_nothing_else():

@@ -1,10 +1,10 @@
 """The probe of a router: all reward models score the first groups of each category, and the selector learns of all.
 
 The responses are those of the trainer, so a probe costs scores and no sampling, and where they come whole, the reward
-models that they train with are chosen afterwards. Labels come from gold answers, or from
-a consensus of the reward models and of how often the policy gave each answer (`laser.training.consensus`). Labeled
-pairs from a file are scored before the first choice. Later groups without gold answers earn what their reward model was
-found to be worth in their category.
+models that they train with are chosen afterwards. Labels come from gold answers, or from a consensus of the reward
+models and of how often the policy gave each answer (`laser.training.consensus`). Labeled pairs from a file are scored
+before the first choice. Later groups without gold answers earn what their reward model was found to be worth in their
+category.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RolloutProbe:
         counts = Counter(text for text in texts if text.strip())
         if self._section.labels == "consensus" or (self._section.labels == "auto" and not has_gold):
             same = answer_counts(counts, {text: self._said(group.prompt, text) for text in counts})
-            distinct = tuple(sorted(same)) if any(same.values()) else ()
+            distinct = tuple(sorted(same))
             return Question(distinct, None, tuple(same[text] for text in distinct)) if len(distinct) > 1 else None
         is_right = {text: value for text, value in zip(texts, right, strict=True) if text in counts}
         distinct = tuple(sorted(counts, key=lambda text: (not is_right[text], text)))

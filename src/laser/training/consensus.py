@@ -190,7 +190,7 @@ def untied(gaps: Sequence[FloatArray]) -> list[FloatArray]:
 
 
 def answer_counts(counts: Mapping[str, int], answers: Mapping[str, str | None]) -> dict[str, int]:
-    """How many samples say the same as each response; 0 for one that answers nothing.
+    """How many samples say the same as each response; 0 for one that answers nothing, and empty if none does.
 
     Args:
         counts: How many samples were each response.
@@ -199,7 +199,8 @@ def answer_counts(counts: Mapping[str, int], answers: Mapping[str, str | None]) 
     totals: dict[str | None, int] = {}
     for text, count in counts.items():
         totals[answers[text]] = totals.get(answers[text], 0) + count
-    return {text: 0 if answers[text] is None else totals[answers[text]] for text in counts}
+    same = {text: 0 if answers[text] is None else totals[answers[text]] for text in counts}
+    return same if any(same.values()) else {}
 
 
 def num_agreeing(gaps: FloatArray) -> float:

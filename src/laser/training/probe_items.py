@@ -88,7 +88,7 @@ def answered_item(
     counts = Counter(text for text in samples if text.strip())
     if is_right is None:
         same = answer_counts(counts, {text: said(prompt, text) for text in counts})
-        texts = tuple(sorted(same)) if any(same.values()) else ()
+        texts = tuple(sorted(same))
         return Item(_key(prompt.id), prompt, "consensus", texts, 0, tuple(same[text] for text in texts))
     right = [text for text in sorted(counts) if is_right(prompt, text)]
     wrong = [text for text in sorted(counts) if text not in right]
