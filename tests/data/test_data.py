@@ -74,6 +74,11 @@ def test_template_goes_around_text_and_leaves_other_braces(tmp_path):
     [
         (b'{"prompt": "a"}\n{"prompt": ', "line 2 is not valid JSON"),
         (b'{"prompt": "\xff"}', "line 1 is not UTF-8"),
+        (
+            b'{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}',
+            "line 2 is not valid JSON (the key 'prompt' occurs twice)",
+        ),
+        (b'[{"prompt": "a", "answer": {"x": 1, "x": 1}}]', "is not valid JSON (the key 'x' occurs twice)"),
         (b"[1, 2]", "row 1 holds a number, not an object with fields"),
         (b"3", "line 1 holds a number, not an object with fields"),
         (b'{"promt": "a"}', "no field 'prompt'; did you mean 'promt'"),

@@ -200,6 +200,8 @@ def test_functions_get_flat_lists_and_none_means_no_opinion():
         (lambda p, r: 1 / 0, "raised ZeroDivisionError"),
         (lambda p, r: 3, "returned 3; return one score per response"),
         (lambda p, r: None, "returned None; return one score per response"),
+        (lambda p, r: bytearray(4), "returned bytearray.*; return one score per response"),
+        (lambda p, r: memoryview(b"1234"), "returned <memory.*; return one score per response"),
     ],
 )
 def test_broken_functions_are_named(function, words):

@@ -13,6 +13,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def _is_json(content: bytes) -> bool:
 
 def _loads(content: bytes, where: str, cure: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8"), strict=False)
+        return json.loads(content.decode("utf-8"), strict=False, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
@@ -206,6 +207,15 @@ def _loads(content: bytes, where: str, cure: str) -> Any:
             "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number too long")
         )
         raise DataError(f"{where} is not valid JSON ({detail}); {cure}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ; JSON leaves open which of two values counts."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise json.JSONDecodeError(f"the key {twice!r:.100} occurs twice", "", 0)
+    return made
 
 
 def saved_rows(folder: Path) -> Iterator[tuple[str, Any]]:
