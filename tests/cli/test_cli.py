@@ -12,6 +12,7 @@ import pytest
 
 import laser
 from laser.cli import main as cli
+from laser.cli.stopping import Stopper, resumable
 from laser.core.errors import ConfigError
 from tiny import make_model, make_tokenizer, save_model
 
@@ -289,6 +290,16 @@ def test_an_interrupted_run_says_how_to_continue(project, tmp_path, stop):
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     cursor = json.loads((newest / "manifest.json").read_text())["cursor"]
     assert cursor["num_records"] == steps.read_text().count("\n")  # nothing done is lost
+
+
+def test_a_launcher_that_stops_all_processes_does_not_hide_why(tmp_path):
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("interrupted"))
+    try:
+        with pytest.raises(ConfigError, match="why"), resumable(Stopper(), "train", tmp_path):
+            raise ConfigError("why")
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_init_writes_a_folder_that_trains(tmp_path, monkeypatch, capsys):

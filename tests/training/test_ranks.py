@@ -11,6 +11,7 @@ import laser
 from disks import can_mount, small_disk
 from laser.core.errors import ConfigError, LaserError, LostProcessError
 from laser.parallel.passes import longest_wait
+from laser.parallel.ranks import joined
 from processes import ENVIRONMENT, begin, finish, fork, launch, same, worker_of
 from runs import make_table, steps
 from suites import write_toml
@@ -59,6 +60,18 @@ def test_a_process_that_dies_ends_the_run_and_another_number_resumes_it(tmp_path
         r["selection"]["arms"] for r in steps(tmp_path / "whole")
     ][: done - 1]
     assert len(steps(tmp_path / "run")) == len(steps(tmp_path / "whole")) == 36
+
+
+def leave(rank_that_is_gone):
+    with joined() as ranks:
+        assert ranks.broadcast("the work") == "the work"
+        if ranks.rank == rank_that_is_gone:
+            os._exit(0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_gone_at_the_last_exchange_ends_no_other(rank):
+    fork(2, leave, rank)
 
 
 STOPS = """

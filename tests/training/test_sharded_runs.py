@@ -75,8 +75,7 @@ def test_a_process_that_dies_is_reported_and_one_process_resumes(one_process):
     os.kill(worker_of(process.pid, rank=0), signal.SIGKILL)
     code, _, err = finish(process, timeout=60)
     assert code != 0
-    # The launcher names the process, and stops the other one, perhaps before that meets the loss at an exchange.
-    assert "laser: error: another process of the run is gone (" in err or "Signal 9 (SIGKILL) received by PID" in err
+    assert "laser: error: another process of the run is gone (" in err, err
     assert len(steps(out)) < 18
     code, _, err = finish(launch(1, "train", "--resume", out))
     assert code == 0, err[-2000:]

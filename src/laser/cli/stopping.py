@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from laser.cli.terminal import say
-from laser.core.errors import StoppedError
+from laser.core.errors import LaserError, StoppedError
 
 _WORD = b"\nlaser: stopping once this batch is done and saved; the same again stops at once\n"
 
@@ -39,11 +40,19 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals inside the block, except those that the process ignores (`nohup`)."""
+        """Handle the signals inside the block, except those that the process ignores (`nohup`).
+
+        After an error SIGTERM is ignored: a launcher ends all processes once one has failed, and the main one still has
+        to say why.
+        """
         kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(kind) is not signal.SIG_IGN]
-        before = {kind: signal.signal(kind, self._handle) for kind in kinds}
+        before: dict[signal.Signals, Any] = {kind: signal.signal(kind, self._handle) for kind in kinds}
         try:
             yield
+        except LaserError as error:
+            if not isinstance(error, StoppedError):
+                before[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from laser.core.errors import LaserError, LostProcessError
@@ -89,8 +89,9 @@ def shared() -> Ranks:
 def joined() -> Iterator[Ranks]:
     """Join the processes that a launcher started, if any; leave them when the block ends.
 
-    All leave together, because leaving aborts a process that still communicates. After an error no process waits. When
-    a process is lost, none leaves the group, because NCCL would hang.
+    All leave together, because leaving aborts a process that still communicates. The last exchange itself may lose a
+    process that has left right after it, whose work is done like that of all. After an error no process waits. When a
+    process is lost, none leaves the group, because NCCL would hang.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone()
@@ -100,13 +101,14 @@ def joined() -> Iterator[Ranks]:
     ranks = ProcessGroup()
     try:
         yield ranks
-        ranks.together(lambda _: [], 0)  # wait for all
     except LostProcessError:
         raise
     except LaserError:
         ranks.leave()
         raise
-    ranks.leave()
+    with suppress(LostProcessError):
+        ranks.together(lambda _: [], 0)  # wait for all
+        ranks.leave()
 
 
 def is_main() -> bool:
