@@ -158,6 +158,20 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_reported(suite):
     assert {"results-maths.png", "accuracy-against-time-maths.png", "utilization-maths.png"} <= names
 
 
+def test_a_task_without_a_finished_run_has_no_picture_and_its_cells_are_counted(suite):
+    made = read_suite(suite).results
+    empty = {"task": "physics", "mean": None, "seeds": 0, "values": {}}
+    made["tasks"] = {"physics": "physics", **made["tasks"]}
+    made["rows"] += [{**row, **empty} for row in made["rows"]]
+    made["cells"] += [{**cell, "task": "physics", "state": "missing"} for cell in made["cells"]]
+    (suite / "results.json").write_text(json.dumps({**made, "mode": "train"}))
+    written = write_report(suite, pictures=suite / "png")
+    assert not any("physics" in path.name for path in written.pictures)
+    page = written.page.read_text()
+    assert "6 of 12 cells were not started." in page
+    assert "physics/laser" not in page
+
+
 def test_a_suite_without_its_run_directories_has_its_table(suite):
     """As a best-of-n suite: cells that are not training runs."""
     made = read_suite(suite).results

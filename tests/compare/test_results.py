@@ -182,6 +182,24 @@ def test_a_suite_without_any_run_has_tables(suite, tmp_path):
     assert "– (0/3)" in markdown(results)
 
 
+def test_methods_and_tasks_without_a_finished_run_are_named_instead_of_shown(suite, out):
+    cells = make_cells(suite, out)
+    for cell in cells:
+        if cell.key.task == "words" or cell.key.method == "two":
+            shutil.rmtree(cell.key.folder(out))
+    results = collect(suite, cells, out)
+    table = markdown(results).partition("\n\n")[2].partition("\n\n")[0]
+    assert "| method | sums | time | RM calls | tokens |" in table
+    assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")][1:] == [
+        "| No training",
+        "| Random\\_RM",
+        "| LASeR & co",
+        "| one",
+    ]
+    assert "Without a finished run, and not shown: methods two, avg; tasks words." in markdown(results)
+    assert "words" not in latex(results).partition("begin{tabular}")[2]
+
+
 def test_files_are_written_and_json_has_every_value(suite, out):
     results = collect(suite, make_cells(suite, out), out)
     assert {path.name for path in write_results(results, out)} == {

@@ -117,6 +117,16 @@ class Results:
         """Cells that are not finished."""
         return sum(cell.state is not State.finished for cell in self.cells)
 
+    @property
+    def measured(self) -> tuple[list[str], list[str]]:
+        """Methods and tasks with a finished run; all of them before the first run has finished."""
+        found = [key for key, entry in self.entries.items() if entry.value.num]
+        methods = [name for name in self.suite.shown_methods if any(name == method for method, _ in found)]
+        tasks = [name for name in self.tasks if any(name == task for _, task in found)]
+        if not found:
+            return list(self.suite.shown_methods), list(self.tasks)
+        return methods, tasks
+
 
 def collect(suite: SuiteConfig, cells: Sequence[Cell], out: Path) -> Results:
     """Read the numbers of finished cells and the state of all.

@@ -18,6 +18,7 @@ from laser.core.files import atomic_write, write_json
 
 _LEVEL = 0.05
 _MINUS = "\N{MINUS SIGN}"
+_NAMED = 6
 _COSTS = ("time", "RM calls", "tokens")
 _METRICS = {
     "dev": "last dev metric",
@@ -185,24 +186,41 @@ def legend(results: Results) -> str:
     if results.num_missing:
         counts = ", ".join(f"{count} {state}" for state, count in count_states(results.cells).items())
         sentences.append(f"Unfinished: of {len(results.cells)} cells {counts}; (a/b) means a of b seeds.")
+        absent = _absent(results)
+        if absent:
+            sentences.append(f"Without a finished run, and not shown: {absent}.")
     return " ".join(sentences)
+
+
+def _absent(results: Results) -> str:
+    """Return the methods and tasks that the tables leave out; those of a long list as their number."""
+    methods, tasks = results.measured
+    parts = []
+    for kind, names in (
+        ("methods", [_label(results, name) for name in results.suite.shown_methods if name not in methods]),
+        ("tasks", [_task_label(results, name) for name in results.tasks if name not in (*tasks, AVERAGE)]),
+    ):
+        if names:
+            parts.append(f"{kind} {', '.join(names)}" if len(names) <= _NAMED else f"{len(names)} {kind}")
+    return "; ".join(parts)
 
 
 def _main(
     results: Results, *, best: Any = lambda text: text, quote: Any = lambda text: text
 ) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the main table: methods by tasks, then costs."""
-    last = AVERAGE if AVERAGE in results.tasks else results.tasks[-1]
-    highest = {task: _highest(results, task) for task in results.tasks}
+    """Return head and rows of the main table: methods by tasks, those with a finished run, then costs."""
+    methods, tasks = results.measured
+    last = AVERAGE if AVERAGE in tasks else tasks[-1]
+    highest = {task: _highest(results, task) for task in tasks}
     rows = []
-    for name in results.suite.shown_methods:
+    for name in methods:
         cells = [quote(_label(results, name))]
-        for task in results.tasks:
+        for task in tasks:
             text = quote(_value(results.entries[name, task]))
             cells.append(best(text) if name == highest[task] else text)
         entry = results.entries[name, last]
         rows.append([*cells, *map(quote, _costs(entry))])
-    return ["method", *(_task_label(results, task) for task in results.tasks), *_COSTS], rows
+    return ["method", *(_task_label(results, task) for task in tasks), *_COSTS], rows
 
 
 def _tests(results: Results) -> tuple[list[str], list[list[str]]]:

@@ -45,8 +45,7 @@ class Preference:
 
 def suite_page(suite: Suite, bench: Mapping[str, Any] | None = None) -> Page:
     """Everything about a suite of which at least one run has finished a batch."""
-    tasks = list(suite.results["tasks"])
-    drawn = [task for task in tasks if any(row["task"] == task for row in suite.results["rows"])][:_TASKS]
+    drawn = _tasks(suite)[:_TASKS]
     reference = suite.results["reference"]
     preferred = preferences(suite, reference)
     sections = [
@@ -74,11 +73,22 @@ def lead(suite: Suite, preferred: Sequence[Preference]) -> tuple[str, ...]:
         f"{len(results['methods'])} methods, {len(tasks)} tasks, {len(states)} cells"
         f"{f', {unfinished} of them not finished' if unfinished else ''}."
     )
-    per_task = [_best(suite, task) for task in list(results["tasks"])[:_TASKS]]
-    more = len(results["tasks"]) - _TASKS
+    measured = _tasks(suite)
+    per_task = [_best(suite, task) for task in measured[:_TASKS]]
+    more = len(measured) - _TASKS
     rest = [f"{more} more columns are in the table below."] if more > 0 else []
     paragraphs = (first, " ".join(filter(None, [*per_task, *rest])), _usefulness(suite, preferred))
     return tuple(filter(None, paragraphs))
+
+
+def _tasks(suite: Suite) -> list[str]:
+    """Return the tasks with a finished run."""
+    return [task for task in suite.results["tasks"] if any(row["task"] == task for row in _rows(suite))]
+
+
+def _rows(suite: Suite) -> list[RowRecord]:
+    """Return the rows with a finished run."""
+    return [row for row in suite.results["rows"] if row["seeds"]]
 
 
 def preferences(suite: Suite, method: str) -> list[Preference]:
@@ -167,9 +177,7 @@ def _usefulness(suite: Suite, preferred: Sequence[Preference]) -> str:
 
 def _table(suite: Suite) -> Block:
     """Every method on every task."""
-    rows: list[tuple[Cell, ...]] = [
-        (suite.task(row["task"]), *result_cells(suite, row)) for row in suite.results["rows"]
-    ]
+    rows: list[tuple[Cell, ...]] = [(suite.task(row["task"]), *result_cells(suite, row)) for row in _rows(suite)]
     against = suite.label(suite.results["reference"])
     head = ("task", "method", "mean", "95% interval", "seeds", f"minus {against}", "its interval", "p (Holm)")
     return table("Means over seeds, with 95% t-intervals and paired tests", head, rows)
@@ -188,7 +196,7 @@ def _costs(suite: Suite) -> Block:
             f"{row['rm_calls']:.0f}" if row["rm_calls"] is not None else None,
             f"{row['tokens']:.0f}" if row["tokens"] is not None else None,
         )
-        for row in suite.results["rows"]
+        for row in _rows(suite)
     ]
     head = ("task", "method", "time of batches", "responses scored", "tokens")
     return table("Means over seeds", head, rows)
@@ -276,10 +284,13 @@ def _missing(suite: Suite) -> tuple[Block, ...]:
     unfinished: list[tuple[Cell, ...]] = [
         (f"{cell['task']}/{cell['method']}/seed-{cell['seed']}", cell["state"], cell["reason"])
         for cell in suite.results["cells"]
-        if cell["state"] != "finished"
+        if cell["state"] not in ("finished", "missing")
     ]
+    not_started = sum(cell["state"] == "missing" for cell in suite.results["cells"])
     unfinished += [(name, "cannot be read", why) for name, why in suite.broken]
     found: list[Block] = []
+    if not_started:
+        found.append(words(f"{not_started} of {len(suite.results['cells'])} cells were not started."))
     if unfinished:
         found.append(table("Cells that are not finished", ("cell", "state", "why"), unfinished))
     spelled: list[tuple[Cell, ...]] = [
