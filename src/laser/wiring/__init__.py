@@ -31,7 +31,7 @@ from laser.training.learner import Learner
 from laser.training.loop import Evaluate, draw_batches
 from laser.training.losses import Objective
 from laser.training.probe import Probe
-from laser.wiring.accelerate import as_launched
+from laser.wiring.accelerate import as_launched, check_layers
 from laser.wiring.checks import check_answers
 from laser.wiring.contexts import build_contexts, build_embedder
 from laser.wiring.custom import custom_generator
@@ -101,9 +101,7 @@ def build(
     Raises:
         LaserError: Something named in the configuration is missing or cannot be used.
     """
-    ranks = ranks or Alone()
-    if ranks.size > 1:
-        config = as_launched(config, os.environ)
+    ranks, config = ranks or Alone(), as_launched(config, os.environ)
     check_tracking(config)
     loaded = splits = build_splits(config)
     check_dev(splits.dev)
@@ -154,6 +152,7 @@ def build_policy(config: schema.RunConfig, ranks: Ranks | None = None) -> Policy
     sharding = Sharding(ranks, section.shard_group, section.shard_offload) if section.shard and ranks else None
     load = partial(load_causal_lm, sharding=sharding)
     model = load_weights(section, load, section.model, section.revision)
+    check_layers(model, os.environ)
     tokenizer = build_tokenizer(section)
     check_vocabulary(tokenizer, model.config, section.model)
     return Policy(

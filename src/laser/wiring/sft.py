@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from laser.config import schema
@@ -10,6 +11,7 @@ from laser.parallel.ranks import Ranks
 from laser.training.loop import Evaluate
 from laser.training.sft import SftParts, make_targets
 from laser.wiring import build_evaluation, build_generator, build_learner, build_policy, build_splits, check_dev
+from laser.wiring.accelerate import as_launched
 from laser.wiring.fitting import fit_prompts
 
 
@@ -24,6 +26,7 @@ def build_sft(
     Raises:
         LaserError: Something named in the configuration is missing or cannot be used, or there is nothing to train on.
     """
+    config = as_launched(config, os.environ)
     splits = build_splits(config)
     check_dev(splits.dev)
     if not splits.train:
