@@ -1,18 +1,29 @@
 """The plan's figures against real models, and the summary of hand-written records."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from laser.analysis.summary import summarize
-from laser.commands.plan import ModelSize, batch_size, estimate_memory, measure_model, measure_reward_model
+from laser.commands.plan import (
+    ModelSize,
+    batch_size,
+    estimate_memory,
+    measure_model,
+    measure_reward_model,
+    print_plan,
+)
+from laser.commands.plan_steps import steps_table
 from laser.config import parse_config
-from laser.core.errors import ConfigError, ModelError
+from laser.core.errors import ConfigError, DataError, ModelError
 from laser.policy.policy import Policy
 from laser.training.costs import MACHINES, BatchSize, LmShape, Machine, PhaseCost, batch_costs
 from laser.wiring import build_splits
+from laser.wiring.probe import split_off_probe
 from tiny import make_model, save_model
 
 
@@ -204,14 +215,49 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
     assert cost.seconds(slow, 3e3) == pytest.approx(8 * 3e3 / (0.8 * 1e3))
 
 
+def test_a_plan_counts_what_a_probe_samples_and_what_scoring_it_costs(tmp_path, config):
+    rows = [{"prompt": f"say {i}", "category": "ab"[i % 2], "answer": "1"} for i in range(40)]
+    pairs = [{"prompt": "say", "chosen": "1", "rejected": "2", "category": name} for name in "abab"]
+    for name, content in (("prompts", rows), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    data = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
+    table = config.model_dump(mode="json") | {"data": data, "split": {"dev": 0}}
+    for model, cost in zip(table["rewards"]["models"], (1.0, 2.0), strict=True):
+        model["cost"] = cost
+
+    def planned(**signal):
+        changed = parse_config(table | {"signal": {"type": "probe", **signal}, "training": {"iterations": 3}})
+        written = StringIO()
+        Console(file=written, width=120).print(
+            steps_table(changed, *split_off_probe(build_splits(changed), changed.signal, changed.data))
+        )
+        lines = [[cell.strip() for cell in line.split("│")] for line in written.getvalue().splitlines()]
+        return {line[1]: line[2] for line in lines if len(line) > 2}
+
+    found = planned(refresh=1)
+    assert found["probe: prompts / labeled pairs"] == "10 / 0", "a quarter of each category"
+    assert found["probe: responses sampled, at most"] == str(3 * 10 * 8), "before each iteration"
+    assert found["probe: scored by each RM, at most"] == str(3 * 10 * 9), "eight wrong ones and the gold answer"
+    assert found["probe: cost, at most"] == str(3 * 10 * 9 * (1 + 2))
+    assert planned(refresh=2)["probe: responses sampled, at most"] == str(2 * 10 * 8)
+    assert planned(refresh=0)["probe: responses sampled, at most"] == str(10 * 8)
+    found = planned(labels="pairs", pairs=str(tmp_path / "pairs.jsonl"))
+    assert found["probe: prompts / labeled pairs"] == "0 / 4"
+    assert found["probe: responses sampled, at most"] == "0"
+    assert found["probe: cost, at most"] == str(8 * (1 + 2))
+
+
+def test_a_plan_refuses_the_pairs_that_a_run_would_refuse(tmp_path, config):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "1", "rejected": "2", "category": "elsewhere"}\n')
+    signal = {"type": "probe", "labels": "pairs", "pairs": str(tmp_path / "pairs.jsonl")}
+    table = config.model_dump(mode="json") | {"signal": signal}
+    with pytest.raises(DataError, match="are of 'elsewhere', and the training prompts of"):
+        print_plan(parse_config(table), Console(file=StringIO()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["8b", "70b"])
 def test_the_shipped_sizes_are_planned_without_weights(name):
-    from io import StringIO
-
-    from rich.console import Console
-
-    from laser.commands.plan import print_plan
     from laser.config import load_config
 
     root = Path(__file__).parents[1] / "configs" / "sizing"

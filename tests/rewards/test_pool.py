@@ -100,7 +100,7 @@ def test_a_model_without_an_opinion_takes_nothing_from_the_others():
     np.testing.assert_allclose(combine_scores(scores, weights, "zscore"), [-edge, -0.25, 0.25 + 0.75 * edge, np.nan])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e308])
 def test_scores_that_are_not_finite_are_counted_and_never_numbers(bad):
     class Bad(Recorder):
         def score(self, prompts, responses):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from laser.config import parse_config
-from laser.core.errors import ConfigError, DataError
+from laser.core.errors import ConfigError, DataError, DataWarning
 from laser.data.split import Splits
 from laser.wiring.probe import split_off_probe
 from tiny import make_prompt
@@ -27,7 +27,7 @@ def make_prompts(*kinds):
 
 def write_pairs(folder, *categories):
     rows = [
-        {"prompt": f"q{row}", "chosen": "good", "rejected": "bad"} | ({"category": name} if name else {})
+        {"prompt": f"q{row}", "chosen": "good", "rejected": "bad"} | ({} if name is None else {"category": name})
         for row, name in enumerate(categories)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -86,6 +86,13 @@ def test_pairs_of_another_task_or_without_categories_are_refused(categories, sen
         set_aside(prompts, labels="pairs", pairs=write_pairs(tmp_path, *categories))
 
 
+def test_pairs_of_categories_that_no_prompt_has_are_left_out_with_a_warning(tmp_path):
+    prompts = make_prompts(("a", None, 8), ("0", None, 8))
+    pairs = write_pairs(tmp_path, "a", "z", None, "A", 0, 0)
+    with pytest.warns(DataWarning, match=r"^3 pairs in .* are of 'z', 'default', 'A' and left out, because the trai"):
+        assert set_aside(prompts, labels="pairs", pairs=pairs) == (16, {"a": (0, 0, 1), "0": (0, 0, 2)})
+
+
 def test_a_pair_of_two_equal_responses_is_refused(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "same", "rejected": "same"}\n')
     with pytest.raises(DataError, match=r"two responses of pair 1 are the same text; remove the row"):
@@ -116,5 +123,10 @@ def test_a_probe_larger_than_the_split_is_refused():
     assert set_aside(prompts, prompts_per_category=12)[0] == 15, "at most a quarter"
     with pytest.raises(DataError, match=r"is 13, and the largest category has 12 training prompts, .* lower it to 3"):
         set_aside(prompts, prompts_per_category=13)
-    with pytest.raises(DataError, match=r"there are no others left to train on; give more prompts or lower"):
-        set_aside(make_prompts(("a", "1", 1)))
+    with pytest.raises(DataError, match=r"of 2 none is left to train on; give more prompts, or set signal.type = 'n"):
+        set_aside(make_prompts(("a", "1", 1), ("b", "1", 1)))
+
+
+def test_gold_labels_without_gold_answers_are_refused():
+    with pytest.raises(DataError, match=r"no training prompt has a gold answer; set data.answer_field to the field"):
+        set_aside(make_prompts(("a", None, 8)), labels="gold")

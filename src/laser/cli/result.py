@@ -24,7 +24,8 @@ def print_result(result: RunResult, console: Console) -> None:
     summary, config = result.summary, read_config(result.path)
     console.print()
     _print_metric(summary, config["evaluation"]["temperature"], console)
-    if (probe := read_json(result.path / "summary.json").get("probe")) is not None:
+    probe = read_json(result.path / "summary.json").get("probe")
+    if probe is not None and probe["accuracy"]:
         console.print(probe_table(probe))
     measured = config["rewards"]["models"][0].get("cost") is None
     console.print(_utilization_table(summary, "cost, seconds" if measured else "cost"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from laser.commands.plan_steps import is_ensemble, steps_table
 from laser.config import rewards as reward_sections
 from laser.config import schema
 from laser.core.errors import ConfigError, LaserError
@@ -27,7 +27,8 @@ from laser.training.batch import num_candidates
 from laser.training.costs import MACHINES, BatchSize, LmShape, Machine, batch_costs, measure_machine
 from laser.training.loop import draw_batches
 from laser.wiring import build_splits, build_tokenizer, check_dev, check_reward_model
-from laser.wiring.checks import check_used, nothing_to_choose
+from laser.wiring.checks import check_answers, check_used, nothing_to_choose
+from laser.wiring.probe import split_off_probe
 
 _FLOAT32 = 4  # bytes
 _ADAPTER_COPIES = 5  # policy, its gradient, two moments of AdamW, and the reference
@@ -253,13 +254,15 @@ def print_plan(config: schema.RunConfig, console: Console, machine: str = "here"
         console.print(note)
     splits = build_splits(config)
     check_dev(splits.dev)
+    check_answers(config.signal, splits)
+    splits, probe = split_off_probe(splits, config.signal, config.data)
     if machine == "here":  # another machine may have models that this one has not
         for model in config.rewards.models:
             check_reward_model(model)
     policy = measure_model(config.policy, AutoModelForCausalLM, needs_weights=machine == "here")
     rewards = [measure_reward_model(model, needs_weights=machine == "here") for model in config.rewards.models]
     console.print(_models_table(config, policy, rewards))
-    console.print(_steps_table(config, splits))
+    console.print(steps_table(config, splits, probe))
     target = _machine(config, machine)
     config = with_budgets(config, policy, target.memory, devices)
     size = batch_size(config, splits)
@@ -285,42 +288,6 @@ def _source(section: reward_sections.RewardModelConfig) -> str:
             return section.model or ""
 
 
-def _steps_table(config: schema.RunConfig, splits: Splits) -> Table:
-    training = config.training
-    drawn = draw_batches(config, splits.train, 0)
-    batches, prompts = len(drawn), training.iterations * sum(map(len, drawn))
-    steps = training.iterations * batches * training.epochs * training.optimizer_steps
-    possible = math.comb(config.generation.num_responses, 2)
-    table = Table("what", "how many", title="Plan")
-    scored = prompts * min(2 * num_candidates(config), config.generation.num_responses)
-    for name, value in (
-        ("prompts: train / dev / test", f"{len(splits.train)} / {len(splits.dev)} / {len(splits.test)}"),
-        ("iterations x batches", f"{training.iterations} x {batches}"),
-        ("optimizer steps, at most", str(steps)),
-        ("responses sampled, at most", str(prompts * config.generation.num_responses)),
-        ("pairs scored, at most", str(prompts * min(num_candidates(config), possible))),
-        ("pairs trained on, at most", str(prompts * training.pairs_per_prompt)),
-        *_cost_rows(config, scored),
-    ):
-        table.add_row(name, value)
-    return table
-
-
-def _cost_rows(config: schema.RunConfig, scored: int) -> list[tuple[str, str]]:
-    """The cost of scoring in training, where costs are given: of an ensemble's members together, or of one of them."""
-    costs = [model.cost for model in config.rewards.models if model.cost is not None]
-    if not costs:
-        return []
-    if _is_ensemble(config):
-        return [("cost of scoring, at most", f"{scored * sum(costs):g}")]
-    return [("cost of scoring, at most", f"{scored * max(costs):g}; by the cheapest {scored * min(costs):g}")]
-
-
-def _is_ensemble(config: schema.RunConfig) -> bool:
-    """Whether every reward model scores every response."""
-    return config.selector.type in ("ensemble", "online_ensemble")
-
-
 def _machine(config: schema.RunConfig, name: str) -> Machine:
     if name in MACHINES:
         return MACHINES[name]
@@ -341,7 +308,7 @@ def batch_size(config: schema.RunConfig, splits: Splits) -> BatchSize:
         chunk_tokens=config.generation.max_batch_tokens or SAMPLED,
         micro_tokens=config.training.max_batch_tokens or TRAINED,
         needs_reference=config.training.loss != "nll" and not from_sampler,
-        asked=len(config.rewards.models) if _is_ensemble(config) else 1,
+        asked=len(config.rewards.models) if is_ensemble(config) else 1,
     )
 
 

@@ -75,8 +75,7 @@ def probe(
         generator = build_generator(config.generation, policy, on_tokens)
     probe = build_probe(config, section, pool, generator, data)
     findings = probe.test_all()
-    tested = {one.reward_model for one in findings.found}
-    failed = {name: "it gave no score" for name in pool.names if name not in tested} | pool.quarantine.fresh(pool.names)
+    failed = dict.fromkeys(findings.unscored, "it gave no score") | pool.quarantine.fresh(pool.names)
     if not findings.found:
         reasons = "; ".join(findings.problems()) or "; ".join(failed.values())
         raise RewardModelError(f"the probe measured nothing: {reasons}")

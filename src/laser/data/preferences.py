@@ -86,5 +86,7 @@ def _candidates(where: str, row: Any, number: int, fields: Fields) -> Candidates
 def _category(row: Mapping[str, Any], name: str | None) -> Any:
     if name is not None and name != AUTO and has_field(row, name):
         return lookup(row, name)
-    subset = row.get("subset")
-    return row.get("category") or (REWARDBENCH_SECTIONS.get(subset, subset) if isinstance(subset, str) else None)
+    category, subset = row.get("category"), row.get("subset")
+    if category in (None, "") and isinstance(subset, str):
+        return REWARDBENCH_SECTIONS.get(subset, subset)
+    return category

@@ -23,6 +23,8 @@ from laser.rewards.quarantine import Quarantine
 from laser.rewards.spreads import RunningSpreads
 from laser.rewards.values import as_scores
 
+_LARGEST = 1e300  # of scores: differences and sums of them stay finite
+
 
 class QuarantinedError(RewardModelError):
     """A reward model failed too often in a row and is in quarantine."""
@@ -58,7 +60,7 @@ class Usage:
         responses: Responses it was given.
         unscored: Responses it gave no number for.
         abstained: Those of them on which it had no opinion, which is not a failure.
-        infinite: Responses it gave an infinite score; they count as unscored.
+        infinite: Responses it gave an infinite score, or one beyond 1e300; they count as unscored.
         too_long: Responses that did not fit its window behind their whole prompt: unscored, or scored with the prompt
             cut.
         failures: Times it failed.
@@ -279,8 +281,9 @@ class RewardPool:
         usage = self._usage[name]
         missing = 0
         for row in scores:
-            usage.infinite += int(np.isinf(row).sum())
-            row[np.isinf(row)] = np.nan
+            too_large = np.abs(row) > _LARGEST
+            usage.infinite += int(too_large.sum())
+            row[too_large] = np.nan
             missing += int(np.isnan(row).sum())
         if missing < sum(map(len, scores)):
             self.quarantine.succeeded(arm)

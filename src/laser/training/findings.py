@@ -67,17 +67,19 @@ class Findings:
         found: By category, then reward model.
         num_prompts: Prompts that the policy answered.
         num_unusable: Those of them whose responses make no pair, because all are equal or all are right.
+        unscored: Reward models that have not scored the responses of any category.
         signs: Signs of over-optimization since.
     """
 
     found: tuple[Finding, ...]
     num_prompts: int = 0
     num_unusable: int = 0
+    unscored: tuple[str, ...] = ()
     signs: tuple[Sign, ...] = ()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Findings:
-        """The findings of which `dataclasses.asdict` gave `state`; without signs."""
+        """The findings of which `dataclasses.asdict` gave `state`: what was found, and the counts of prompts."""
         found = tuple(Finding(**{**one, "labels": tuple(one["labels"])}) for one in state["found"])
         return cls(found, state["num_prompts"], state["num_unusable"])
 
@@ -103,6 +105,8 @@ class Findings:
         for category, found in self.by_category().items():
             yield f"probe [{category}] {found[0].means}: {'; '.join(map(str, found))}"
         yield from self.problems()
+        for name in self.unscored:
+            yield f"probe: {name} has not scored the responses; fix or remove it"
         yield from map(str, self.signs)
 
     def problems(self) -> Iterator[str]:
@@ -116,12 +120,13 @@ class Findings:
         names = dict.fromkeys(one.reward_model for one in self.found)
         pairs = {name: sum(one.num_pairs for one in self.found if one.reward_model == name) for name in names}
         tied = {name: sum(one.num_tied for one in self.found if one.reward_model == name) for name in names}
-        constant = [name for name in names if 0 < pairs[name] == tied[name]]
-        if constant and len(constant) == len(names):
+        constant = [name for name in names if pairs[name] == tied[name]]
+        if names and len(constant) == len(names):
             yield (
                 "probe: no reward model distinguishes the responses of any pair, so there is nothing to learn from; "
                 "fix the reward models, or add one whose scores differ between responses"
             )
             return
         for name in constant:
-            yield f"probe: {name} scored the responses of every pair alike; fix or remove it"
+            if pairs[name]:
+                yield f"probe: {name} scored the responses of every pair alike; fix or remove it"

@@ -113,7 +113,7 @@ class Probe:
             teach = self._section.warm_start and any(self._items.values())
             self._untaught = list(range(len(self._pool.names))) if teach else []
             self._teach(selector, contexts)
-            if self._scores or not any(self._items.values()):
+            if self._section.warm_start or not any(self._items.values()):
                 self._report(self.findings())
             return
         if self._prompts and refresh > 0 and iteration >= self._iteration + refresh:
@@ -144,7 +144,9 @@ class Probe:
                     found.append(Finding(category, name, num_agreeing(gaps), len(gaps), sources, num_tied))
         num_prompts = sum(map(len, self._prompts.values()))
         num_answered = sum(item.labels != "pairs" for items in self._items.values() for item in items)
-        return Findings(tuple(found), num_prompts, num_prompts - num_answered)
+        tested = {one.reward_model for one in found}
+        unscored = tuple(name for name in self._pool.names if name not in tested and any(self._items.values()))
+        return Findings(tuple(found), num_prompts, num_prompts - num_answered, unscored)
 
     def measure(self, batch: Batch, responses: Responses, charges: Sequence[Charge]) -> FloatArray:
         """Pair accuracy of each charge's reward model, a mean over the categories of the charge's prompts."""

@@ -30,9 +30,6 @@ class ProbeScores:
         self._known: list[dict[str, dict[str, float]]] = [{} for _ in pool.names]  # by arm, item and response
         self.seconds_K: FloatArray = np.zeros(len(pool.names))
 
-    def __bool__(self) -> bool:
-        return any(self._known)
-
     def has(self, arm: int, items: Collection[Item]) -> bool:
         """Whether a reward model has scored all responses of the items."""
         return not any(self._missing(arm, item) for item in items)

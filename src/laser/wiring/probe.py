@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from laser.config import selection
 from laser.config.data import Data
-from laser.core.errors import ConfigError, DataError
+from laser.core.errors import ConfigError, DataError, DataWarning
 from laser.core.types import Prompt
 from laser.data.files import Fields
 from laser.data.preferences import Candidates, load_candidates
@@ -38,11 +39,15 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data)
         return splits, ProbeData(pairs=pairs)
     _check_size(section, sizes)
     aside, rest = _divide(splits.train, section, sizes, pairs)
-    if not (aside or pairs) or not rest:
+    if section.labels == "gold" and not aside:
         raise DataError(
-            f"signal.type = 'probe' sets training prompts {'with gold answers ' if section.labels == 'gold' else ''}"
-            f"aside, and there are {'none' if not aside else 'no others left to train on'}; give more prompts or lower "
-            "signal.prompts_per_category"
+            "signal.labels = 'gold' and no training prompt has a gold answer; set data.answer_field to the field with "
+            "the answers, or signal.labels = 'auto' for labeled pairs or a consensus"
+        )
+    if not rest:
+        raise DataError(
+            f"the probe sets a prompt of each category aside, and of {len(splits.train)} none is left to train "
+            "on; give more prompts, or set signal.type = 'none'"
         )
     prompts = {category: pick(splits.train, indices) for category, indices in aside.items()}
     if section.num_responses < 2 and any(one.answer is None for of in prompts.values() for one in of):
@@ -56,15 +61,25 @@ def split_off_probe(splits: Splits, section: selection.SignalConfig, data: Data)
 def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str, list[Candidates]]:
     """Read labeled pairs, by category; pairs without categories are of the only one that the prompts have.
 
+    Pairs of categories that no training prompt has are left out with a warning.
+
     Raises:
-        DataError: A row cannot be used, or the categories are others than those of the training prompts.
+        DataError: A row cannot be used, or all pairs would be left out.
     """
     by_category: dict[str, list[Candidates]] = {}
     for pair in read_pairs(path, prompt_fields(data)):
         by_category.setdefault(pair.prompt.category, []).append(pair)
-    if by_category.keys() & categories.keys():
-        return by_category
     known = ", ".join(map(repr, list(categories)[:8]))
+    if used := {category: of for category, of in by_category.items() if category in categories}:
+        if other := [category for category in by_category if category not in categories]:
+            warnings.warn(
+                f"{sum(len(by_category[category]) for category in other)} pairs in {path} are of "
+                f"{', '.join(map(repr, other[:8])):.300} and left out, because the training prompts have {known:.300}; "
+                "correct their 'category' if they should count",
+                DataWarning,
+                stacklevel=2,
+            )
+        return used
     if by_category.keys() == {_UNNAMED}:
         if len(categories) == 1:
             (only,) = categories

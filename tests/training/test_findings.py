@@ -1,0 +1,27 @@
+"""What a user reads where a probe could not measure."""
+
+import pytest
+
+from laser.training.findings import Finding, Findings
+
+ALIKE = "no reward model distinguishes the responses of any pair, so there is nothing to learn from; fix the reward mo"
+
+
+def found(name, *, pairs, tied, labels="consensus"):
+    return Finding("a", name, tied / 2, pairs, (labels,), tied)
+
+
+@pytest.mark.parametrize("pairs", [0, 6])
+def test_a_pool_without_any_spread_is_said_whether_or_not_the_policy_orders_its_answers(pairs):
+    """A consensus of reward models without spread orders pairs only by how often the policy gave an answer."""
+    alike = tuple(found(name, pairs=pairs, tied=pairs) for name in ("one", "two"))
+    (problem,) = Findings(alike, num_prompts=3).problems()
+    assert ALIKE in problem
+    with_one_more = Findings((*alike, found("three", pairs=6, tied=2)), num_prompts=3).problems()
+    each = ["probe: one scored the responses of every pair alike; fix or remove it"]
+    assert list(with_one_more) == ([*each, each[0].replace("one", "two")] if pairs else [])
+
+
+def test_reward_models_that_did_not_score_are_named():
+    lines = list(Findings((found("one", pairs=2, tied=0),), num_prompts=3, unscored=("two",)).lines())
+    assert lines[1:] == ["probe: two has not scored the responses; fix or remove it"]
