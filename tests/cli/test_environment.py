@@ -10,6 +10,7 @@ import pytest
 
 import laser.cli
 from laser.cli import environment
+from laser.cli.main import main
 from runs import make_table
 from suites import write_toml
 
@@ -69,3 +70,20 @@ def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
     assert "\r" not in said
     assert "it/s" not in said
     assert "Loading weights" not in said
+
+
+@pytest.mark.parametrize("command", ["label", "eval"])
+def test_a_command_of_one_process_refuses_those_of_a_launcher(monkeypatch, capsys, command):
+    """Each would do the whole work, in the same folder. Other systems set WORLD_SIZE for processes of their own."""
+    monkeypatch.setattr("sys.argv", ["laser", command, "nowhere.toml"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for launcher, said in (
+        ("TORCHELASTIC_RUN_ID", f"laser {command} runs in one process, but"),
+        ("OTHER", "nowhere.toml"),
+    ):
+        monkeypatch.setenv(launcher, "1")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+        monkeypatch.delenv(launcher)

@@ -160,6 +160,21 @@ def test_an_error_is_reported_once_and_all_processes_end(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_error_of_one_process_alone_is_reported_by_it(tmp_path):
+    """As of a file that is missing on one machine: the others only see that it is gone."""
+    alone = "import os\n\nif os.environ.get('RANK') == '1':\n    raise OSError('no space here')\n"
+    (tmp_path / "alone.py").write_text(
+        f"{alone}\n\ndef alone(prompts, responses):\n    return [0.0] * len(responses)\n"
+    )
+    table = make_table(tmp_path)
+    table["rewards"]["models"] += [{"type": "function", "name": "alone", "function": f"{tmp_path}/alone.py:alone"}]
+    code, _, err = finish(launch(2, "train", write_toml(tmp_path / "run.toml", table), "--out", tmp_path / "run"))
+    assert code != 0
+    assert err.count("no space here") == 1, err
+    assert "laser: error: reward model 'alone'" in err
+
+
+@pytest.mark.slow
 def test_processes_unpickle_nothing(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(

@@ -34,7 +34,7 @@ from laser.cli import (
     watch,
 )
 from laser.cli import eval as eval_command
-from laser.core.errors import LaserError
+from laser.core.errors import ConfigError, LaserError
 
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT}
 
@@ -56,13 +56,26 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _check_launcher(command: str | None) -> None:
+    """Refuse the processes of torchrun or accelerate where each would do the whole work."""
+    processes = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if processes != "1" and command not in ("train", "sft"):
+        divided = "; --shard and --engine ray divide its work" if command == "label" else ""
+        raise ConfigError(
+            f"laser {command} runs in one process, but the launcher has started {processes}; start it without a "
+            f"launcher{divided}"
+        )
+
+
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train language models with several reward models, learning while training which one to trust."""
+    _check_launcher(context.invoked_subcommand)
 
 
 app.command()(train.train)

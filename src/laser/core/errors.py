@@ -6,7 +6,13 @@ exits with code 2; a library caller catches ``LaserError`` or one of its leaves.
 
 
 class LaserError(Exception):
-    """Base of every error that the user can fix."""
+    """Base of every error that the user can fix.
+
+    Attributes:
+        reported: Whether another process of the run reports it; None: the processes had not met when it was raised.
+    """
+
+    reported: bool | None = None
 
 
 def first_line(error: BaseException) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,6 +17,8 @@ from laser.parallel import messages
 from laser.parallel.passes import Passes, collective, is_communication, longest_wait, lost
 
 T = TypeVar("T")
+
+_MAIN_MEETS_IT = timedelta(seconds=5)  # after which an error is of this process alone
 
 
 class ProcessGroup:
@@ -29,7 +34,14 @@ class ProcessGroup:
                     "CUDA_VISIBLE_DEVICES to nothing and policy.device = 'cpu'"
                 )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=longest_wait())
+        self._store, rank, size = next(distributed.rendezvous("env://", timeout=longest_wait()))
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=distributed.PrefixStore("laser", self._store),
+            rank=rank,
+            world_size=size,
+            timeout=longest_wait(),
+        )
         self._group: distributed.ProcessGroup | None = None  # the default one
         self.passes: Passes | None = Passes()
         self.rank = distributed.get_rank()
@@ -52,6 +64,7 @@ class ProcessGroup:
         everyone = [messages.decode(data) for data in self._gather(messages.encode(mine))]
         for _, raised in everyone:
             if raised is not None:
+                raised.reported = self.rank > 0
                 raise raised
         return [result for results, _ in everyone for result in results]
 
@@ -82,6 +95,19 @@ class ProcessGroup:
             for tensor in alike:
                 begin, end = end, end + tensor.numel()
                 tensor.copy_(flat[begin:end].view_as(tensor))
+
+    def is_reported(self, error: LaserError) -> bool:
+        """Whether another process reports this error: the main one if it meets the same, else the first that does."""
+        key = f"error/{hashlib.sha256(str(error).encode()).hexdigest()}"
+        with suppress(RuntimeError):  # the process that has the store may be gone
+            if self.rank == 0:
+                self._store.set(key, "")
+                return False
+            with suppress(distributed.DistStoreError):  # the time is up
+                self._store.wait([key], _MAIN_MEETS_IT)
+                return True
+            return self._store.add(f"{key}/others", 1) > 1
+        return False
 
     def leave(self) -> None:
         """Leave the process group; the other processes can no longer reach this one."""

@@ -103,7 +103,9 @@ def joined() -> Iterator[Ranks]:
         yield ranks
     except LostProcessError:
         raise
-    except LaserError:
+    except LaserError as error:
+        if error.reported is None:
+            error.reported = ranks.is_reported(error)
         ranks.leave()
         raise
     with suppress(LostProcessError):
@@ -117,5 +119,13 @@ def is_main() -> bool:
 
 
 def tells(error: LaserError) -> bool:
-    """Whether this process reports an error: the main one, or, since it may be the one that is lost, the second."""
-    return is_main() or (isinstance(error, LostProcessError) and os.environ.get("RANK") == "1")
+    """Whether this process reports an error.
+
+    Of a lost process, which may be the main one, two report. Of an error before the processes meet, each machine's
+    first reports, because the cause may be a file that is missing there.
+    """
+    if isinstance(error, LostProcessError):
+        return is_main() or os.environ.get("RANK") == "1"
+    if error.reported is None:
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    return not error.reported
