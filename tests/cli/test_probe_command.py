@@ -61,7 +61,7 @@ def test_labeled_pairs_need_no_policy_and_leave_nothing_behind(project, monkeypa
         f"constant 0.50 {low:.2f} to {high:.2f} 1",
     ]
     assert [row for row in rows if row.startswith("vowels 4 ")], "responses, seconds"
-    assert "left out: silent: it gave no score" in err
+    assert "probe: silent scored both responses of no pair; fix or remove it" in err
     assert "probe: constant scored the responses of every pair alike; fix or remove it" in err
     assert sorted(project.rglob("*")) == before
 
@@ -75,7 +75,8 @@ def test_the_policy_answers_where_there_are_no_pairs(project, monkeypatch, capsy
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert record["reward_models"]["short"]["responses"] > 4
     assert record["reward_models"]["short"]["seconds"] >= 0
-    assert record["failed"] == {"silent": "it gave no score"}
+    assert record["failed"] == {}
+    assert record["accuracy"]["a"]["silent"] == {"accuracy": None, "low": None, "high": None, "pairs": 0}
 
 
 def test_given_prices_are_shown(project, monkeypatch, capsys):
@@ -104,5 +105,5 @@ def test_a_signal_of_the_configuration_is_used(project):
 def test_a_pool_that_cannot_score_is_an_error_with_the_reason(project):
     config = laser.load_config(project / "run.toml", [])
     silent = config.rewards.model_copy(update={"models": tuple(m for m in config.rewards.models if m.name == "silent")})
-    with pytest.raises(LaserError, match=r"the probe measured nothing: it gave no score"):
+    with pytest.raises(LaserError, match=r"the probe measured nothing: no reward model distinguishes the responses"):
         laser.probe(config.model_copy(update={"rewards": silent}), pairs=project / "pairs.jsonl")

@@ -18,8 +18,8 @@ def test_a_pool_without_any_spread_is_said_whether_or_not_the_policy_orders_its_
     (problem,) = Findings(alike, num_prompts=3).problems()
     assert ALIKE in problem
     with_one_more = Findings((*alike, found("three", pairs=6, tied=2)), num_prompts=3).problems()
-    each = ["probe: one scored the responses of every pair alike; fix or remove it"]
-    assert list(with_one_more) == ([*each, each[0].replace("one", "two")] if pairs else [])
+    what = "scored the responses of every pair alike" if pairs else "scored both responses of no pair"
+    assert list(with_one_more) == [f"probe: {name} {what}; fix or remove it" for name in ("one", "two")]
 
 
 def test_reward_models_that_did_not_score_are_named():

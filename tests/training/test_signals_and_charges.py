@@ -176,6 +176,25 @@ def test_a_reward_model_that_was_away_is_measured_and_taught_once_it_is_back(lab
     assert probe.measure(*given(charges)) > 0.4
 
 
+@pytest.mark.parametrize("labels", ["gold", "consensus"])
+def test_a_reward_model_that_abstains_on_every_response_scores_them_once(labels):
+    asked = []
+
+    def silent(prompts, responses):
+        asked.extend(responses)
+        return [None] * len(responses)
+
+    arms = [Arm("long", lambda: FunctionRM(long, "long")), Arm("silent", lambda: FunctionRM(silent, "silent"))]
+    probe = make_probe(RewardPool(arms, max_resident=2), Replies(), warm_start=True, labels=labels)
+    selector = LinUCB(2, 2, alpha=0.1, ridge=0.01)
+    for _ in range(3):
+        probe.prepare(0, selector, contexts)
+        assert np.isnan(probe.measure(*given([Charge(1, (0, 1), (), True)]))).all()
+    assert len(asked) == 4 * 3
+    assert selector.pulls_K.tolist() == [4, 0]
+    assert "probe: silent scored both responses of no pair; fix or remove it" in probe.findings().problems()
+
+
 def consensus_probe(functions, **changes):
     arms = [Arm(name, lambda name=name, f=f: FunctionRM(f, name)) for name, f in functions.items()]
     pool = RewardPool(arms, max_resident=len(arms))

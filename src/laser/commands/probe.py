@@ -76,9 +76,9 @@ def probe(
     probe = build_probe(config, section, pool, generator, data)
     findings = probe.test_all()
     failed = dict.fromkeys(findings.unscored, "it gave no score") | pool.quarantine.fresh(pool.names)
-    if not findings.found:
-        reasons = "; ".join(findings.problems()) or "; ".join(failed.values())
-        raise RewardModelError(f"the probe measured nothing: {reasons}")
+    if not any(one.num_pairs for one in findings.found):
+        reasons = [*(line.removeprefix("probe: ") for line in findings.problems()), *failed.values()]
+        raise RewardModelError(f"the probe measured nothing: {'; '.join(reasons)}")
     usage = pool.usage()
     pool.release_all()
     return ProbeResult(

@@ -128,5 +128,5 @@ class Findings:
             )
             return
         for name in constant:
-            if pairs[name]:
-                yield f"probe: {name} scored the responses of every pair alike; fix or remove it"
+            what = "scored the responses of every pair alike" if pairs[name] else "scored both responses of no pair"
+            yield f"probe: {name} {what}; fix or remove it"

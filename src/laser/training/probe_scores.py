@@ -49,19 +49,21 @@ class ProbeScores:
     def take(self, arm: int, items: Collection[Item]) -> bool:
         """Let a reward model score what it has not scored; whether it has all scores afterwards.
 
-        It has none if it is in quarantine, or has not given a single finite score yet.
+        It has none if it is in quarantine, or has not given a single finite score yet, unless it abstained on every
+        response.
         """
         missing = [(item, texts) for item in items if (texts := self._missing(arm, item))]
         if not missing:
             return True
-        begin = time.perf_counter()
+        begin, abstained = time.perf_counter(), self._abstained(arm)
         try:
             scores = self._pool.score(arm, [item.prompt for item, _ in missing], [texts for _, texts in missing])
         except QuarantinedError:
             return False
         finally:
             self.seconds_K[arm] += time.perf_counter() - begin
-        if not self._known[arm] and not any(np.isfinite(row).any() for row in scores):
+        has_failed = self._abstained(arm) - abstained < sum(map(len, scores))
+        if has_failed and not self._known[arm] and not any(np.isfinite(row).any() for row in scores):
             return False
         for (item, texts), row in zip(missing, scores, strict=True):
             self._known[arm].setdefault(item.key, {}).update(zip(texts, row.tolist(), strict=True))
@@ -74,6 +76,9 @@ class ProbeScores:
             {key: {text: of[text] for text in kept[key] if text in of} for key, of in by_item.items() if key in kept}
             for by_item in self._known
         ]
+
+    def _abstained(self, arm: int) -> int:
+        return self._pool.usage()[self._pool.names[arm]]["abstained"]
 
     def _missing(self, arm: int, item: Item) -> list[str]:
         known = self._known[arm].get(item.key, {})
