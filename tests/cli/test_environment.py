@@ -73,8 +73,8 @@ def test_plain_lines_have_no_progress_bars_of_libraries(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["label", "eval"])
-def test_a_command_of_one_process_refuses_those_of_a_launcher(monkeypatch, capsys, command):
-    """Each would do the whole work, in the same folder. Other systems set WORLD_SIZE for processes of their own."""
+def test_a_command_of_one_process_refuses_a_launcher_of_several(monkeypatch, capsys, command):
+    """Each would do the whole work, in the same folder. Other systems set WORLD_SIZE, too."""
     monkeypatch.setattr("sys.argv", ["laser", command, "nowhere.toml"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     for launcher, said in (

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from laser.core.errors import LaserError, TrainingError
 from laser.parallel import messages
@@ -34,10 +35,10 @@ class ProcessGroup:
                     "CUDA_VISIBLE_DEVICES to nothing and policy.device = 'cpu'"
                 )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        self._store, rank, size = next(distributed.rendezvous("env://", timeout=longest_wait()))
+        self._store, rank, size = next(rendezvous("env://", timeout=longest_wait()))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=distributed.PrefixStore("laser", self._store),
+            store=self._store,
             rank=rank,
             world_size=size,
             timeout=longest_wait(),
@@ -106,7 +107,7 @@ class ProcessGroup:
             with suppress(distributed.DistStoreError):  # the time is up
                 self._store.wait([key], _MAIN_MEETS_IT)
                 return True
-            return self._store.add(f"{key}/others", 1) > 1
+            return bool(self._store.add(f"{key}/others", 1) > 1)
         return False
 
     def leave(self) -> None:
