@@ -69,7 +69,7 @@ def test_the_reward_model_that_prefers_longer_answers_is_named():
     (sign,) = find_signs({"a": look(rng)}, {"a": look(rng, length=200)}, {"a": ["judge", "length"]})
     assert sign.reward_models == ("length",)
     assert str(sign).startswith("over-optimised: answers to a grew from ")
-    assert "while length was chosen, and no more of them are right; read some samples" in str(sign)
+    assert "while length was chosen, and no more of them are known to be right; read some samples" in str(sign)
     (sign,) = find_signs({"a": look(rng)}, {"a": look(rng, length=200)}, {"a": ["judge"]})
     assert sign.reward_models == ("judge",), "the only one that was chosen"
     assert find_signs({"a": look(rng)}, {"a": look(rng, length=200)}, {}) == [], "nothing was chosen there"

@@ -122,5 +122,9 @@ def _utilization_table(summary: RunSummary, cost: str) -> Table:
     rewards = (f"{summary.bandit_rewards[name]:.2f}" if name in summary.bandit_rewards else "-" for name in names)
     table.add_row("mean bandit reward", *rewards)
     table.add_row("responses scored", *(f"{summary.scored.get(name, 0):,}" for name in names))
-    table.add_row(cost, *(f"{summary.cost.get(name, 0.0):.3g}" for name in names))
+    table.add_row(cost, *(_price(summary.cost.get(name, 0.0)) for name in names))
     return table
+
+
+def _price(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Labels = Literal["gold", "pairs", "consensus"]
 
+_FEWEST = 3  # reward models with opinions of a consensus that has a majority
+
 _MEANS: dict[Labels, str] = {
     "gold": "accuracy by gold answers",
     "pairs": "accuracy on labeled pairs",
@@ -130,3 +132,9 @@ class Findings:
         for name in constant:
             what = "scored the responses of every pair alike" if pairs[name] else "scored both responses of no pair"
             yield f"probe: {name} {what}; fix or remove it"
+        num_voters = len(names) - len(constant)
+        if num_voters < _FEWEST and any("consensus" in one.labels for one in self.found):
+            yield (
+                f"probe: a consensus of {num_voters} reward model{'s' if num_voters > 1 else ''} is weak evidence; add "
+                "reward models, gold answers, or labeled pairs (signal.pairs)"
+            )

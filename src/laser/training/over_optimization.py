@@ -105,8 +105,8 @@ class Sign:
         growth = f"answers to {self.category} grew {values} characters" if self.what == "length" else ""
         growth = growth or f"the share of answers to {self.category} that repeat grew {values}"
         return (
-            f"over-optimised: {growth} while {names} was chosen, and no more of them are right; read some samples, "
-            "then stop earlier, or bound or replace that reward model"
+            f"over-optimised: {growth} while {names} was chosen, and no more of them are known to be right; read some "
+            "samples, then stop earlier, or bound or replace that reward model"
         )
 
 
