@@ -11,7 +11,7 @@ from kills import Killer, exit_code, label_in_parts
 from laser.commands import label_files, label_parts
 from laser.commands.label import label
 from laser.config import parse_config
-from laser.core.errors import ConfigError, DataError, RunDirectoryError
+from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
 from processes import FORKS
 from runs import make_table
 
@@ -43,7 +43,9 @@ def test_a_part_is_one_file_and_one_record(table, tmp_path, small_parts):
     label(parse_config(table), out)
     parts = [f"part-00000{number}.jsonl" for number in range(3)]
     records = [f".part-00000{number}.json" for number in range(3)]
-    assert sorted(path.name for path in out.iterdir()) == sorted([*parts, *records, "label.json", "summary.json"])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*parts, *records, ".label.lock", "label.json", "summary.json"]
+    )
     counted = [json.loads((out / name).read_text()) for name in records]
     assert [one["prompts"] for one in counted] == [4, 4, 4]
     assert sum(one["pairs"] for one in counted) == summary(out)["pairs"] == len(rows(out))
@@ -97,6 +99,56 @@ def test_shards_of_different_jobs_do_not_share_a_folder(table, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == before
     with pytest.raises(DataError, match="shard 99999/99999 has none of the 12 prompts; use fewer shards"):
         label(config, tmp_path / "other", shard="99999/99999")
+
+
+def test_a_shard_may_have_no_pair_but_not_for_want_of_scores(table, tmp_path):
+    """Its prompts may all give ties, and the job still has a summary; without scores something is broken."""
+    function = f"{tmp_path}/scores.py"
+    table["selector"], out = {"type": "fixed", "arm": "only"}, tmp_path / "pairs"
+    table["rewards"]["models"] = [{"type": "function", "name": "only", "function": f"{function}:constant"}]
+    for shard in ("1/2", "2/2"):
+        assert label(parse_config(table), out, shard=shard).num_pairs == 0
+    assert summary(out)["prompts"] == 12
+    assert summary(out)["left_out"]["ties"] > 0
+    table["rewards"]["models"][0]["function"] = f"{function}:silent"
+    with pytest.raises(RewardModelError, match="gave no pair"):
+        label(parse_config(table), tmp_path / "other", shard="1/2")
+    assert not list((tmp_path / "other").glob("summary*"))
+
+
+def test_two_processes_do_not_label_one_shard(table, tmp_path):
+    config, out = parse_config(table), tmp_path / "pairs"
+    label(config, out, shard="1/2")
+    left = out / f".part-00001-of-00002-000000.jsonl.{16 * 'a'}.tmp"
+    left.write_text("of a killed process")
+    (out / ".part-00001-of-00002-000000.json").unlink()
+    with label_files.LabelFolder(out, "jsonl", label_files.Shard(1, 2)).locked():
+        assert not left.exists()
+        with pytest.raises(RunDirectoryError, match=r"another process works on .*/pairs; wait for it or stop it"):
+            label(config, out, shard="1/2")
+        label(config, out, shard="2/2")
+    label(config, out, shard="1/2")
+    assert summary(out)["prompts"] == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        (".part-00001-of-00002-000000.json", "remove it to label its prompts again"),
+        ("summary-00001-of-00002.json", "run the command of its shard again"),
+        ("label-00001-of-00002.json", "choose a new --out"),
+    ],
+)
+def test_a_record_that_is_cut_short_is_named_with_the_cure(table, tmp_path, name, cure):
+    config, out = parse_config(table), tmp_path / "pairs"
+    label(config, out, shard="1/2")
+    (out / name).write_text((out / name).read_text()[:20])
+    with pytest.raises(RunDirectoryError, match=f"{name} is damaged .*; {cure}"):
+        label(config, out, shard="1/2" if name.startswith(".") else "2/2")
+    if name.startswith("."):
+        (out / name).unlink()
+    if not name.startswith("label"):
+        assert label(config, out, shard="1/2").num_prompts > 0
 
 
 @pytest.mark.slow

@@ -122,29 +122,30 @@ def label(
     folder.claim(
         config, {**sources, "selector": state_digest(parts.selector.state_dict() | thresholds)}, engine="local"
     )
-    todo = folder.parts(len(prompts), size)
-    num_done = sum(len(part.steps) if part.is_done() else len(part.done_steps()) for part in todo)
-    progress.started(
-        iterations=1, batches_per_iteration=sum(len(one.steps) for one in todo), iteration=0, step=num_done
-    )
-    with PhaseClock(progress, iteration=0, step=num_done)("probe"):
-        parts.signal.prepare(0, parts.selector, lambda probed: parts.contexts(embed(parts, probed)))
-    memory = _Memory(parts, frozen=config.selector.type == "frozen")
-    for part in todo:
-        if part.is_done():
-            memory.last = part.counted
-            continue
-        done = part.done_steps()
-        for step in part.steps:
-            if step in done:
-                memory.last = partial(part.counted_in, step)
+    with folder.locked():
+        todo = folder.parts(len(prompts), size)
+        num_done = sum(len(part.steps) if part.is_done() else len(part.done_steps()) for part in todo)
+        progress.started(
+            iterations=1, batches_per_iteration=sum(len(one.steps) for one in todo), iteration=0, step=num_done
+        )
+        with PhaseClock(progress, iteration=0, step=num_done)("probe"):
+            parts.signal.prepare(0, parts.selector, lambda probed: parts.contexts(embed(parts, probed)))
+        memory = _Memory(parts, frozen=config.selector.type == "frozen")
+        for part in todo:
+            if part.is_done():
+                memory.last = part.counted
                 continue
-            memory.begin()
-            batch = Batch(0, step, list(prompts[step * size : (step + 1) * size]))
-            clock = PhaseClock(progress, iteration=0, step=step)
-            progress.batch(_label_batch(parts, config, batch, part, memory, clock))
-        part.finish()
-    return finish_job(folder, todo, frozen.notes)
+            done = part.done_steps()
+            for step in part.steps:
+                if step in done:
+                    memory.last = partial(part.counted_in, step)
+                    continue
+                memory.begin()
+                batch = Batch(0, step, list(prompts[step * size : (step + 1) * size]))
+                clock = PhaseClock(progress, iteration=0, step=step)
+                progress.batch(_label_batch(parts, config, batch, part, memory, clock))
+            part.finish()
+        return finish_job(folder, todo, frozen.notes)
 
 
 def without_unread(config: RunConfig) -> RunConfig:
@@ -179,13 +180,13 @@ def finish_job(folder: LabelFolder, parts: Sequence[Part], notes: tuple[str, ...
     """Sum up a job whose parts are all finished; `notes` are for the report.
 
     Raises:
-        RewardModelError: It made no pair; the same command tries again.
+        RewardModelError: It made no pair; the same command tries again. A shard may have none, if all responses have
+            scores: the rows are in the others.
     """
     counts = Counts()
     for part in parts:
         counts.add(part.counted())
         part.remove_batches()  # of one that was finished when the process was killed
-    folder.write_summary(counts)
     record = counts.as_record()
     report = LabelReport(
         folder.path,
@@ -194,7 +195,11 @@ def finish_job(folder: LabelFolder, parts: Sequence[Part], notes: tuple[str, ...
         notes=notes,
         **{name: record[name] for name in ("chosen", "left_out", "usage", "failed")},
     )
-    if report.num_pairs == 0:
+    is_only, is_sound = folder.shard.count == 1, not counts.failed and not counts.left_out["unscored"]
+    fails = report.num_pairs == 0 and (is_only or not is_sound)
+    if is_only or not fails:
+        folder.write_summary(counts)
+    if fails:
         for part in parts:
             part.record.unlink()
         raise RewardModelError(

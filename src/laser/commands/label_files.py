@@ -6,17 +6,18 @@ A part has the pairs of about 10,000 prompts. The shards of a job may share a fo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from laser.commands.label_parts import Counts, Format, Part, writing
+from laser.commands.label_parts import Counts, Format, Part, read_record, writing
 from laser.config import RunConfig
 from laser.config.compare import first_difference
 from laser.config.load import parse_config
 from laser.core.errors import ConfigError, RunDirectoryError
-from laser.core.files import read_json, write_json
+from laser.core.files import is_leftover, lock, remove, write_json
 from laser.core.outputs import check_free, claim
 from laser.wiring.identity import check_sources
 
@@ -79,6 +80,7 @@ class LabelFolder:
         self.path, self.format, self.shard = path, format, shard
         self.mark = path / f"label{shard.suffix}.json"
         self.summary = path / f"summary{shard.suffix}.json"
+        self._lock = path / f".label{shard.suffix}.lock"
 
     def parts(self, num_prompts: int, batch_size: int) -> list[Part]:
         """The parts: whole batches, about `PART_PROMPTS` prompts each."""
@@ -103,7 +105,7 @@ class LabelFolder:
         """
         marks = self._marks()
         for mark in marks:
-            stored = read_json(mark)
+            stored = read_record(mark, "choose a new --out")
             if stored.get("part_prompts") != PART_PROMPTS:
                 raise ConfigError(f"{self.path} was labeled by an earlier version of laser; choose a new --out")
             difference = first_difference(parse_config(dict(stored["config"]), source=str(mark)), config)
@@ -117,7 +119,7 @@ class LabelFolder:
                     "or choose a new --out"
                 )
         if not marks:
-            check_free(self.path, besides={self.mark.name, self.summary.name, PROMPTS_FOLDER})
+            check_free(self.path, besides={self.mark.name, self.summary.name, self._lock.name, PROMPTS_FOLDER})
 
     def claim(self, config: RunConfig, sources: Mapping[str, Any], *, engine: str) -> None:
         """Write down whose the folder is, once the job can start.
@@ -127,7 +129,7 @@ class LabelFolder:
                 engine labeled them.
         """
         for mark in self._marks():
-            stored = read_json(mark)
+            stored = read_record(mark, "choose a new --out")
             if stored["engine"] != engine:
                 raise ConfigError(
                     f"{self.path} was started with --engine {stored['engine']}; use that, or choose a new --out"
@@ -147,10 +149,25 @@ class LabelFolder:
         claim(self.path, self.mark.name, record)
         self.check_owner(config)  # another shard may have come first
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the claimed shard for this process inside the block, and remove what a killed one left.
+
+        Raises:
+            RunDirectoryError: Another process works on it.
+        """
+        with writing(self.path):
+            file = lock(self._lock, self.path)
+        with file:
+            for entry in self.path.glob(f".*part{self.shard.suffix}-*"):
+                if is_leftover(entry.name):
+                    remove(entry)
+            yield
+
     def has_batches(self) -> bool:
         """Whether this shard has begun to write a batch."""
-        parts = f".part{self.shard.suffix}-??????"
-        return any(self.path.glob(parts)) or any(self.path.glob(f"{parts}.json"))
+        name = f"part{self.shard.suffix}-??????"
+        return any(any(self.path.glob(names)) for names in (f".{name}", f".{name}.json", f"{name}.*"))
 
     def write_summary(self, counts: Counts) -> None:
         """Write the shard's summary, and once all shards have theirs that of the job."""
@@ -163,7 +180,7 @@ class LabelFolder:
             if all(summary.is_file() for summary in summaries):
                 total = Counts()
                 for summary in summaries:
-                    total.add(read_json(summary))
+                    total.add(read_record(summary, "run the command of its shard again"))
                 write_json(self.path / "summary.json", total.as_record())
 
     def _marks(self) -> list[Path]:

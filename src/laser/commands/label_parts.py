@@ -21,15 +21,17 @@ from laser.core.files import (
     atomic_write,
     check_regular,
     is_folder,
+    json_object,
     make_folder,
     read_bytes,
-    read_json,
     replacing,
     to_json,
     write_json,
 )
 
 Format = Literal["jsonl", "parquet"]
+
+_AGAIN = "remove it to label its prompts again"
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class Part:
 
     def counted(self) -> dict[str, Any]:
         """The record of a finished part."""
-        return read_json(self.record)
+        return read_record(self.record)
 
     def counted_in(self, step: int) -> dict[str, Any]:
         """The record of a finished batch."""
@@ -210,6 +212,14 @@ def writing(out: Path) -> Iterator[None]:
         ) from error
 
 
+def read_record(path: Path, cure: str = _AGAIN) -> dict[str, Any]:
+    """A record of the job; raises RunDirectoryError with the cure if it is missing or damaged."""
+    try:
+        return json_object(read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, getattr(error, "strerror", None) or first_line(error), cure) from error
+
+
 def _line(row: Mapping[str, Any]) -> str:
     """A row as JSON; the encoder alone is faster, and refuses what only `to_json` can convert."""
     try:
@@ -234,5 +244,5 @@ def _write_parquet(file: BinaryIO, batches: Iterable[bytes]) -> None:
     pyarrow.parquet.write_table(table, file)
 
 
-def _damaged(path: Path, reason: str) -> RunDirectoryError:
-    return RunDirectoryError(f"{path} is damaged ({reason}); remove it to label its prompts again")
+def _damaged(path: Path, reason: str, cure: str = _AGAIN) -> RunDirectoryError:
+    return RunDirectoryError(f"{path} is damaged ({reason}); {cure}")

@@ -7,6 +7,7 @@ and only regular files are opened: a link could point at any file of the user, a
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -65,6 +66,22 @@ def open_regular(path: Path, mode: Literal["rb", "ab", "r+b"] = "rb", *, follow:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def lock(path: Path, folder: Path) -> BinaryIO:
+    """A file that this process holds for `folder` until it closes the file or dies.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+        OSError: It cannot be opened or locked.
+    """
+    file = open_regular(path, "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunDirectoryError(f"another process works on {folder}; wait for it or stop it") from error
+    return file
 
 
 def check_regular(path: Path, *, writes: bool = False) -> None:

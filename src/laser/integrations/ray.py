@@ -111,36 +111,37 @@ def label_with_ray(
     _check_independent(config)
     folder = LabelFolder(Path(out).absolute(), format, mine)
     folder.check_owner(config)
+    _connect()  # before the prompts, which may take minutes to read
     prompts = kept_prompts(build_splits(config).train, shard=mine)
     if not prompts:
         raise DataError("there are no prompts to label; set split.train, or lower split.dev and split.test")
-    _connect()
     frozen = build_filter(config, prompts)
     sources = scored_sources(config, {"train": prompts})
     folder.claim(config, {**sources, "selector": selector_source(config)}, engine="ray")
-    parts = folder.parts(len(prompts), config.training.batch_size)
-    left = {part.name: set(part.steps) - part.done_steps() for part in parts if not part.is_done()}
-    num_batches = sum(len(part.steps) for part in parts)
-    num_done = num_batches - sum(map(len, left.values()))
-    progress.started(iterations=1, batches_per_iteration=num_batches, iteration=0, step=num_done)
-    for part in parts:
-        if left.get(part.name):
-            _write_prompts(part, prompts, config.training.batch_size)
-        elif part.name in left:
-            part.finish()
-    by_name = {part.name: part for part in parts}
-    write = partial(_write, config=config, filter_pairs=frozen.filter_pairs)
-    for done in _results(without_unread(config), [by_name[name] for name in left], left, workers, gpus, write):
-        progress.batch(done.record)
-        left[done.part].discard(done.step)
-        if not left[done.part]:
-            by_name[done.part].finish()
-            _prompts_file(by_name[done.part]).unlink()
-    for part in parts:  # of one that was finished when the process was killed
-        _prompts_file(part).unlink(missing_ok=True)
-    with suppress(OSError):  # another shard's prompts are there
-        (folder.path / PROMPTS_FOLDER).rmdir()
-    return finish_job(folder, parts, frozen.notes)
+    with folder.locked():
+        parts = folder.parts(len(prompts), config.training.batch_size)
+        left = {part.name: set(part.steps) - part.done_steps() for part in parts if not part.is_done()}
+        num_batches = sum(len(part.steps) for part in parts)
+        num_done = num_batches - sum(map(len, left.values()))
+        progress.started(iterations=1, batches_per_iteration=num_batches, iteration=0, step=num_done)
+        for part in parts:
+            if left.get(part.name):
+                _write_prompts(part, prompts, config.training.batch_size)
+            elif part.name in left:
+                part.finish()
+        by_name = {part.name: part for part in parts}
+        write = partial(_write, config=config, filter_pairs=frozen.filter_pairs)
+        for done in _results(without_unread(config), [by_name[name] for name in left], left, workers, gpus, write):
+            progress.batch(done.record)
+            left[done.part].discard(done.step)
+            if not left[done.part]:
+                by_name[done.part].finish()
+                _prompts_file(by_name[done.part]).unlink()
+        for part in parts:  # of one that was finished when the process was killed
+            _prompts_file(part).unlink(missing_ok=True)
+        with suppress(OSError):  # another shard's prompts are there
+            (folder.path / PROMPTS_FOLDER).rmdir()
+        return finish_job(folder, parts, frozen.notes)
 
 
 def _check_independent(config: RunConfig) -> None:

@@ -8,7 +8,6 @@ an iteration sampled at its start · ``adapter/`` the trained PEFT adapter · ``
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from laser.core.files import (
     atomic_write,
     in_words,
     is_leftover,
+    lock,
     open_regular,
     read_bytes,
     read_json,
@@ -226,12 +226,7 @@ def check_free(path: Path) -> None:
 
 def _lock(path: Path) -> BinaryIO:
     """Hold the directory for this process until it closes the file or dies; remove what a killed one left."""
-    file = open_regular(path / ".lock", "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunDirectoryError(f"another process works on {path}; wait for it or stop it") from error
+    file = lock(path / ".lock", path)
     for entry in path.iterdir():
         if is_leftover(entry.name):
             remove(entry)
