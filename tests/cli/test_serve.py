@@ -81,6 +81,20 @@ def test_the_probe_asks_a_real_interpreter(tmp_path, monkeypatch):
         serve._check_has_vllm(sys.executable)
 
 
+def test_a_model_that_needs_several_gpus_is_split_over_them(config, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    options = ["serve", config, "--set", "policy.model=x", "--print", "--tensor-parallel"]
+    monkeypatch.setattr("sys.argv", ["laser", *map(str, options), "2", "--replicas", "2"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert ["CUDA_VISIBLE_DEVICES=0,1 " in lines[0], "CUDA_VISIBLE_DEVICES=2,3 " in lines[1]] == [True, True]
+    assert all(line.endswith("--tensor-parallel-size 2") for line in lines)
+    code, err = run(monkeypatch, capsys, *options, "4", "--replicas", 2)
+    assert (code, "need 8 GPUs, and 4 are visible" in err) == (2, True), err
+
+
 @pytest.mark.parametrize("port", ["99999", "0", "-1"])
 def test_a_port_that_is_none_is_refused(config, monkeypatch, capsys, port):
     code, err = run(monkeypatch, capsys, "serve", config, "--port", port, "--print")
@@ -105,8 +119,11 @@ def test_replicas_have_ports_and_parts_of_the_gpus(config, monkeypatch, capsys):
         (["CUDA_VISIBLE_DEVICES=6"], "9000"),
         (["CUDA_VISIBLE_DEVICES=7"], "9001"),
     ]
-    with pytest.raises(ConfigError, match="3 servers need a GPU each, and 2 are visible; lower --replicas"):
+    with pytest.raises(ConfigError, match="--replicas 3 and --tensor-parallel 1 need 3 GPUs, and 2 are visible"):
         printed(3, gpus=2)
+    for replicas in (0, -1):
+        code, err = run(monkeypatch, capsys, "serve", config, "--replicas", replicas, "--print")
+        assert (code, "--replicas" in err) == (2, True), err
     code, err = run(monkeypatch, capsys, "serve", config, "--port", 65535, "--replicas", 2, "--print")
     assert (code, "2 servers need the ports 65535 to 65536; lower --port" in err) == (2, True), err
 

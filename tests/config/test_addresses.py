@@ -30,6 +30,7 @@ def test_urls_replace_url_and_survive_the_resolved_configuration():
         ({}, {"urls": []}, "rewards.models.0: 'url' is missing"),
         ({}, {"url": ONE, "urls": [TWO]}, "rewards.models.0: url and urls are both set; remove one of them"),
         ({}, {"urls": [ONE, f"{ONE}/v1/"]}, "rewards.models.0: urls names a server twice; name each once"),
+        ({}, {"urls": ["http://node", "http://NODE:80/"]}, "urls names a server twice"),
         ({"url": ONE, "urls": [TWO]}, {"url": ONE}, "generation.server: url and urls are both set"),
         ({"url": None}, {"url": ONE}, "generation.server: 'url' is missing"),
         ({}, {"urls": [ONE, "localhost:8000"]}, "'localhost:8000' is not the address of a server; write http://"),

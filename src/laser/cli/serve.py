@@ -37,6 +37,9 @@ def serve(
     replicas: Annotated[
         int, typer.Option(min=1, help="Servers to start, on this port and those after it; they divide the GPUs.")
     ] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs that hold the model of one server between them.")
+    ] = 1,
     show: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
 ) -> None:
     """Start a vLLM server that samples for runs with generation.engine = "vllm", or several.
@@ -48,8 +51,10 @@ def serve(
     if port + replicas - 1 > _LAST_PORT:
         raise ConfigError(f"{replicas} servers need the ports {port} to {port + replicas - 1}; lower --port")
     loaded, ports = load_config(config, overrides or []), range(port, port + replicas)
-    commands = [[python, *server_arguments(loaded, host=host, port=one)] for one in ports]
-    settings = [{"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", **gpus} for gpus in _divided_gpus(replicas)]
+    divided = _divided_gpus(replicas, tensor_parallel)
+    split = ["--tensor-parallel-size", str(tensor_parallel)] if tensor_parallel > 1 else []
+    commands = [[python, *server_arguments(loaded, host=host, port=one), *split] for one in ports]
+    settings = [{"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", **gpus} for gpus in divided]
     if show:
         import shlex
 
@@ -66,15 +71,18 @@ def serve(
     _run_together(commands, settings)
 
 
-def _divided_gpus(replicas: int) -> list[dict[str, str]]:
+def _divided_gpus(replicas: int, each: int) -> list[dict[str, str]]:
     """For each server the variable that shows it its part of the visible GPUs; none for a single one, or on a CPU."""
     from laser.parallel.gpus import visible_gpus
 
-    gpus = visible_gpus() if replicas > 1 else []
+    gpus = visible_gpus() if replicas * each > 1 else []
     if not gpus:
         return [{}] * replicas
-    if len(gpus) < replicas:
-        raise ConfigError(f"{replicas} servers need a GPU each, and {len(gpus)} are visible; lower --replicas")
+    if len(gpus) < replicas * each:
+        raise ConfigError(
+            f"--replicas {replicas} and --tensor-parallel {each} need {replicas * each} GPUs, and {len(gpus)} are "
+            "visible; lower one of them"
+        )
     size = len(gpus) // replicas
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[first * size :][:size])} for first in range(replicas)]
 

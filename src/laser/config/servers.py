@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,9 +35,16 @@ class AddressSection(Section):
             raise PydanticCustomError(IN_SECTION, "url and urls are both set; remove one of them")
         if self.url is None and not self.urls:
             raise PydanticCustomError(IN_SECTION, "'url' is missing; add it, or urls for several servers")
-        if len({url.rstrip("/").removesuffix("/v1") for url in self.urls}) < len(self.urls):
+        if len({_server(url) for url in self.urls}) < len(self.urls):
             raise PydanticCustomError(IN_SECTION, "urls names a server twice; name each once")
         return self
+
+
+def _server(url: str) -> tuple[str, str | None, int | None, str]:
+    """What two addresses of the same server have in common."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1")
 
 
 class ServerSection(AddressSection):
