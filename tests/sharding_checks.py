@@ -37,10 +37,10 @@ def tokens(seed, length=12):
     return torch.randint(3, 90, (2, length), generator=torch.Generator().manual_seed(seed))
 
 
-def adapted(model, recompute=False):
+def adapted(model, recompute=False, rank=4):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        lora = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
         get_peft_model(model, lora)
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -108,6 +108,24 @@ def check_uneven_passes(ranks, recompute=False, **options):
     elsewhere = [weight for weight in base_weights(model) if not isinstance(weight, DTensor)]
     held = sum(weight.to_local().nbytes for weight in shared)
     return {"layers": whole, "held": held, "whole_everywhere": bytes_here(elsewhere)}
+
+
+def mixed(seed):
+    """A bfloat16 model with one float32 matrix in each layer, as routers and gates are kept."""
+    model = make_model(layers=3, seed=seed).to(torch.bfloat16)
+    for layer in layers_of(model):
+        layer.mlp.down_proj.float()
+        layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+        layer.mlp.down_proj.register_forward_hook(lambda _, inputs, output: output.bfloat16())
+    return model
+
+
+def check_mixed_types(ranks):
+    """Layers whose weights differ in type, with adapters of rank 1."""
+    plain, model = adapted(mixed(0), rank=1), mixed(ranks.rank)
+    shard(model, CPU, Sharding(ranks))
+    adapted(model, rank=1)
+    each(ranks, lambda: same(gradients(model, [tokens(1)]), gradients(plain, [tokens(1)])))
 
 
 def check_failures(ranks):
@@ -186,6 +204,7 @@ def check(folder):
             "recompute": check_uneven_passes(ranks, recompute=True),
             "groups": check_uneven_passes(ranks, group=2, offload=True),
         }
+        check_mixed_types(ranks)
         check_failures(ranks)
         check_loading(ranks, folder)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(measured))

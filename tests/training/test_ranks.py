@@ -24,8 +24,9 @@ from suites import write_toml
         {"training": {"loss": "nll+dpo", "sampling": "per_iteration"}},
         {"training": {"loss": "kto", "granularity": "per_prompt", "optimizer_steps": 2}},
         {"selector": {"type": "online_ensemble"}, "training": {"batch_size": 2}},
+        {"policy": {"shard": True}, "training": {"batch_size": 2}},
     ],
-    ids=["per-iteration", "kto-per-prompt", "ensemble-with-fewer-prompts-than-processes"],
+    ids=["per-iteration", "kto-per-prompt", "ensemble-with-fewer-prompts-than-processes", "sharded-with-fewer-prompts"],
 )
 def test_two_and_three_processes_do_what_one_does(tmp_path, sections):
     sections = {**sections, "training": {"batch_size": 4, **sections.get("training", {})}}
