@@ -84,7 +84,10 @@ def test_the_pool_measures_scoring_without_loading_and_keeps_it_in_its_state():
     ("costs", "words"),
     [
         ((1.0, None, 2.0), "'short' has a cost and 'vowels' has none; give all of them one, or none"),
-        ((1.0, -0.5, 2.0), r"rewards\.models\.1\..*cost.*greater than or equal to 0"),
+        (
+            (1.0, -0.5, 2.0),
+            "the cost of 'vowels' is -0.5; give 0 or more, or no reward model a cost",
+        ),
         ((1.0, float("inf"), 2.0), r"rewards\.models\.1\..*cost"),
     ],
 )

@@ -24,7 +24,6 @@ class RewardModelBase(Section):
     )
     cost: float | None = Field(
         None,
-        ge=0,
         le=1e30,
         description="Cost of scoring one response, in a unit that the whole pool shares; null: measured seconds.",
     )
@@ -364,10 +363,15 @@ class RewardsConfig(Section):
     models: tuple[RewardModelConfig, ...] = Field(description="The K reward models.")
 
     @model_validator(mode="after")
-    def _one_unit_of_cost(self) -> RewardsConfig:
+    def _usable_costs(self) -> RewardsConfig:
         names = {model.cost is None: repr(model.name) for model in self.models}
         if len(names) == 2:
             raise ValueError(f"{names[False]} has a cost and {names[True]} has none; give all of them one, or none")
+        for model in self.models:
+            if model.cost is not None and model.cost < 0:
+                raise ValueError(
+                    f"the cost of {model.name!r} is {model.cost:g}; give 0 or more, or no reward model a cost"
+                )
         return self
 
     @model_validator(mode="after")
