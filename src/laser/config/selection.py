@@ -259,7 +259,7 @@ class ProbeSignal(Section):
         "over-optimization are looked for; 0: never.",
     )
     prompts_per_category: PositiveInt = Field(
-        16, description="Training prompts set aside per category, at most a quarter of it."
+        16, description="Training prompts set aside per category, at most a quarter of it, rounded up."
     )
     num_responses: PositiveInt = Field(8, description="Answers the policy gives to each.")
     drop_doubtful: bool = Field(
