@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,14 @@ def test_pairs_of_categories_that_no_prompt_has_are_left_out_with_a_warning(tmp_
     pairs = write_pairs(tmp_path, "a", "z", None, "A", 0, 0)
     with pytest.warns(DataWarning, match=r"^3 pairs in .* are of 'z', 'default', 'A' and left out, because the trai"):
         assert set_aside(prompts, labels="pairs", pairs=pairs) == (16, {"a": (0, 0, 1), "0": (0, 0, 2)})
+
+
+def test_a_pair_that_the_file_repeats_counts_once_with_a_warning(tmp_path):
+    pairs = Path(write_pairs(tmp_path, "a", "a", "a"))
+    rows = pairs.read_text()
+    pairs.write_text(rows + rows.replace("q2", "another question"))
+    with pytest.warns(DataWarning, match=r"^2 pairs in .* repeat others and count once; remove them$"):
+        assert set_aside(make_prompts(("a", None, 8)), labels="pairs", pairs=str(pairs)) == (8, {"a": (0, 0, 4)})
 
 
 def test_a_pair_of_two_equal_responses_is_refused(tmp_path):

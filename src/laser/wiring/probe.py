@@ -95,12 +95,23 @@ def load_pairs(path: str, data: Data, categories: Mapping[str, int]) -> dict[str
 
 
 def read_pairs(path: str, fields: Fields) -> list[Candidates]:
-    """Read labeled pairs; raises DataError if a row cannot be used or names a response twice."""
+    """Read labeled pairs; one that repeats another counts once, with a warning.
+
+    Raises:
+        DataError: A row cannot be used, or names a response twice.
+    """
     pairs = load_candidates(path, fields)
     for number, pair in enumerate(pairs, 1):
         if len(set(pair.texts)) < len(pair.texts):
             raise DataError(f"{path}: two responses of pair {number} are the same text; remove the row")
-    return pairs
+    unique = {repr((pair.prompt.messages, pair.prompt.category, pair.correct, pair.incorrect)): pair for pair in pairs}
+    if len(unique) < len(pairs):
+        warnings.warn(
+            f"{len(pairs) - len(unique)} pairs in {path} repeat others and count once; remove them",
+            DataWarning,
+            stacklevel=2,
+        )
+    return list(unique.values())
 
 
 def no_pairs(path: str | None, category: str) -> DataError:
