@@ -23,20 +23,30 @@ from laser.training.progress import Progress
 from processes import FORKS
 from runs import essence, make_table
 
+_SHORTEST = 0.001  # seconds into a phase; a kill before that is at its start
+
 PHASES = ("load", "embed", "select", "sample", "score", "train", "update", "checkpoint", "evaluate")
 
 
 class Announcer(Progress):
-    """Writes the current phase where the killer sees it, even after this process is gone."""
+    """Writes the current phase where the killer sees it, even after this process is gone.
 
-    def __init__(self, board):
+    At the start of a phase for the count-th time the process stops (SIGSTOP), so that the killer is never too late.
+    """
+
+    def __init__(self, board, phase, count):
         self._board = os.open(board, os.O_RDWR | os.O_CREAT)
+        self._phase, self._left = phase, count
         self._count = 0
         self.say("load")
 
     def say(self, name):
         os.pwrite(self._board, f"{self._count} {name}".ljust(40).encode(), 0)
         self._count += 1
+        if name == self._phase:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     def phase(self, name, *, iteration, step):
         self.say(name)
@@ -63,7 +73,7 @@ class Killer(Progress):
 
 def work(table, out, board, phase=None, count=0):
     """Begin or resume a run: the body of a process that may be killed at any instant."""
-    progress = Announcer(board) if phase is None else Killer(phase, count)
+    progress = Killer(phase, count) if board is None else Announcer(board, phase, count)
     if (out / "config.json").exists():
         laser.resume(out, progress=progress)
     else:
@@ -71,7 +81,7 @@ def work(table, out, board, phase=None, count=0):
 
 
 def start(table, out, board=None, phase=None, count=0):
-    """A process that begins or resumes a run; with a phase it kills itself at the start of its count-th one."""
+    """Begin or resume a run in a process, which at the count-th start of a phase stops or, without a board, dies."""
     if board is not None:
         board.unlink(missing_ok=True)
     process = FORKS.Process(target=work, args=(table, out, board, phase, count))
@@ -173,25 +183,28 @@ def _durations(table, out, board):
 
 def _run_and_kill(table, out, board, phase, occurrence, instant):
     """Resume a run and kill it some time into a phase; returns the phase that was under way, None if the run ended."""
-    process, last = start(table, out, board), None
-    while _alive(process.pid) and occurrence > 0:
-        read = _read(board)
-        if read is not None and read != last:
-            last = read
-            occurrence -= read[1] == phase
-        time.sleep(0.0002)
-    time.sleep(instant)
+    process = start(table, out, board, phase, occurrence)
+    while (state := _state(process.pid)) not in ("T", "Z", None):
+        time.sleep(0.0005)
     with contextlib.suppress(ProcessLookupError):
+        if state == "T" and instant >= _SHORTEST:
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(instant)
         os.kill(process.pid, signal.SIGKILL)
     return _read(board)[1] if exit_code(process) == -signal.SIGKILL else None
 
 
+def _state(pid):
+    """The state of a process, T if it is stopped, Z if it has ended; None if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
+        return None
+
+
 def _alive(pid):
     """Whether a process is there and has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
-        return False
+    return _state(pid) not in ("Z", None)
 
 
 def _read(board):
