@@ -58,7 +58,7 @@ _INDEPENDENT = {"fixed", "ensemble", "frozen", "classifier"}
 _BATCHES_PER_ROW = 4  # batches of one part that are read together, and done again together if an actor dies
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # Ray Data writes out each object that Arrow cannot hold before it pickles it
 class _Work:
     """A batch on its way through the pipeline."""
 
