@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from laser.commands import label_files, label_parts
 from laser.commands.label import label
 from laser.config import parse_config
 from laser.core.errors import ConfigError, DataError, RewardModelError, RunDirectoryError
+from laser.core.files import make_folder
 from processes import FORKS
 from runs import make_table
 
@@ -242,3 +245,18 @@ def test_a_folder_of_an_earlier_version_is_refused(table, tmp_path):
     (out / ".part-000000.json").write_text("{}")
     with pytest.raises(ConfigError, match="earlier version of laser; choose a new --out"):
         label(config, out)
+
+
+def test_a_folder_that_several_writers_make_at_once_is_made_once(tmp_path):
+    """As the writers of a Ray job do with the folder of a part."""
+    folders = [tmp_path / str(number) for number in range(200)]
+    together = threading.Barrier(8, timeout=30)
+
+    def make(_):
+        for folder in folders:
+            together.wait()
+            assert make_folder(folder) == folder
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))
+    assert all(folder.is_dir() for folder in folders)

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
@@ -135,13 +135,15 @@ def is_folder(path: Path) -> bool:
 
 
 def make_folder(path: Path) -> Path:
-    """`path`, a folder inside one of laser's, made where it is missing.
+    """`path`, a folder inside one of laser's, made where it is missing; other processes may make it meanwhile.
 
     Raises:
         OSError: A link or something else is in its place, or it cannot be made.
     """
     if not is_folder(path):
-        path.mkdir()
+        with suppress(FileExistsError):
+            path.mkdir()
+        is_folder(path)
     return path
 
 
