@@ -212,7 +212,9 @@ def _results(
     gpus = min(1.0, resources.get("GPU", 0.0)) if gpus is None else gpus
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())
     most = workers or max(1, nodes, int(resources.get("GPU", 0.0)))
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0  # an actor stays: loading a model is dear
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     pool, writers = ray.data.ActorPoolStrategy(min_size=1, max_size=most), ray.data.TaskPoolStrategy(size=most)
     batches = ray.data.from_items(todo, override_num_blocks=len(todo)).flat_map(
