@@ -217,7 +217,10 @@ def test_sharded_layers_are_divided_among_devices_and_arrive_over_their_links(co
 
 def test_a_plan_counts_what_a_probe_samples_and_what_scoring_it_costs(tmp_path, config):
     rows = [{"prompt": f"say {i}", "category": "ab"[i % 2], "answer": "1"} for i in range(40)]
-    pairs = [{"prompt": "say", "chosen": "1", "rejected": "2", "category": name} for name in "abab"]
+    pairs = [
+        {"prompt": f"say {number}", "chosen": "1", "rejected": "2", "category": name}
+        for number, name in enumerate("abab")
+    ]
     for name, content in (("prompts", rows), ("pairs", pairs)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     data = {"type": "file", "train": str(tmp_path / "prompts.jsonl")}
