@@ -196,8 +196,17 @@ def test_methods_and_tasks_without_a_finished_run_are_named_instead_of_shown(sui
         "| LASeR & co",
         "| one",
     ]
-    assert "Without a finished run, and not shown: methods two, avg; tasks words." in markdown(results)
+    assert "Without a result, and not shown: methods two, avg; tasks words." in markdown(results)
     assert "words" not in latex(results).partition("begin{tabular}")[2]
+
+
+def test_a_task_without_a_result_is_named_although_every_cell_is_finished(suite, tmp_path):
+    out = tmp_path / "out"
+    for cell in make_cells(suite, out):
+        finish(cell, out, 0.5 if cell.key.task == "sums" else None)
+    results = collect(suite, make_cells(suite, out), out)
+    assert results.num_missing == 0
+    assert "Without a result, and not shown: tasks words." in markdown(results)
 
 
 def test_files_are_written_and_json_has_every_value(suite, out):

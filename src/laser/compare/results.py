@@ -119,7 +119,7 @@ class Results:
 
     @property
     def measured(self) -> tuple[list[str], list[str]]:
-        """Methods and tasks with a finished run; all of them before the first run has finished."""
+        """Methods and tasks with a result; all of them before the first run has finished."""
         found = [key for key, entry in self.entries.items() if entry.value.num]
         methods = [name for name in self.suite.shown_methods if any(name == method for method, _ in found)]
         tasks = [name for name in self.tasks if any(name == task for _, task in found)]

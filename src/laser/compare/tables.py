@@ -186,9 +186,8 @@ def legend(results: Results) -> str:
     if results.num_missing:
         counts = ", ".join(f"{count} {state}" for state, count in count_states(results.cells).items())
         sentences.append(f"Unfinished: of {len(results.cells)} cells {counts}; (a/b) means a of b seeds.")
-        absent = _absent(results)
-        if absent:
-            sentences.append(f"Without a finished run, and not shown: {absent}.")
+    if absent := _absent(results):
+        sentences.append(f"Without a result, and not shown: {absent}.")
     return " ".join(sentences)
 
 
@@ -208,7 +207,7 @@ def _absent(results: Results) -> str:
 def _main(
     results: Results, *, best: Any = lambda text: text, quote: Any = lambda text: text
 ) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the main table: methods by tasks, those with a finished run, then costs."""
+    """Return head and rows of the main table: methods by tasks, those with a result, then costs."""
     methods, tasks = results.measured
     last = AVERAGE if AVERAGE in tasks else tasks[-1]
     highest = {task: _highest(results, task) for task in tasks}

@@ -82,12 +82,12 @@ def lead(suite: Suite, preferred: Sequence[Preference]) -> tuple[str, ...]:
 
 
 def _tasks(suite: Suite) -> list[str]:
-    """Return the tasks with a finished run."""
+    """The tasks with a finished run."""
     return [task for task in suite.results["tasks"] if any(row["task"] == task for row in _rows(suite))]
 
 
 def _rows(suite: Suite) -> list[RowRecord]:
-    """Return the rows with a finished run."""
+    """The rows with a finished run."""
     return [row for row in suite.results["rows"] if row["seeds"]]
 
 
